@@ -1,0 +1,147 @@
+"""A handler: one function of the filter's author, and the options it was registered with."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from .errors import RegistrationError
+from .protocol import PHASES, TEMPFAIL, Decision, Phase
+from .protocol import JUNK, PROCEED
+
+Policy = str | Decision
+_POLICIES = {"tempfail": TEMPFAIL, "proceed": PROCEED, "junk": JUNK}
+
+
+def where(fn: object) -> str | None:
+    """``file:line`` of a function, or None for what has no code of its own."""
+    code = getattr(inspect.unwrap(fn) if callable(fn) else fn, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else None
+
+
+def policy(on_error: Policy, phase: Phase | None, at: str | None) -> Decision:
+    """Give the decision that answers when a handler cannot.
+
+    Raises:
+        RegistrationError: it is not a policy, or not legal at this phase.
+    """
+    if isinstance(on_error, str) and on_error in _POLICIES:
+        decision = _POLICIES[on_error]
+    elif isinstance(on_error, Decision):
+        decision = on_error
+    else:
+        names = ", ".join(map(repr, _POLICIES))
+        raise RegistrationError(f"on_error={on_error!r} is none of {names}, nor a decision", at)
+    if phase is not None and decision.kind not in phase.decisions:
+        raise RegistrationError(f"on_error={on_error!r} is not legal at {phase.wire}", at)
+    return decision
+
+
+def seconds(deadline: float, at: str | None) -> float:
+    """Check a deadline given as an option.
+
+    Raises:
+        RegistrationError: it is not a positive number of seconds.
+    """
+    if isinstance(deadline, (int, float)) and 0 < deadline < 1e9:
+        return float(deadline)
+    raise RegistrationError(f"deadline={deadline!r} is not a positive number of seconds", at)
+
+
+class Handler:
+    """A registered function.
+
+    Attributes:
+        fn: the plain function.
+        hook: for logs and messages: ``filter.connect``, ``report.tx_rcpt``, ``lines`` ...
+        deadline: seconds that it may take.
+        on_error: what answers when it fails or passes its deadline.
+        thread: run it in the thread pool.
+        cancel_on_close: end it when the client leaves.
+        where: ``file:line``, or None.
+    """
+
+    __slots__ = ("cancel_on_close", "deadline", "fn", "hook", "on_error", "thread", "where")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        hook: str,
+        parameters: int,
+        *,
+        deadline: float,
+        on_error: Decision,
+        thread: bool,
+        cancel_on_close: bool,
+    ) -> None:
+        self.fn = fn
+        self.hook = hook
+        self.deadline = deadline
+        self.on_error = on_error
+        self.thread = thread
+        self.cancel_on_close = cancel_on_close
+        self.where = where(fn)
+        check_parameters(fn, parameters, hook)
+
+    @property
+    def name(self) -> str:
+        """Name of the function, as logs show it."""
+        return getattr(self.fn, "__name__", None) or repr(self.fn)
+
+    def __repr__(self) -> str:
+        return f"{self.name} ({self.hook}, {self.where or 'built in'})"
+
+
+def check_parameters(fn: Callable[..., Any], count: int, hook: str) -> None:
+    """Raise RegistrationError unless ``fn`` can be called with ``count`` positional arguments."""
+    if not callable(fn):
+        raise RegistrationError(f"{hook} takes a function, not {fn!r}")
+    if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
+        raise RegistrationError(
+            f"{hook}: {fn.__name__} is async; write plain, blocking code instead", where(fn)
+        )
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):
+        return  # a builtin that does not tell
+    try:
+        signature.bind(*range(count))
+    except TypeError as error:
+        raise RegistrationError(
+            f"{hook} calls its handler with {count} arguments ({expected(hook)}), "
+            f"but {getattr(fn, '__name__', fn)}{signature} does not take them: {error}",
+            where(fn),
+        ) from None
+
+
+def expected(hook: str) -> str:
+    """The parameters that handlers of a hook take, as text: ``ctx, rdns, address``."""
+    from .protocol import EVENTS
+
+    kind, _, name = hook.partition(".")
+    special = {"data_line": "ctx, line", "lines": "ctx, lines", "tap": "ctx, lines"}
+    if kind == "filter" and name in PHASES:
+        names = [field.name for field in PHASES[name].fields]
+    elif kind == "report" and name in EVENTS:
+        names = [field.name for field in EVENTS[name].fields]
+    else:
+        return special.get(kind, "ctx, message")
+    return ", ".join(["ctx", *names])
+
+
+def takes_ctx(fn: Callable[..., Any], arguments: int) -> bool:
+    """Whether a local-storage hook wants ``ctx`` in front of its other arguments.
+
+    ``dict`` and ``lambda: []`` make an object from nothing; ``def create(ctx)`` wants the ctx.
+    """
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    required = [
+        p
+        for p in parameters
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(required) > arguments

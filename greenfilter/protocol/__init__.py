@@ -1,0 +1,76 @@
+"""The smtpd filter protocol, without I/O, threads, greenlets or a clock.
+
+:class:`Connection` turns smtpd's bytes into calls, :class:`Guard` turns decisions into bytes, and
+the catalogue (:data:`PHASES`, :data:`EVENTS`) names everything. Nothing here imports from the
+rest of greenfilter but its errors.
+"""
+
+from ._call import Call, Chunk, Stream
+from ._catalogue import (
+    EVENTS,
+    NEED_EVENTS,
+    NEWEST,
+    OLDEST,
+    PHASES,
+    Event,
+    Field,
+    Need,
+    Phase,
+    Status,
+)
+from ._connection import MAX_LINE_BYTES, Config, Connection
+from ._decision import (
+    DROP,
+    JUNK,
+    MAX_REPLY_BYTES,
+    PROCEED,
+    Decision,
+    disconnect,
+    junk,
+    proceed,
+    reject,
+    report,
+    rewrite,
+)
+from ._fields import Address
+from ._guard import LINE_TOO_LONG, TEMPFAIL, Guard
+from ._registration import registration
+from ._session import EVERYTHING, Session, Transaction
+
+__all__ = [
+    "DROP",
+    "EVENTS",
+    "EVERYTHING",
+    "JUNK",
+    "LINE_TOO_LONG",
+    "MAX_LINE_BYTES",
+    "MAX_REPLY_BYTES",
+    "NEED_EVENTS",
+    "NEWEST",
+    "OLDEST",
+    "PHASES",
+    "PROCEED",
+    "TEMPFAIL",
+    "Address",
+    "Call",
+    "Chunk",
+    "Config",
+    "Connection",
+    "Decision",
+    "Event",
+    "Field",
+    "Guard",
+    "Need",
+    "Phase",
+    "Session",
+    "Status",
+    "Stream",
+    "Transaction",
+    "disconnect",
+    "junk",
+    "proceed",
+    "registration",
+    "reject",
+    "report",
+    "rewrite",
+]

@@ -1,0 +1,102 @@
+"""What the parser makes of smtpd's lines: calls, and the lines of a message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._catalogue import Event, Phase
+from ._fields import parse_parameter, parse_report, version_of
+from ._session import Session
+
+
+class Call:
+    """One request or report of smtpd.
+
+    Attributes:
+        session: whose it is.
+        hook: the phase asked for, or the event told.
+        token: to be echoed in the answer; None in a report.
+        line: as smtpd wrote it, without its LF.
+        owed: where the guard keeps it while it waits for an answer.
+    """
+
+    __slots__ = ("__weakref__", "hook", "line", "owed", "session", "token")
+
+    def __init__(
+        self, session: Session, hook: Phase | Event, token: bytes | None, line: bytes
+    ) -> None:
+        self.session = session
+        self.hook = hook
+        self.token = token
+        self.line = line
+        self.owed: dict[Any, float] | None = None
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Version of the protocol that the line is written in."""
+        return version_of(self.line.split(b"|", 2)[1])
+
+    @property
+    def time(self) -> float:
+        """When smtpd wrote the line: seconds since the epoch. Steps back now and then."""
+        try:
+            return float(self.line.split(b"|", 3)[2])
+        except ValueError:
+            return 0.0
+
+    def values(self) -> list[Any]:
+        """Give the handler's arguments after ctx.
+
+        Raises:
+            RemoteProtocolError: a report without one of its fields, or with one that is none.
+        """
+        if isinstance(self.hook, Phase):
+            return parse_parameter(self.hook, self.line.split(b"|", 7)[7])
+        parts = self.line.split(b"|", 6)
+        return parse_report(self.hook, self.version, parts[6] if len(parts) > 6 else None)
+
+
+class Stream:
+    """The lines of one message, from its first data-line to the lone dot.
+
+    Attributes:
+        session: whose it is.
+        head: what every line of the answer begins with.
+        old: the server cuts lines at 2 KiB (before protocol 0.7).
+        open: smtpd still waits for lines.
+        damaged: a line could not pass whole, so commit must refuse the message.
+        line: the first request line, for version and time.
+        consumer: what the runtime does with the lines.
+        owed: where the guard keeps it while lines wait to be dealt with.
+    """
+
+    __slots__ = ("consumer", "damaged", "head", "line", "old", "open", "owed", "session")
+
+    def __init__(self, session: Session, token: bytes, line: bytes) -> None:
+        version = version_of(line.split(b"|", 2)[1])
+        first, second = (session.sid, token) if version >= (0, 5) else (token, session.sid)
+        self.session = session
+        self.head = b"filter-dataline|%b|%b|" % (first, second)
+        self.old = version < (0, 7)
+        self.open = True
+        self.damaged = False
+        self.line = line
+        self.consumer: Any = None
+        self.owed: dict[Any, float] | None = None
+
+
+class Chunk:
+    """Consecutive data lines of one message.
+
+    Attributes:
+        stream: the message that they belong to.
+        lines: as on the wire: dot-stuffed, without their LF, and without the final dot.
+        ended: the final dot came after them.
+    """
+
+    __slots__ = ("ended", "lines", "stream")
+
+    def __init__(self, stream: Stream, lines: list[bytes], ended: bool) -> None:
+        self.stream = stream
+        self.lines = lines
+        self.ended = ended

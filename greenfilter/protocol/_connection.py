@@ -1,0 +1,311 @@
+"""From smtpd's bytes to calls in the queues of their sessions.
+
+Contract: give every piece of input to :meth:`Connection.receive`; it returns the sessions that
+have something in their ``queue`` now and had nothing before. Whoever works on a session takes
+items off the left end of its queue until none is left, and then sets ``queued`` to False. Items
+are :class:`Call`, :class:`Chunk`, or the bytes of a report that only the session's state wants
+(hand them to ``session.add_report``). Because reports of a busy session wait in its queue too, a
+callback never sees the state of a later event.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from ..errors import RemoteProtocolError
+from ._call import Call, Chunk, Stream
+from ._catalogue import EVENTS, NEWEST, OLDEST, PHASES, Phase
+from ._decision import PROCEED
+from ._fields import text, version_of
+from ._session import EVERYTHING, Session
+
+# smtpd 7.8 was seen to send lines of 65,700 bytes; what is longer is cut, and refused at commit.
+MAX_LINE_BYTES = 1 << 20
+_KEPT_OF_LONG_LINE = 8192
+_ID = re.compile(rb"[0-9a-f]{16}\Z")
+# One token per phase is what smtpd has; the bound is for input that is not smtpd's.
+_MAX_TOKENS = 256
+
+_PHASES = {phase.wire.encode(): phase for phase in PHASES.values()}
+_EVENTS = {event.wire.encode(): event for event in EVENTS.values()}
+_SUBSYSTEMS = {b"smtp-in": True, b"smtp-out": False}
+
+
+class Config:
+    """What smtpd says of itself before it serves (smtpd-filters(7), "CONFIGURATION").
+
+    Attributes:
+        values: every key as smtpd wrote it, with its last value.
+        subsystems: where the filter is used: ``smtp-in``, ``smtp-out``.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.subsystems: list[str] = []
+
+    def __getitem__(self, key: str) -> str:
+        return self.values[key]
+
+    def get(self, key: str, default: str | None = None) -> str | None:
+        """Give the value of any key that smtpd sent, or ``default``."""
+        return self.values.get(key, default)
+
+    @property
+    def smtpd_version(self) -> str | None:
+        """Such as ``7.8.0-portable``."""
+        return self.values.get("smtpd-version")
+
+    @property
+    def protocol(self) -> tuple[int, int] | None:
+        """Version of the filter protocol; None before smtpd 7, which does not tell."""
+        raw = self.values.get("protocol")
+        return version_of(raw.encode()) if raw else None
+
+    @property
+    def smtp_session_timeout(self) -> float:
+        """Seconds after which smtpd ends an idle session (300 if it did not say)."""
+        raw = self.values.get("smtp-session-timeout", "")
+        return float(raw) if raw.isdecimal() and raw.isascii() else 300.0
+
+    @property
+    def admd(self) -> str | None:
+        """Name of the administrative domain, usually the host name."""
+        return self.values.get("admd")
+
+
+class Connection:
+    """The reading side of the protocol, without any I/O.
+
+    Args:
+        deliver: reports that a handler or a hook waits for, as (subsystem, event) on the wire;
+            all others are kept as state of their session.
+        session_type: what to make for a session id that is new.
+        needs: the fields of session and transaction that may be read.
+        max_sessions: bound of the sessions held; ``on_evict`` gets the oldest one past it.
+        on_problem: is told of each line that makes no sense.
+        on_evict: is given a session that was let go without a link-disconnect.
+    """
+
+    def __init__(
+        self,
+        *,
+        deliver: Iterable[tuple[str, str]] = (),
+        session_type: type[Session] = Session,
+        needs: int = EVERYTHING,
+        max_sessions: int = 1 << 17,
+        on_problem: Callable[[RemoteProtocolError], None] = lambda problem: None,
+        on_evict: Callable[[Session], None] = lambda session: None,
+    ) -> None:
+        self.config = Config()
+        self.configured = False
+        self.sessions: dict[bytes, Session] = {}
+        self._deliver = frozenset((sub.encode(), event.encode()) for sub, event in deliver)
+        self._session_type = session_type
+        self._needs = needs
+        self._max_sessions = max_sessions
+        self._on_problem = on_problem
+        self._on_evict = on_evict
+        self._tail = b""
+        self._cut = b""
+        self._tokens: set[bytes] = set()
+        self._version = b""
+
+    def receive(self, data: bytes) -> list[Session]:
+        """Take a piece of input, cut anywhere.
+
+        Returns:
+            Sessions whose queue was idle and has items now, in order. Never raises.
+        """
+        ready: list[Session] = []
+        if self._cut:
+            _, newline, data = data.partition(b"\n")
+            if not newline:
+                return ready
+            self._problem(f"a line above {MAX_LINE_BYTES} bytes was cut", self._cut)
+            self._parse([self._cut], ready)
+            self._cut = b""
+        lines = (self._tail + data).split(b"\n")
+        self._tail = lines.pop()
+        self._parse(lines, ready)
+        if len(self._tail) > MAX_LINE_BYTES:
+            # The beginning is enough to answer the line; a message it belongs to is refused.
+            self._cut, self._tail = self._tail[:_KEPT_OF_LONG_LINE], b""
+        return ready
+
+    def forget(self, session: Session) -> None:
+        """Drop a session; a later line with its id begins a new one."""
+        if self.sessions.get(session.sid) is session:
+            del self.sessions[session.sid]
+
+    def _parse(self, lines: list[bytes], ready: list[Session]) -> None:
+        index, count = 0, len(lines)
+        while index < count:
+            line = lines[index]
+            index += 1
+            parts = line.split(b"|", 6)
+            try:
+                if parts[0] == b"filter":
+                    if parts[4] == b"data-line":
+                        index = self._data_lines(ready, lines, index - 1, parts)
+                    else:
+                        self._request(ready, line, parts)
+                elif parts[0] == b"report":
+                    self._report(ready, line, parts)
+                else:
+                    self._other(line)
+            except IndexError:
+                self._problem("too few fields", line)
+            except RemoteProtocolError as problem:
+                self._problem(str(problem), line)
+
+    def _request(self, ready: list[Session], line: bytes, parts: list[bytes]) -> None:
+        session = self.sessions.get(parts[5]) or self._new_session(parts)
+        rest = parts[6]
+        token = rest[:16]
+        if token not in self._tokens or parts[1] != self._version:
+            self._check_first_seen(token, parts)
+        if rest[16:17] != b"|":
+            line += b"|"  # a request without its last field is answered like one that has it empty
+        phase = _PHASES.get(parts[4])
+        if phase is None:
+            phase = Phase(text(parts[4]), (), frozenset({PROCEED.kind}))
+            self._problem(f"unknown phase {phase.wire}", line)
+        if session.stream is not None:  # smtpd has gone on: it takes no more data lines
+            session.stream.open = False
+            session.stream = None
+        session.queue.append(Call(session, phase, token, line))
+        if not session.queued:
+            session.queued = True
+            ready.append(session)
+
+    def _report(self, ready: list[Session], line: bytes, parts: list[bytes]) -> None:
+        wire = parts[4]
+        session = self.sessions.get(parts[5]) or self._new_session(parts)
+        if parts[1] != self._version:
+            self._check_version(parts[1])
+        if (parts[3], wire) in self._deliver:
+            session.queue.append(Call(session, _EVENTS[wire], None, line))
+            if not session.queued:
+                session.queued = True
+                ready.append(session)
+        elif session.queued:
+            session.queue.append(line)
+        else:
+            session.add_report(line)
+        if wire == b"link-disconnect":
+            self._disconnected(session)
+        elif wire not in _EVENTS:
+            self._problem(f"unknown report {text(wire)}", line)
+
+    def _disconnected(self, session: Session) -> None:
+        session.closed = True
+        if session.stream is not None:
+            session.stream.open = False
+            session.stream = None
+        self.forget(session)
+
+    def _data_lines(
+        self, ready: list[Session], lines: list[bytes], index: int, parts: list[bytes]
+    ) -> int:
+        """Take the run of data lines that begins at ``index``; give the index after it."""
+        line = lines[index]
+        session = self.sessions.get(parts[5]) or self._new_session(parts)
+        token = parts[6][:16]
+        if token not in self._tokens or parts[1] != self._version:
+            self._check_first_seen(token, parts)
+        # Lines of one message differ in nothing but time stamp and content. Comparing one slice
+        # instead of splitting each line: 0.17 instead of 0.60 us per line.
+        start = len(parts[0]) + len(parts[1]) + len(parts[2]) + 2
+        body = start + len(parts[3]) + len(parts[4]) + len(parts[5]) + len(token) + 5
+        key = line[start:body]
+        run = [line[body:]]
+        add = run.append
+        end = index + 1
+        for line in lines[end:]:
+            if line[start:body] != key:
+                break
+            add(line[body:])
+        end = index + len(run)
+        first = lines[index]
+        while b"." in run:
+            dot = run.index(b".")
+            self._chunk(ready, session, token, first, run[:dot], True)
+            run = run[dot + 1 :]
+        if run:
+            self._chunk(ready, session, token, first, run, False)
+        return end
+
+    def _chunk(
+        self,
+        ready: list[Session],
+        session: Session,
+        token: bytes,
+        line: bytes,
+        run: list[bytes],
+        ended: bool,
+    ) -> None:
+        stream = session.stream
+        if stream is None:
+            stream = session.stream = Stream(session, token, line)
+        if self._cut:
+            stream.damaged = True
+        session.queue.append(Chunk(stream, run, ended))
+        if ended:
+            session.stream = None
+        if not session.queued:
+            session.queued = True
+            ready.append(session)
+
+    def _new_session(self, parts: list[bytes]) -> Session:
+        sid, incoming = parts[5], _SUBSYSTEMS.get(parts[3])
+        if incoming is None:
+            raise RemoteProtocolError(f"unknown subsystem {text(parts[3])}")
+        if not _ID.match(sid):
+            raise RemoteProtocolError("not a session id")
+        if len(self.sessions) >= self._max_sessions:
+            oldest = next(iter(self.sessions.values()))
+            self.forget(oldest)
+            self._on_evict(oldest)
+        session = self.sessions[sid] = self._session_type(sid, incoming, self._needs)
+        return session
+
+    def _check_first_seen(self, token: bytes, parts: list[bytes]) -> None:
+        if not _ID.match(token):
+            raise RemoteProtocolError("not a token")
+        if parts[3] not in _SUBSYSTEMS:
+            raise RemoteProtocolError(f"unknown subsystem {text(parts[3])}")
+        if len(self._tokens) < _MAX_TOKENS:
+            self._tokens.add(token)
+        self._check_version(parts[1])
+
+    def _check_version(self, raw: bytes) -> None:
+        if raw == self._version:
+            return
+        self._version = raw
+        if not OLDEST <= version_of(raw) <= NEWEST or b"." not in raw:
+            known = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
+            self._problem(f"protocol {text(raw)} is none of {known}; going on as well as can be")
+
+    def _other(self, line: bytes) -> None:
+        parts = line.split(b"|", 2)
+        if parts[0] != b"config" or len(parts) < 2 or self.configured:
+            raise RemoteProtocolError("neither config, report nor filter")
+        if parts[1] == b"ready" and len(parts) == 2:
+            self.configured = True
+            return
+        key, value = text(parts[1]), text(parts[2]) if len(parts) > 2 else ""
+        self.config.values[key] = value
+        if key == "subsystem" and value not in self.config.subsystems:
+            self.config.subsystems.append(value)
+
+    def _problem(self, what: str, line: bytes = b"") -> None:
+        self._on_problem(RemoteProtocolError(f"{what}: {_shown(line)}" if line else what))
+
+
+def _shown(line: bytes) -> str:
+    """A line for the log: bounded, on one line, and without credentials."""
+    if b"|auth|" in line:
+        line = line[: line.index(b"|auth|") + 6] + b"..."
+    shown = line[:200].decode("ascii", "backslashreplace")
+    return repr(shown) + ("..." if len(line) > 200 else "")

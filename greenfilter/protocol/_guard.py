@@ -1,0 +1,202 @@
+"""The guard: knows what smtpd is owed and lets nothing else out.
+
+smtpd ends, and with it all mail, when a filter answers twice, answers what was not asked, or
+writes a line that is not legal (protocol recordings ``misbehave-*``). Every byte for smtpd is
+made here, so here is the one place where that is prevented.
+
+Its clock is the caller's: times are seconds of any monotonic clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ..errors import DecisionError
+from ._call import Call, Stream
+from ._catalogue import DECISION_SINCE, PHASES, Phase
+from ._decision import PROCEED, Decision, reject
+from ._session import Session
+
+TEMPFAIL = reject(451, "Temporary failure, please try again later", enhanced="4.3.0")
+LINE_TOO_LONG = reject(554, "Message has a line that cannot pass the filter", enhanced="5.6.0")
+
+# smtpd 6.8 keeps 2,047 bytes of an answer, smtpd 7.8 takes a data line below 64,000 bytes and any
+# other answer up to 16 KiB. What an answer begins with takes 50 bytes.
+_MAX_DATA_LINE, _MAX_DATA_LINE_OLD = 63_900, 1_997
+_MAX_ANSWER, _MAX_ANSWER_OLD = 16_000, 1_997
+
+_COMMIT = PHASES["commit"]
+_BRACKETED = (PHASES["mail_from"], PHASES["rcpt_to"])
+_REFUSALS = ("reject", "disconnect")
+# What is not of this form becomes "421 Internal server error" to the client.
+_REPLY = re.compile(rb"(?:reject|disconnect)\|[45]\d\d [^\r\n\0]+\Z")
+_NO_LINE = re.compile(rb"[\r\n\0]")
+
+
+def _check_text(decision: Decision) -> None:
+    if decision.kind in _REFUSALS and not _REPLY.match(decision.wire):
+        raise DecisionError(f"not an SMTP reply: {decision.value[:80]!r}")
+    if _NO_LINE.search(decision.wire):
+        raise DecisionError(f"a {decision.kind} cannot send CR, LF or NUL")
+
+
+class Guard:
+    """Makes every answer, exactly one for each request."""
+
+    def __init__(self) -> None:
+        # One dict for each length of deadline, oldest first: nothing is sorted (0.4 us for start
+        # and stop, where a heap or a timer takes 2 to 3).
+        self._owed: dict[float, dict[Call | Stream, float]] = {}
+
+    def expect(self, item: Call | Stream, deadline: float, now: float) -> None:
+        """Note that smtpd waits for an answer to a request, or for the lines of a message.
+
+        Args:
+            item: the request; or the message, each time that it has lines to deal with.
+            deadline: seconds from now after which :meth:`expired` gives it.
+            now: the time.
+        """
+        owed = self._owed.get(deadline)
+        if owed is None:
+            owed = self._owed[deadline] = {}
+        item.owed = owed
+        owed[item] = now + deadline
+
+    def settle(self, stream: Stream) -> None:
+        """Note that all lines of a message that came so far are dealt with."""
+        if stream.owed is not None:
+            stream.owed.pop(stream, None)
+
+    def expired(self, now: float) -> list[Call | Stream]:
+        """Give what has waited past its deadline. It stays owed until it is answered."""
+        late: list[Call | Stream] = []
+        for owed in self._owed.values():
+            for item, expires in owed.items():
+                if expires > now:
+                    break
+                late.append(item)
+        return late
+
+    def owes(self) -> Iterator[Call | Stream]:
+        """Give all that smtpd still waits for."""
+        for owed in list(self._owed.values()):
+            yield from list(owed)
+
+    def is_owed(self, call: Call) -> bool:
+        """Whether smtpd still waits for the answer to this request."""
+        return call.owed is not None and call in call.owed
+
+    def answer(self, call: Call, decision: Decision) -> bytes | None:
+        """Answer a request. Safe to call from any thread.
+
+        Returns:
+            The line to write, or None if the request was answered before.
+
+        Raises:
+            DecisionError: the phase or the server does not allow the decision; the request is
+                still owed its answer.
+        """
+        if call.hook is _COMMIT and call.session.outcome is not None:
+            decision = call.session.outcome
+        elif decision is not PROCEED:
+            decision = self._legal(call, decision)
+        # dict.pop is one step under the GIL: of two threads that answer, one gets the request.
+        if call.owed is None or call.owed.pop(call, None) is None or call.token is None:
+            return None
+        if call.hook is _COMMIT:
+            call.session.outcome = None
+        first, second = call.session.sid, call.token
+        if call.version < (0, 5):
+            first, second = second, first
+        return b"filter-result|%b|%b|%b\n" % (first, second, decision.wire)
+
+    def decide_commit(self, session: Session, decision: Decision) -> None:
+        """Fix how commit will be answered for the message at hand; the first to refuse wins.
+
+        Raises:
+            DecisionError: it is neither a refusal nor proceed, which changes nothing.
+        """
+        if decision.kind == "proceed":
+            return
+        if decision.kind not in _REFUSALS:
+            raise DecisionError(f"{decision.kind} cannot be kept for commit; reject or disconnect")
+        _check_text(decision)
+        if session.outcome is None:
+            session.outcome = decision
+
+    def begin(self, stream: Stream) -> None:
+        """Begin a message: an outcome left over from one that never came to commit is dropped."""
+        stream.session.outcome = None
+
+    def data(self, stream: Stream, lines: list[bytes], ended: bool = False) -> bytes:
+        """Write lines of a message.
+
+        A line that smtpd would shorten, or take for the end of the message, is left out, and
+        commit will refuse the message.
+
+        Args:
+            stream: the message.
+            lines: dot-stuffed, without their LF.
+            ended: these are the last, and the final dot follows.
+
+        Returns:
+            What to write; nothing once the message has ended or its session has.
+        """
+        if not stream.open:
+            return b""
+        head = stream.head
+        out = b""
+        if lines:
+            out = head + (b"\n" + head).join(lines) + b"\n"
+            limit = _MAX_DATA_LINE_OLD if stream.old else _MAX_DATA_LINE
+            if (
+                max(map(len, lines)) > limit
+                or out.count(b"\n") != len(lines)
+                or b"\0" in out
+                or b"|.\n" in out
+            ):
+                out = self._only_legal(stream, lines, limit)
+        if ended:
+            out += head + b".\n"
+            stream.open = False
+            if stream.damaged:
+                self.decide_commit(stream.session, LINE_TOO_LONG)
+            self.settle(stream)
+        return out
+
+    def _only_legal(self, stream: Stream, lines: list[bytes], limit: int) -> bytes:
+        legal = [
+            line
+            for line in lines
+            if len(line) <= limit and line != b"." and b"\n" not in line and b"\0" not in line
+        ]
+        if len(legal) != len(lines):
+            stream.damaged = True
+        return b"".join(stream.head + line + b"\n" for line in legal)
+
+    def check(self, call: Call, decision: Decision) -> None:
+        """Raise DecisionError where :meth:`answer` would refuse the decision."""
+        self._legal(call, decision)
+
+    def _legal(self, call: Call, decision: Decision) -> Decision:
+        """Give the decision as it can be sent at this phase."""
+        phase = call.hook
+        if not isinstance(phase, Phase):
+            raise DecisionError("a report takes no decision")
+        kind = decision.kind
+        if kind not in phase.decisions:
+            allowed = ", ".join(sorted(phase.decisions))
+            raise DecisionError(f"{kind} is not legal at {phase.wire} (legal: {allowed})")
+        version = call.version
+        if version < DECISION_SINCE.get(kind, version):
+            raise DecisionError(f"{kind} needs smtpd 7.6 or later (protocol 0.7)")
+        _check_text(decision)
+        if kind == "reject" and phase.wire == "connect":
+            # smtpd would leave the client connected, without a banner and good for nothing.
+            decision = Decision("disconnect", decision.value)
+        elif kind == "rewrite" and phase in _BRACKETED and not decision.value.startswith("<"):
+            decision = Decision("rewrite", f"<{decision.value}>")
+        if len(decision.wire) > (_MAX_ANSWER_OLD if version < (0, 7) else _MAX_ANSWER):
+            raise DecisionError(f"a {kind} of {len(decision.wire)} bytes is longer than smtpd takes")
+        return decision

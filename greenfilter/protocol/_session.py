@@ -1,0 +1,309 @@
+"""What is known of a session and of its transaction, rebuilt from smtpd's reports.
+
+Theory of operation: reports are kept as they came, and read only when somebody asks for a field
+(most filters ask for few). Whoever feeds a Session sees to it that reports arrive in order and
+that none is added while a callback of the session runs, so a callback sees the state of its own
+event, not of what smtpd said since.
+
+Rules that smtpd imposes (each seen in a recording):
+1. tx-mail, tx-rcpt and tx-data echo the last reply, so they repeat and contradict: ``ok`` adds,
+   nothing else takes away.
+2. After a rewrite they still name the original address; the new one was in the filter-response
+   just before.
+3. tx-begin comes after mail-from was answered; a MAIL that failed may report message id 00000000.
+4. A transaction ends at tx-reset. In smtp-out the same message may go on after it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from ..errors import NeedError, RemoteProtocolError
+from ._catalogue import EVENTS, Event, Need, Status
+from ._decision import Decision
+from ._fields import Address, parse_report, version_of
+
+if TYPE_CHECKING:
+    from ._call import Call, Chunk, Stream
+
+T = TypeVar("T")
+
+EVERYTHING = sum(need.value for need in Need)
+_NO_MESSAGE = "00000000"
+# Reports wait unread up to this number, so that a session that nobody asks about stays small.
+_MAX_UNREAD = 32
+
+
+class _Fact(Generic[T]):
+    """A field that is brought up to date when it is read."""
+
+    __slots__ = ("doc", "name", "need", "slot")
+
+    def __init__(self, need: Need, doc: str) -> None:
+        self.need = need.value
+        self.doc = doc
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+        self.slot = f"_{name}"
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        return self.doc
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> _Fact[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        if not instance._needs & self.need:
+            raise NeedError(f"{self.name} was read, but needs= does not name it")
+        instance._read()
+        return getattr(instance, self.slot)
+
+
+class Transaction:
+    """One mail transaction (RFC 5321, 3.3): from MAIL until it is committed or given up.
+
+    Attributes:
+        local: the filter's own object for this message (``app.local_message``), else None.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_envelope_ids",
+        "_mail_from",
+        "_message_id",
+        "_needs",
+        "_rcpt_to",
+        "_session",
+        "local",
+    )
+
+    message_id = _Fact[str](Need.MESSAGE_ID, "smtpd's message id: 8 hex digits.")
+    mail_from = _Fact["str | None"](
+        Need.MAIL_FROM, "Sender without brackets, after rewrites; empty for the null sender."
+    )
+    rcpt_to = _Fact["list[str]"](Need.RCPT_TO, "Accepted recipients, after rewrites.")
+    envelope_ids = _Fact["list[str]"](Need.ENVELOPE_IDS, "One id per accepted recipient.")
+
+    def __init__(self, session: Session, message_id: str) -> None:
+        self._session: Session | None = session
+        self._needs = session._needs
+        self._message_id = message_id
+        self._mail_from: str | None = None
+        self._rcpt_to: list[str] = []
+        self._envelope_ids: list[str] = []
+        self.local: Any = None
+
+    def _read(self) -> None:
+        if self._session is not None:
+            self._session._read()
+
+
+class Session:
+    """One SMTP session of smtpd, incoming or outgoing.
+
+    Attributes:
+        id: smtpd's id of the session: 16 hex digits.
+        incoming: False for smtp-out.
+        closed: the client has left. True at once, also while a callback of the session runs.
+        local: the filter's own object for this session (``app.local_session``), else None.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_ciphers",
+        "_dst",
+        "_fcrdns",
+        "_greeting",
+        "_identity",
+        "_last_tx",
+        "_method",
+        "_needs",
+        "_rdns",
+        "_rewritten",
+        "_src",
+        "_tx",
+        "_unread",
+        "_username",
+        "closed",
+        "incoming",
+        "local",
+        "outcome",
+        "queue",
+        "queued",
+        "sid",
+        "stream",
+    )
+
+    src = _Fact["Address | None"](Need.SRC, "The client's end of the connection.")
+    dst = _Fact["Address | None"](Need.DST, "The server's end of the connection.")
+    rdns = _Fact["str | None"](Need.RDNS, "Reverse DNS name of the client, or ``<unknown>``.")
+    fcrdns = _Fact["Status | None"](
+        Need.FCRDNS, "Whether that name leads back to the address: ok, permfail or tempfail."
+    )
+    greeting = _Fact["str | None"](Need.GREETING, "Host name in the server's greeting.")
+    identity = _Fact["str | None"](Need.IDENTITY, "What HELO or EHLO said, after rewrites.")
+    method = _Fact["str | None"](Need.METHOD, "``HELO``, ``EHLO`` or (smtp-out) ``LHLO``.")
+    ciphers = _Fact["str | None"](Need.CIPHERS, "Version and cipher of TLS, or None without TLS.")
+    username = _Fact["str | None"](Need.USERNAME, "User name after a successful AUTH, decoded.")
+
+    def __init__(self, sid: bytes, incoming: bool = True, needs: int = EVERYTHING) -> None:
+        self.sid = sid
+        self.incoming = incoming
+        self.closed = False
+        self.local: Any = None
+        # What the parser, the guard and whoever works on the session share:
+        self.queue: deque[Call | Chunk | bytes] = deque()
+        self.queued = False  # in somebody's hands, or about to be
+        self.stream: Stream | None = None  # the message whose lines are coming in
+        self.outcome: Decision | None = None  # how commit will be answered, whatever else is said
+        self._needs = needs
+        self._unread: list[bytes] = []
+        self._tx: Transaction | None = None
+        self._last_tx: Transaction | None = None
+        self._rewritten: str | None = None
+        self._src: Address | None = None
+        self._dst: Address | None = None
+        self._rdns: str | None = None
+        self._fcrdns: Status | None = None
+        self._greeting: str | None = None
+        self._identity: str | None = None
+        self._method: str | None = None
+        self._ciphers: str | None = None
+        self._username: str | None = None
+
+    @property
+    def id(self) -> str:
+        """smtpd's id of the session: 16 hex digits."""
+        return self.sid.decode("ascii")
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether AUTH succeeded."""
+        return self.username is not None
+
+    @property
+    def tx(self) -> Transaction | None:
+        """The open transaction, or None outside of one."""
+        self._read()
+        return self._tx
+
+    def add_report(self, line: bytes) -> None:
+        """Keep a report line of this session, to be read when a field is asked for."""
+        self._unread.append(line)
+        if len(self._unread) > _MAX_UNREAD:
+            self._read()
+
+    def _read(self) -> None:
+        if not self._unread:
+            return
+        unread, self._unread = self._unread, []
+        for line in unread:
+            _, version, _, _, wire, _, *rest = line.split(b"|", 6)
+            event = _EVENTS.get(wire)
+            if event is None:
+                continue
+            try:
+                values = parse_report(event, version_of(version), rest[0] if rest else None)
+            except RemoteProtocolError:
+                continue  # the parser has told smtpd's mistake already, where it is worth telling
+            _APPLY[wire](self, *values)
+
+    # One method for each report that says something of the session or its transaction.
+
+    def _link_connect(self, rdns: str, fcrdns: Status, src: Address, dst: Address) -> None:
+        self._rdns, self._fcrdns, self._src, self._dst = rdns, fcrdns, src, dst
+
+    def _link_greeting(self, hostname: str) -> None:
+        self._greeting = hostname
+
+    def _link_identify(self, method: str, identity: str) -> None:
+        self._method, self._identity = method, identity
+
+    def _link_tls(self, ciphers: str) -> None:
+        self._ciphers = ciphers
+
+    def _link_auth(self, result: Status, username: str) -> None:
+        if result is Status.OK:
+            self._username = username
+
+    def _filter_response(self, phase: str, response: str, parameter: str | None) -> None:
+        if phase in ("mail-from", "rcpt-to"):
+            self._rewritten = _without_brackets(parameter) if response == "rewrite" else None
+
+    def _tx_begin(self, message_id: str) -> None:
+        self._end_tx()
+        self._tx = Transaction(self, message_id)
+
+    def _tx_mail(self, message_id: str, result: Status, sender: str) -> None:
+        tx = self._tx_of(message_id)
+        if tx is not None and result is Status.OK:
+            tx._mail_from = sender if self._rewritten is None else self._rewritten
+        self._rewritten = None
+
+    def _tx_rcpt(self, message_id: str, result: Status, recipient: str) -> None:
+        tx = self._tx_of(message_id)
+        if tx is not None and result is Status.OK:
+            tx._rcpt_to.append(recipient if self._rewritten is None else self._rewritten)
+        self._rewritten = None
+
+    def _tx_envelope(self, message_id: str, envelope_id: str) -> None:
+        tx = self._tx_of(message_id)
+        if tx is not None:
+            tx._envelope_ids.append(envelope_id)
+
+    def _tx_goes_on(self, message_id: str, _: object) -> None:
+        self._tx_of(message_id)
+
+    def _tx_reset(self, message_id: str | None) -> None:
+        self._last_tx = self._tx
+        self._end_tx()
+
+    def _tx_of(self, message_id: str) -> Transaction | None:
+        """Give the transaction of a report, opened again where smtp-out goes on after tx-reset."""
+        tx, last = self._tx, self._last_tx
+        if tx is not None or message_id == _NO_MESSAGE:
+            return tx if tx is not None and tx._message_id == message_id else None
+        self._tx = tx = Transaction(self, message_id)
+        if last is not None and last._message_id == message_id:
+            tx._mail_from = last._mail_from
+            tx._rcpt_to, tx._envelope_ids = list(last._rcpt_to), list(last._envelope_ids)
+        return tx
+
+    def _end_tx(self) -> None:
+        if self._tx is not None:
+            self._tx._session = None
+            self._tx = None
+
+
+def _without_brackets(parameter: str | None) -> str | None:
+    if parameter is None:
+        return None
+    start, end = parameter.find("<"), parameter.find(">")
+    return parameter[start + 1 : end] if 0 <= start < end else parameter
+
+
+_APPLY: dict[bytes, Callable[..., None]] = {
+    b"link-connect": Session._link_connect,
+    b"link-greeting": Session._link_greeting,
+    b"link-identify": Session._link_identify,
+    b"link-tls": Session._link_tls,
+    b"link-auth": Session._link_auth,
+    b"filter-response": Session._filter_response,
+    b"tx-begin": Session._tx_begin,
+    b"tx-mail": Session._tx_mail,
+    b"tx-rcpt": Session._tx_rcpt,
+    b"tx-envelope": Session._tx_envelope,
+    b"tx-data": Session._tx_goes_on,
+    b"tx-commit": Session._tx_goes_on,
+    b"tx-reset": Session._tx_reset,
+}
+_EVENTS: dict[bytes, Event] = {
+    event.wire.encode(): event for event in EVENTS.values() if event.wire.encode() in _APPLY
+}
