@@ -1,0 +1,63 @@
+"""Write OpenSMTPD filters in plain, blocking Python.
+
+Make a :class:`Filter`, decorate functions, and start the file with ``greenfilter run FILE`` from
+smtpd.conf. Importing this package does not import gevent.
+"""
+
+from ._app import Filter as Filter
+from ._context import Context as Context
+from ._message import Message as Message
+from .errors import DecisionError as DecisionError
+from .errors import GreenfilterError as GreenfilterError
+from .errors import HandlerTimeout as HandlerTimeout
+from .errors import MessageError as MessageError
+from .errors import MessageTooBig as MessageTooBig
+from .errors import NeedError as NeedError
+from .errors import RegistrationError as RegistrationError
+from .errors import SessionClosed as SessionClosed
+from .errors import SpoolError as SpoolError
+from .protocol import DROP as DROP
+from .protocol import Address as Address
+from .protocol import Config as Config
+from .protocol import Decision as Decision
+from .protocol import Need as Need
+from .protocol import Session as Session
+from .protocol import Status as Status
+from .protocol import Transaction as Transaction
+from .protocol import disconnect as disconnect
+from .protocol import junk as junk
+from .protocol import proceed as proceed
+from .protocol import reject as reject
+from .protocol import report as report
+from .protocol import rewrite as rewrite
+
+__all__ = [
+    "DROP",
+    "Address",
+    "Config",
+    "Context",
+    "Decision",
+    "DecisionError",
+    "Filter",
+    "GreenfilterError",
+    "HandlerTimeout",
+    "MessageError",
+    "MessageTooBig",
+    "Message",
+    "Need",
+    "NeedError",
+    "RegistrationError",
+    "Session",
+    "SessionClosed",
+    "SpoolError",
+    "Status",
+    "Transaction",
+    "disconnect",
+    "junk",
+    "proceed",
+    "reject",
+    "report",
+    "rewrite",
+]
+
+__version__ = "0.1.0"

@@ -37,7 +37,7 @@ class _Hook:
         cancel_on_close: bool = ...,
         outgoing: bool = ...,
     ) -> Callable[[F], F]: ...
-    def __call__(self, fn: Any = None, /, **options: Any) -> Any:
+    def __call__(self, fn: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
         if fn is not None:
             self._app._register(self._kind, self._name, fn, options)
             return fn

@@ -141,11 +141,11 @@ class Headers:
 
         It is appended where there is none. Arguments and errors as :meth:`prepend`.
         """
-        entry = _format(name, value)
         index = self._find(name)
         if index is None:
             self.append(name, value)
             return
+        entry = _format(name, value)
         self.remove(name)
         self._insert(index, entry)
 

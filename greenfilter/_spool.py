@@ -7,6 +7,7 @@ import io
 import os
 import tempfile
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from .errors import MessageTooBig, SpoolError
@@ -52,7 +53,7 @@ class Content(ABC):
 
         Args:
             position: 0, or a position that an earlier call returned.
-            batch_bytes: about how many bytes to return. A longer line is returned alone.
+            batch_bytes: most bytes to return, doubled until the first line fits in whole.
 
         Returns:
             Whole lines without their ends, none where nothing follows, and the new position.
@@ -157,7 +158,9 @@ class Spool(Content):
 
     def close(self) -> None:
         """Give memory and file back. The content is gone; closing again does nothing."""
-        self._state = None
+        state, self._state = self._state, None
+        if state and state[0]:
+            state[0].discard()
 
     def _current(self) -> tuple[_File | None, int, bytearray]:
         if self._state is None:
@@ -168,7 +171,9 @@ class Spool(Content):
         """Move the tail to the file."""
         file, filed, tail = self._current()
         try:
-            file = file or _File(self._directory)
+            if file is None:
+                file = _File(self._directory)
+                self._state = (file, 0, tail)
             file.write(tail, filed)
         except OSError as error:
             self.close()
@@ -198,8 +203,9 @@ class Spool(Content):
 class _File:
     """A temporary file read and written by position.
 
-    It closes when its last user lets go of it: a close while another thread reads would let that
-    thread read whatever file gets the same descriptor next.
+    Its space is given back by :meth:`discard`, its descriptor when the last user lets go of it: a
+    close while another thread reads would let that thread read whatever file gets the same
+    descriptor next.
     """
 
     __slots__ = ("_file",)
@@ -212,13 +218,17 @@ class _File:
         if hasattr(self, "_file"):
             self._file.close()
 
+    def discard(self) -> None:
+        with suppress(OSError):
+            os.ftruncate(self._file.fileno(), 0)
+
     def read(self, start: int, end: int) -> bytes:
         data = os.pread(self._file.fileno(), end - start, start)
         # Linux moves at most 2 GiB in one call.
         while len(data) < end - start:
             more = os.pread(self._file.fileno(), end - start - len(data), start + len(data))
             if not more:
-                raise OSError(errno.EIO, "the temporary file is shorter than what was written")
+                raise OSError(errno.EIO, "the temporary file was cut short")
             data += more
         return data
 

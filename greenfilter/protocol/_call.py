@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._catalogue import Event, Phase
+from ._decision import Decision
 from ._fields import parse_parameter, parse_report, version_of
 from ._session import Session
 
@@ -66,11 +67,11 @@ class Stream:
         open: smtpd still waits for lines.
         damaged: a line could not pass whole, so commit must refuse the message.
         line: the first request line, for version and time.
+        outcome: how commit will be answered, whatever else is said; None leaves it open.
         consumer: what the runtime does with the lines.
-        owed: where the guard keeps it while lines wait to be dealt with.
     """
 
-    __slots__ = ("consumer", "damaged", "head", "line", "old", "open", "owed", "session")
+    __slots__ = ("consumer", "damaged", "head", "line", "old", "open", "outcome", "session")
 
     def __init__(self, session: Session, token: bytes, line: bytes) -> None:
         version = version_of(line.split(b"|", 2)[1])
@@ -81,8 +82,8 @@ class Stream:
         self.open = True
         self.damaged = False
         self.line = line
+        self.outcome: Decision | None = None
         self.consumer: Any = None
-        self.owed: dict[Any, float] | None = None
 
 
 class Chunk:
@@ -92,11 +93,13 @@ class Chunk:
         stream: the message that they belong to.
         lines: as on the wire: dot-stuffed, without their LF, and without the final dot.
         ended: the final dot came after them.
+        spilled: where the lines are while they wait on disk; ``lines`` is empty then.
     """
 
-    __slots__ = ("ended", "lines", "stream")
+    __slots__ = ("ended", "lines", "spilled", "stream")
 
     def __init__(self, stream: Stream, lines: list[bytes], ended: bool) -> None:
         self.stream = stream
         self.lines = lines
         self.ended = ended
+        self.spilled: Any = None

@@ -81,10 +81,19 @@ class Connection:
         deliver: reports that a handler or a hook waits for, as (subsystem, event) on the wire;
             all others are kept as state of their session.
         session_type: what to make for a session id that is new.
+        call_type: what to make of a request or of a report to deliver.
         needs: the fields of session and transaction that may be read.
         max_sessions: bound of the sessions held; ``on_evict`` gets the oldest one past it.
         on_problem: is told of each line that makes no sense.
         on_evict: is given a session that was let go without a link-disconnect.
+        on_close: is given a session whose link-disconnect was seen, before that is dealt with.
+
+    Attributes:
+        config: what smtpd said of itself.
+        configured: smtpd waits for the registration.
+        sessions: all that are open, by id.
+        generation: a number that each session notes as ``seen`` when a line of it comes; count it
+            up to learn who was silent since.
     """
 
     def __init__(
@@ -92,20 +101,25 @@ class Connection:
         *,
         deliver: Iterable[tuple[str, str]] = (),
         session_type: type[Session] = Session,
+        call_type: type[Call] = Call,
         needs: int = EVERYTHING,
         max_sessions: int = 1 << 17,
         on_problem: Callable[[RemoteProtocolError], None] = lambda problem: None,
         on_evict: Callable[[Session], None] = lambda session: None,
+        on_close: Callable[[Session], None] = lambda session: None,
     ) -> None:
         self.config = Config()
         self.configured = False
         self.sessions: dict[bytes, Session] = {}
         self._deliver = frozenset((sub.encode(), event.encode()) for sub, event in deliver)
         self._session_type = session_type
+        self._call_type = call_type
         self._needs = needs
         self._max_sessions = max_sessions
         self._on_problem = on_problem
         self._on_evict = on_evict
+        self._on_close = on_close
+        self.generation = 1
         self._tail = b""
         self._cut = b""
         self._tokens: set[bytes] = set()
@@ -171,10 +185,11 @@ class Connection:
         if phase is None:
             phase = Phase(text(parts[4]), (), frozenset({PROCEED.kind}))
             self._problem(f"unknown phase {phase.wire}", line)
+        session.seen = self.generation
         if session.stream is not None:  # smtpd has gone on: it takes no more data lines
             session.stream.open = False
             session.stream = None
-        session.queue.append(Call(session, phase, token, line))
+        session.queue.append(self._call_type(session, phase, token, line))
         if not session.queued:
             session.queued = True
             ready.append(session)
@@ -182,10 +197,11 @@ class Connection:
     def _report(self, ready: list[Session], line: bytes, parts: list[bytes]) -> None:
         wire = parts[4]
         session = self.sessions.get(parts[5]) or self._new_session(parts)
+        session.seen = self.generation
         if parts[1] != self._version:
             self._check_version(parts[1])
         if (parts[3], wire) in self._deliver:
-            session.queue.append(Call(session, _EVENTS[wire], None, line))
+            session.queue.append(self._call_type(session, _EVENTS[wire], None, line))
             if not session.queued:
                 session.queued = True
                 ready.append(session)
@@ -204,6 +220,7 @@ class Connection:
             session.stream.open = False
             session.stream = None
         self.forget(session)
+        self._on_close(session)
 
     def _data_lines(
         self, ready: list[Session], lines: list[bytes], index: int, parts: list[bytes]
@@ -245,9 +262,10 @@ class Connection:
         run: list[bytes],
         ended: bool,
     ) -> None:
+        session.seen = self.generation
         stream = session.stream
         if stream is None:
-            stream = session.stream = Stream(session, token, line)
+            stream = session.stream = session.last_stream = Stream(session, token, line)
         if self._cut:
             stream.damaged = True
         session.queue.append(Chunk(stream, run, ended))

@@ -155,9 +155,7 @@ def parse_parameter(phase: Phase, rest: bytes) -> list[Any]:
         return []
     parts = rest.split(b"|", len(fields) - 1)
     parts += [b""] * (len(fields) - len(parts))
-    return [
-        _CONVERT[field.kind](part) for field, part in zip(fields, parts, strict=True)
-    ]
+    return [_CONVERT[field.kind](part) for field, part in zip(fields, parts, strict=True)]
 
 
 def parse_report(event: Event, version: tuple[int, int], rest: bytes | None) -> list[Any]:

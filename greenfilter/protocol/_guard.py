@@ -16,7 +16,6 @@ from ..errors import DecisionError
 from ._call import Call, Stream
 from ._catalogue import DECISION_SINCE, PHASES, Phase
 from ._decision import PROCEED, Decision, reject
-from ._session import Session
 
 TEMPFAIL = reject(451, "Temporary failure, please try again later", enhanced="4.3.0")
 LINE_TOO_LONG = reject(554, "Message has a line that cannot pass the filter", enhanced="5.6.0")
@@ -47,38 +46,31 @@ class Guard:
     def __init__(self) -> None:
         # One dict for each length of deadline, oldest first: nothing is sorted (0.4 us for start
         # and stop, where a heap or a timer takes 2 to 3).
-        self._owed: dict[float, dict[Call | Stream, float]] = {}
+        self._owed: dict[float, dict[Call, float]] = {}
 
-    def expect(self, item: Call | Stream, deadline: float, now: float) -> None:
-        """Note that smtpd waits for an answer to a request, or for the lines of a message.
+    def expect(self, call: Call, deadline: float, now: float) -> None:
+        """Note that smtpd waits for an answer to a request.
 
         Args:
-            item: the request; or the message, each time that it has lines to deal with.
+            call: the request.
             deadline: seconds from now after which :meth:`expired` gives it.
             now: the time.
         """
         owed = self._owed.get(deadline)
         if owed is None:
             owed = self._owed[deadline] = {}
-        item.owed = owed
-        owed[item] = now + deadline
+        call.owed = owed
+        owed[call] = now + deadline
 
-    def settle(self, stream: Stream) -> None:
-        """Note that all lines of a message that came so far are dealt with."""
-        if stream.owed is not None:
-            stream.owed.pop(stream, None)
-
-    def expired(self, now: float) -> list[Call | Stream]:
-        """Give what has waited past its deadline. It stays owed until it is answered."""
-        late: list[Call | Stream] = []
+    def expired(self, now: float) -> list[Call]:
+        """Give the requests that wait past their deadline. Each stays owed until answered."""
+        late: list[Call] = []
         for owed in self._owed.values():
-            for item, expires in owed.items():
-                if expires > now:
-                    break
-                late.append(item)
+            if next(iter(owed.values()), now + 1) <= now:
+                late += [call for call, expires in list(owed.items()) if expires <= now]
         return late
 
-    def owes(self) -> Iterator[Call | Stream]:
+    def owes(self) -> Iterator[Call]:
         """Give all that smtpd still waits for."""
         for owed in list(self._owed.values()):
             yield from list(owed)
@@ -97,22 +89,23 @@ class Guard:
             DecisionError: the phase or the server does not allow the decision; the request is
                 still owed its answer.
         """
-        if call.hook is _COMMIT and call.session.outcome is not None:
-            decision = call.session.outcome
+        message = call.session.last_stream if call.hook is _COMMIT else None
+        if message is not None and message.outcome is not None:
+            decision = message.outcome
         elif decision is not PROCEED:
             decision = self._legal(call, decision)
         # dict.pop is one step under the GIL: of two threads that answer, one gets the request.
         if call.owed is None or call.owed.pop(call, None) is None or call.token is None:
             return None
-        if call.hook is _COMMIT:
-            call.session.outcome = None
+        if message is not None:
+            call.session.last_stream = None
         first, second = call.session.sid, call.token
         if call.version < (0, 5):
             first, second = second, first
         return b"filter-result|%b|%b|%b\n" % (first, second, decision.wire)
 
-    def decide_commit(self, session: Session, decision: Decision) -> None:
-        """Fix how commit will be answered for the message at hand; the first to refuse wins.
+    def decide_commit(self, stream: Stream, decision: Decision) -> None:
+        """Fix how commit will be answered for a message; the first to refuse wins.
 
         Raises:
             DecisionError: it is neither a refusal nor proceed, which changes nothing.
@@ -122,12 +115,8 @@ class Guard:
         if decision.kind not in _REFUSALS:
             raise DecisionError(f"{decision.kind} cannot be kept for commit; reject or disconnect")
         _check_text(decision)
-        if session.outcome is None:
-            session.outcome = decision
-
-    def begin(self, stream: Stream) -> None:
-        """Begin a message: an outcome left over from one that never came to commit is dropped."""
-        stream.session.outcome = None
+        if stream.outcome is None:
+            stream.outcome = decision
 
     def data(self, stream: Stream, lines: list[bytes], ended: bool = False) -> bytes:
         """Write lines of a message.
@@ -161,8 +150,7 @@ class Guard:
             out += head + b".\n"
             stream.open = False
             if stream.damaged:
-                self.decide_commit(stream.session, LINE_TOO_LONG)
-            self.settle(stream)
+                self.decide_commit(stream, LINE_TOO_LONG)
         return out
 
     def _only_legal(self, stream: Stream, lines: list[bytes], limit: int) -> bytes:
@@ -174,10 +162,6 @@ class Guard:
         if len(legal) != len(lines):
             stream.damaged = True
         return b"".join(stream.head + line + b"\n" for line in legal)
-
-    def check(self, call: Call, decision: Decision) -> None:
-        """Raise DecisionError where :meth:`answer` would refuse the decision."""
-        self._legal(call, decision)
 
     def _legal(self, call: Call, decision: Decision) -> Decision:
         """Give the decision as it can be sent at this phase."""
@@ -198,5 +182,7 @@ class Guard:
         elif kind == "rewrite" and phase in _BRACKETED and not decision.value.startswith("<"):
             decision = Decision("rewrite", f"<{decision.value}>")
         if len(decision.wire) > (_MAX_ANSWER_OLD if version < (0, 7) else _MAX_ANSWER):
-            raise DecisionError(f"a {kind} of {len(decision.wire)} bytes is longer than smtpd takes")
+            raise DecisionError(
+                f"a {kind} of {len(decision.wire)} bytes is longer than smtpd takes"
+            )
         return decision

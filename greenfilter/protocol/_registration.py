@@ -25,8 +25,6 @@ def registration(reports: Iterable[tuple[str, str]], phases: Iterable[str]) -> b
         if (subsystem, event.wire) in reports
     ]
     lines += [
-        f"register|filter|smtp-in|{phase.wire}"
-        for phase in PHASES.values()
-        if phase.wire in phases
+        f"register|filter|smtp-in|{phase.wire}" for phase in PHASES.values() if phase.wire in phases
     ]
     return "".join(f"{line}\n" for line in [*lines, "register|ready"]).encode("ascii")

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ..errors import NeedError, RemoteProtocolError
 from ._catalogue import EVENTS, Event, Need, Status
-from ._decision import Decision
 from ._fields import Address, parse_report, version_of
 
 if TYPE_CHECKING:
@@ -81,6 +80,7 @@ class Transaction:
         "_needs",
         "_rcpt_to",
         "_session",
+        "begun",
         "local",
     )
 
@@ -99,6 +99,7 @@ class Transaction:
         self._rcpt_to: list[str] = []
         self._envelope_ids: list[str] = []
         self.local: Any = None
+        self.begun = False  # local has been made
 
     def _read(self) -> None:
         if self._session is not None:
@@ -131,12 +132,14 @@ class Session:
         "_tx",
         "_unread",
         "_username",
+        "begun",
         "closed",
         "incoming",
+        "last_stream",
         "local",
-        "outcome",
         "queue",
         "queued",
+        "seen",
         "sid",
         "stream",
     )
@@ -158,11 +161,13 @@ class Session:
         self.incoming = incoming
         self.closed = False
         self.local: Any = None
+        self.begun = False  # local has been made
         # What the parser, the guard and whoever works on the session share:
         self.queue: deque[Call | Chunk | bytes] = deque()
         self.queued = False  # in somebody's hands, or about to be
+        self.seen = 0  # the parser's generation when it last saw a line of this session
         self.stream: Stream | None = None  # the message whose lines are coming in
-        self.outcome: Decision | None = None  # how commit will be answered, whatever else is said
+        self.last_stream: Stream | None = None  # the message that commit is about
         self._needs = needs
         self._unread: list[bytes] = []
         self._tx: Transaction | None = None

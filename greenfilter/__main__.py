@@ -1,0 +1,5 @@
+"""``python -m greenfilter``."""
+
+from ._cli import main
+
+main()

@@ -1,0 +1,117 @@
+"""Finds the filter in the author's file or module."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from types import ModuleType
+
+from ._app import Filter
+from .errors import RegistrationError, UsageError
+
+_MODULE = "__greenfilter__"
+_OWN_FILES = os.path.dirname(os.path.abspath(__file__))
+
+
+class Loaded(SystemExit):
+    """Raised by ``osmtpd_run()`` while a file is loaded: what follows it is not for now."""
+
+
+def load(target: str, args: list[str]) -> Filter:
+    """Import a filter.
+
+    Args:
+        target: path of a file, ``path:name``, or ``package.module:name``.
+        args: the filter's own options: its ``sys.argv[1:]``.
+
+    Raises:
+        UsageError: there is no such file, it cannot be imported, or it does not define one filter
+            with something registered. The text says which, where, and what to do.
+        SystemExit: the file ended the process itself, as option parsers do.
+    """
+    name, attribute = _split(target)
+    sys.argv = [target, *args]
+    module = _import(name)
+    app = _find(module, target, attribute)
+    if app.is_empty():
+        raise UsageError(f"{target}: {app!r} has no handler; decorate one, as in @app.filter.ehlo")
+    return app
+
+
+def _split(target: str) -> tuple[str, str | None]:
+    if os.path.exists(target):
+        return target, None
+    name, colon, attribute = target.rpartition(":")
+    return (name, attribute) if colon else (target, None)
+
+
+def _import(name: str) -> ModuleType:
+    is_file = os.path.sep in name or name.endswith(".py") or os.path.isfile(name)
+    if is_file and not os.path.isfile(name):
+        raise UsageError(f"{name}: no such file")
+    try:
+        return _import_file(name) if is_file else importlib.import_module(name)
+    except (UsageError, Loaded):
+        raise
+    except RegistrationError as error:
+        raise UsageError(str(error)) from error
+    except SyntaxError as error:
+        raise UsageError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+    except ModuleNotFoundError as error:
+        if not is_file and error.name and name.split(".")[0] == error.name.split(".")[0]:
+            raise UsageError(f"{name}: no such file, and no module of that name") from error
+        raise UsageError(f"{_where(error, name)}: {error}; install what it needs") from error
+    except Exception as error:
+        text = f"{_where(error, name)}: {type(error).__name__}: {error}"
+        raise UsageError(text) from error
+
+
+def _import_file(path: str) -> ModuleType:
+    path = os.path.abspath(path)
+    loader = importlib.machinery.SourceFileLoader(_MODULE, path)
+    spec = importlib.util.spec_from_file_location(_MODULE, path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_MODULE] = module
+    sys.path.insert(0, os.path.dirname(path))
+    try:
+        loader.exec_module(module)
+    except Loaded:
+        pass
+    except OSError as error:
+        if error.filename == path:
+            raise UsageError(f"{path}: {error.strerror}") from error
+        raise
+    return module
+
+
+def _find(module: ModuleType, target: str, attribute: str | None) -> Filter:
+    if attribute is not None:
+        app = getattr(module, attribute, None)
+        if not isinstance(app, Filter):
+            raise UsageError(f"{target}: {attribute} is no Filter")
+        return app
+    found = {id(value): name for name, value in vars(module).items() if isinstance(value, Filter)}
+    if not found:
+        osmtpd = sys.modules.get("greenfilter.osmtpd")
+        if osmtpd is not None:
+            return osmtpd.app  # type: ignore[no-any-return]
+        raise UsageError(f"{target}: no Filter in it; write: app = Filter('name')")
+    if len(found) > 1:
+        names = ", ".join(found.values())
+        raise UsageError(f"{target}: more than one Filter ({names}); name one: {target}:NAME")
+    return vars(module)[next(iter(found.values()))]  # type: ignore[no-any-return]
+
+
+def _where(error: BaseException, name: str) -> str:
+    """``file:line`` of the author's innermost frame."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<", _OWN_FILES))
+    ]
+    own = [frame for frame in frames if frame.filename == os.path.abspath(name)] or frames
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else name

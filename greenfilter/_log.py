@@ -1,0 +1,81 @@
+"""Log records: one line each on stderr, which smtpd writes into its own log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import MutableMapping
+from typing import Any
+
+logger = logging.getLogger("greenfilter")
+
+
+class SessionLogger(logging.LoggerAdapter[logging.Logger]):
+    """``ctx.log``: a logger that puts the session id into each record."""
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the session id to the record."""
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs
+
+
+def session_logger(session_id: str) -> SessionLogger:
+    """Give the logger of one session."""
+    return SessionLogger(logger, {"session": session_id})
+
+
+class _LineFormatter(logging.Formatter):
+    """One line: ``level: session: text``. Line breaks become spaces, tracebacks one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        session = getattr(record, "session", None)
+        parts = [record.levelname.lower(), session, _text(record)]
+        return ": ".join(part for part in parts if part)
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": round(record.created, 6),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "session": getattr(record, "session", None),
+            "text": _text(record),
+        }
+        return json.dumps({key: value for key, value in fields.items() if value is not None})
+
+
+def _text(record: logging.LogRecord) -> str:
+    text = record.getMessage()
+    if record.exc_info and record.exc_info[1] is not None:
+        text = f"{text}: {' | '.join(traceback.format_exception(record.exc_info[1]))}"
+    return " ".join(text.splitlines())
+
+
+def set_up(level: str = "info", log_format: str = "text") -> None:
+    """Send all records of the process to stderr, one line each.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``.
+        log_format: ``text`` or ``json``.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _LineFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.raiseExceptions = False  # a full log must not become a traceback per record
+
+
+def origin(error: BaseException, file: str | None) -> str:
+    """Give ``file:line`` where an error was raised: innermost in ``file``, else innermost."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == file]
+    best = (own or list(frames))[-1:]
+    return f"{best[0].filename}:{best[0].lineno}" if best else "?"

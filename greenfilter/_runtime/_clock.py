@@ -1,0 +1,192 @@
+"""Deadlines, queues that grow, and sessions that smtpd forgot: looked after ten times a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from cachetools import TTLCache
+from greenlet import GreenletExit
+
+from .._context import Context
+from .._log import logger
+from .._message import split_lines
+from .._spool import Spool
+from ..errors import HandlerTimeout, MessageError
+from ..protocol import TEMPFAIL, Chunk, Connection
+from ._session import LiveSession
+from ._taps import Tap
+from ._workers import Worker, Workers
+
+if TYPE_CHECKING:
+    from ._engine import Engine
+
+_TICK = 0.1
+# A handler that swallows its HandlerTimeout is asked again after this many seconds.
+_INSIST = 1.0
+# Lines that wait for a busy session longer than a tick go to disk past this size.
+_SPILL_BYTES = 64 << 10
+# Sessions looked at in one tick, so that 100,000 of them stall nobody (3 us each).
+_SESSIONS_PER_TICK = 1000
+
+
+class Clock:
+    """The housekeeper.
+
+    Args:
+        engine: answers what is late.
+        workers: who may be late.
+        connection: whose sessions are looked after.
+    """
+
+    def __init__(self, engine: Engine, workers: Workers, connection: Connection) -> None:
+        self._engine = engine
+        self._workers = workers
+        self._connection = connection
+        self._timer = gevent.get_hub().loop.timer(_TICK, _TICK)
+        self._forgotten: _Forgotten | None = None
+        self._round: Iterable[Any] = iter(())
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._timer.start(self.tick)
+
+    def stop(self) -> None:
+        """Tick no more."""
+        self._timer.close()
+
+    def drop(self, session: LiveSession) -> None:
+        """Forget about a session that has ended."""
+        if session.held and self._forgotten is not None:
+            self._forgotten.pop(session.sid, None)
+
+    def tick(self) -> None:
+        """Look after everything once. In the hub; never switches greenlets to wait."""
+        now = self._engine.clock()
+        busy = list(self._workers.busy)
+        waiting = [task for task in self._workers.ready if isinstance(task, LiveSession)]
+        sessions = [worker.task for worker in busy if isinstance(worker.task, LiveSession)]
+        for session in sessions + waiting:
+            if session.queue:
+                self._look_after_queue(session, now)
+        for call in self._engine.guard.expired(now):
+            self._engine.expire(call)
+        for worker in busy:
+            running = worker.running
+            if running is not None:
+                late = now - worker.since - running.deadline - worker.warned * _INSIST
+                if late >= 0:
+                    self._hurry(worker)
+        self._evict(now)
+
+    def _look_after_queue(self, session: LiveSession, now: float) -> None:
+        """Start the deadlines of queued requests; put queued lines on disk."""
+        engine = self._engine
+        for item in session.queue:
+            if type(item) is Chunk:
+                if item.lines:
+                    spill(item)
+            elif isinstance(item, Context) and item.token is not None and item.owed is None:
+                engine.guard.expect(item, engine.deadline_of(item), now)
+
+    def _hurry(self, worker: Worker) -> None:
+        """End a handler that passed its deadline: ask, insist, and then go on without it."""
+        handler, task = worker.running, worker.task
+        worker.warned += 1
+        if worker.warned == 1:
+            worker.throw(HandlerTimeout(f"{handler!r} passed its {handler.deadline:g} s"))
+        elif worker.warned == 2:
+            worker.throw(GreenletExit())
+        else:
+            logger.error("%r does not end; its session goes on without it", handler)
+            worker.abandoned = True
+            worker.running = None
+            if isinstance(task, Tap):
+                task.give_up()
+            elif isinstance(task, LiveSession) and task.worker is worker:
+                self._take_over(task)
+
+    def _take_over(self, session: LiveSession) -> None:
+        """Give a session to another worker. A message half through cannot be trusted."""
+        stream = session.stream or session.last_stream
+        if stream is not None and stream.consumer is not None:
+            stream.consumer.failed = True
+            stream.damaged = True
+            self._engine.guard.decide_commit(stream, TEMPFAIL)
+        session.worker = None
+        session.waiting = False
+        session.queued = True
+        self._workers.ready.append(session)
+        self._workers.schedule()
+
+    def _evict(self, now: float) -> None:
+        """Let go sessions of which smtpd has said nothing for too long.
+
+        Short sessions never come here: a cache entry costs as much as three lines of input.
+        """
+        forgotten = self._forgotten
+        if forgotten is None:
+            config = self._engine.app.config
+            ttl = config.smtp_session_timeout + self._engine.app.deadline
+            forgotten = self._forgotten = _Forgotten(
+                self._engine.app.max_sessions, ttl, self._engine.clock, self._let_go
+            )
+        looked_at = list(islice(self._round, _SESSIONS_PER_TICK))
+        if not looked_at and now >= forgotten.next_round:
+            forgotten.next_round = now + forgotten.ttl / 20
+            self._round = iter(list(self._connection.sessions.values()))
+            self._connection.generation += 1
+            forgotten.expire()
+        for session in looked_at:
+            if session.seen >= self._connection.generation - 1 and not session.closed:
+                session.held = True
+                forgotten[session.sid] = session
+
+    def _let_go(self, session: LiveSession) -> None:
+        logger.warning("%s: smtpd said nothing of this session for long; let go", session.id)
+        self._connection.forget(session)
+        self._engine.abandon_session(session)
+
+
+class _Forgotten(TTLCache[bytes, LiveSession]):
+    """Sessions by the time that smtpd last spoke of them."""
+
+    def __init__(
+        self,
+        maxsize: int,
+        ttl: float,
+        timer: Callable[[], float],
+        let_go: Callable[[LiveSession], None],
+    ) -> None:
+        super().__init__(maxsize, ttl, timer)
+        self.next_round = timer() + ttl / 20
+        self._let_go = let_go
+
+    def expire(self, time: float | None = None) -> list[tuple[bytes, LiveSession]]:
+        """Let go what is too old; a session in a worker's hands gets another round."""
+        expired = list(super().expire(time))
+        for sid, session in expired:
+            if session.queued:
+                self[sid] = session
+            else:
+                self._let_go(session)
+        return expired
+
+
+def spill(chunk: Chunk) -> None:
+    """Put the lines of a waiting chunk on a spool of their own, and give them back when asked."""
+    spool = Spool(memory_bytes=_SPILL_BYTES)
+    try:
+        spool.append(chunk.lines)
+    except MessageError:
+        return  # no room on disk either: they stay in memory
+
+    def load() -> list[bytes]:
+        lines = split_lines(spool.read())
+        spool.close()
+        return lines
+
+    chunk.spilled = load
+    chunk.lines = []

@@ -1,0 +1,340 @@
+"""Runs handlers: one event after the other within a session, and sees to every answer.
+
+This is where a decision, an error or a deadline becomes one answer through the guard. It knows
+nothing of sockets: what is to be written goes to ``send``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from greenlet import GreenletExit
+
+from .._context import DEFERRED, Context
+from .._handlers import Handler
+from .._log import logger, origin, session_logger
+from ..errors import (
+    DecisionError,
+    GreenfilterError,
+    HandlerTimeout,
+    MessageError,
+    RemoteProtocolError,
+    SessionClosed,
+)
+from ..protocol import (
+    PHASES,
+    PROCEED,
+    TEMPFAIL,
+    Chunk,
+    Decision,
+    Event,
+    Guard,
+    Stream,
+)
+from ._consumers import Consumer, consumer_for
+from ._session import LiveSession
+from ._storage import Storage
+from ._threads import Threads
+
+if TYPE_CHECKING:
+    from .._app import Filter
+    from ._workers import Worker
+
+_COMMIT = PHASES["commit"]
+# State ends with these, so their handlers see it as it was.
+_ENDINGS = ("tx-reset", "link-disconnect", "session-end")
+# What ends a session that smtpd has not ended: it was forgotten, or smtpd itself has gone.
+_SESSION_END = Event("session-end", ())
+
+
+class Engine:
+    """Runs the handlers of one filter.
+
+    Args:
+        app: the filter.
+        send: queues whole lines for smtpd.
+        send_threadsafe: the same, from any thread.
+        wait_room: waits while smtpd reads slower than we write.
+        start_task: has a task done by a worker.
+    """
+
+    def __init__(
+        self,
+        app: Filter,
+        send: Callable[[bytes], None],
+        send_threadsafe: Callable[[bytes], None],
+        wait_room: Callable[[], None],
+        start_task: Callable[[Any], None],
+    ) -> None:
+        self.app = app
+        self.guard = Guard()
+        self.send = send
+        self.wait_room = wait_room
+        self.start_task = start_task
+        self.clock = time.monotonic
+        self._threads = Threads(app.threads)
+        self._send_threadsafe = send_threadsafe
+        self._filters = {PHASES[name].wire: handler for name, handler in app.filters.items()}
+        self._reports = {
+            (subsystem == "smtp-in", name): handler
+            for (subsystem, name), handler in app.reports.items()
+        }
+        self._storage = Storage(app, self.clock)
+        self._told: set[tuple[str, str]] = set()
+
+    # What a worker does with one item of a session's queue
+
+    def handle(self, worker: Worker, session: LiveSession, item: Any) -> None:
+        """Deal with one item of a session's queue. May switch greenlets."""
+        if type(item) is bytes:
+            session.add_report(item)
+        elif type(item) is Chunk:
+            if item.stream.open:
+                self._lines(worker, item)
+        elif item.token is None:
+            self._report(worker, session, item)
+        else:
+            self._request(worker, session, item)
+
+    def _lines(self, worker: Worker, chunk: Chunk) -> None:
+        stream = chunk.stream
+        consumer: Consumer | None = stream.consumer
+        if consumer is None:
+            consumer = stream.consumer = consumer_for(self, stream)
+        consumer.take(worker, chunk)
+
+    def _request(self, worker: Worker, session: LiveSession, call: Context) -> None:
+        handler = self._filters.get(call.hook.wire)
+        if call.owed is None:
+            self.guard.expect(call, self.deadline_of(call), self.clock())
+        elif not self.guard.is_owed(call):
+            return  # answered at its deadline, while an earlier event held the session up
+        if call.hook is _COMMIT and session.last_stream is not None:
+            consumer: Consumer | None = session.last_stream.consumer
+            for tap in consumer.taps if consumer is not None else ():
+                tap.join()
+        if handler is None or (call.hook is _COMMIT and self._is_decided(session)):
+            self.answer(call, PROCEED, handler)
+            return
+        try:
+            decision = self.call(worker, handler, call, handler.fn, call, *call.values())
+        except BaseException as error:
+            line = self._policy_line(call, handler, error)
+            if line is not None:
+                self.send(line)
+            return
+        if decision is not DEFERRED:
+            self.answer(call, PROCEED if decision is None else decision, handler)
+
+    def _is_decided(self, session: LiveSession) -> bool:
+        return session.last_stream is not None and session.last_stream.outcome is not None
+
+    def _report(self, worker: Worker, session: LiveSession, call: Context) -> None:
+        wire = call.hook.wire
+        if wire == "tx-begin" and self._storage.used:
+            self._storage.end_message(worker, call)
+        if wire not in _ENDINGS:
+            session.add_report(call.line)
+        handler = self._reports.get((session.incoming, call.hook.name))
+        if handler is None:
+            if self._storage.used:
+                self._storage.begin(worker, call)
+        else:
+            try:
+                self.call(worker, handler, call, handler.fn, call, *call.values())
+            except RemoteProtocolError as problem:
+                logger.warning("skipped a report: %s", problem)
+            except BaseException as error:
+                self._log_failure(call, handler, error, "")
+        if wire == "tx-reset":
+            self._storage.end_message(worker, call)
+            session.add_report(call.line)
+        elif wire in _ENDINGS:
+            self._end_session(worker, session, call)
+
+    def call(
+        self, worker: Worker, handler: Handler, ctx: Context, fn: Callable[..., Any], *args: Any
+    ) -> Any:
+        """Call the author's code with its deadline running, here or in the thread pool.
+
+        Args:
+            worker: the greenlet that this runs in.
+            handler: whose deadline and options hold.
+            ctx: the event that it is called for.
+            fn: what to call; with ``args``.
+
+        Raises:
+            BaseException: whatever it raises.
+        """
+        if self._storage.used:
+            self._storage.begin(worker, ctx)
+        outer = worker.running
+        worker.running, worker.since = handler, self.clock()
+        try:
+            if handler.thread:
+                return self._threads.call(fn, *args)
+            return fn(*args)
+        finally:
+            worker.running = outer
+            if outer is not None:
+                worker.since = self.clock()
+            if worker.abandoned:
+                raise GreenletExit  # its session has gone on without it
+
+    def _end_session(self, worker: Worker, session: LiveSession, call: Context) -> None:
+        """Let a session go: its message is given up, its delete hooks run."""
+        if session.last_stream is not None:
+            self.end_stream(session.last_stream)
+        self._storage.end_message(worker, call)
+        self._storage.end_session(worker, call)
+
+    def abandon_session(self, session: LiveSession) -> None:
+        """End a session that smtpd has not ended, behind what its queue holds. In the hub."""
+        session.closed = True
+        line = b"report|0.7|0|smtp-in|session-end|%b" % session.sid
+        session.queue.append(Context(session, _SESSION_END, None, line))
+        if not session.queued:
+            session.queued = True
+            self.start_task(session)
+
+    def deadline_of(self, call: Context) -> float:
+        """Give the seconds that smtpd may have to wait for the answer to a request."""
+        handler = self._filters.get(call.hook.wire)
+        deadline = handler.deadline if handler is not None else self.app.deadline
+        if call.hook is _COMMIT:  # which waits for the taps
+            return max([deadline, *(tap.deadline for tap in self.app.taps)])
+        return deadline
+
+    def end_stream(self, stream: Stream) -> None:
+        """Give up a message: nothing more is written of it, and what it holds is freed."""
+        stream.open = False
+        if stream.consumer is not None:
+            stream.consumer.close()
+
+    def context(self, stream: Stream) -> Context:
+        """Make the context of a data handler."""
+        return Context(stream.session, PHASES["data_line"], None, stream.line)
+
+    # Answers
+
+    def reply(self, call: Any, decision: Decision | None) -> bool:
+        """Answer a request from any greenlet or thread (``ctx.reply``)."""
+        handler = self._filters.get(call.hook.wire)
+        if not self.guard.is_owed(call):
+            return False
+        return self.answer(call, PROCEED if decision is None else decision, handler, foreign=True)
+
+    def answer(
+        self, call: Any, decision: Any, handler: Handler | None, *, foreign: bool = False
+    ) -> bool:
+        """Answer a request with a decision, or by policy where that is not legal.
+
+        Args:
+            call: the request.
+            decision: what the handler returned.
+            handler: whose decision it is.
+            foreign: the caller may be another thread than the hub's.
+
+        Returns:
+            Whether this was the answer; False if the request had been answered before.
+        """
+        try:
+            line = self.guard.answer(call, _checked(decision))
+        except DecisionError as error:
+            line = self._policy_line(call, handler, error)
+        if line is None:
+            if decision is not PROCEED:
+                self._tell_late(call, handler)
+            return False
+        if foreign:
+            self._send_threadsafe(line)
+        else:
+            self.send(line)
+        return True
+
+    def expire(self, call: Any) -> None:
+        """Answer by policy a request that has passed its deadline. In the hub."""
+        handler = self._filters.get(call.hook.wire)
+        deadline = self.deadline_of(call)
+        line = self._policy_line(call, handler, HandlerTimeout(f"no answer within {deadline:g} s"))
+        if line is not None:
+            self.send(line)
+
+    def fail_message(
+        self, ctx: Context, stream: Stream, handler: Handler, error: BaseException
+    ) -> None:
+        """Have commit apply the policy of a data handler that failed."""
+        if not stream.open:  # the client has left, and with it the message
+            logger.debug("%r ended with its session", handler, exc_info=error)
+            return
+        self._log_failure(ctx, handler, error, f"commit will be answered {handler.on_error!r}")
+        try:
+            self.guard.decide_commit(stream, handler.on_error)
+        except DecisionError:
+            self.guard.decide_commit(stream, TEMPFAIL)
+
+    def lose_message(
+        self, ctx: Context, stream: Stream, handler: Handler, error: MessageError
+    ) -> None:
+        """Have commit refuse a message that could not be kept whole, whatever the policy."""
+        self._log_failure(ctx, handler, error, f"commit will be answered {TEMPFAIL!r}")
+        stream.outcome = None
+        self.guard.decide_commit(stream, TEMPFAIL)
+
+    def decide_message(self, ctx: Context, stream: Stream, handler: Handler, decision: Any) -> None:
+        """Keep what a data handler returned for commit; its policy where that is not legal."""
+        try:
+            self.guard.decide_commit(stream, _checked(decision))
+        except DecisionError as error:
+            self.fail_message(ctx, stream, handler, error)
+
+    def _policy_line(
+        self, call: Any, handler: Handler | None, error: BaseException
+    ) -> bytes | None:
+        """Give the answer of the policy; None where there was an answer before."""
+        decision = handler.on_error if handler is not None else TEMPFAIL
+        try:
+            line = self.guard.answer(call, decision)
+        except DecisionError:
+            decision = TEMPFAIL
+            line = self.guard.answer(call, decision)
+        if line is not None:
+            self._log_failure(call, handler, error, f"answered {decision!r}")
+        elif not isinstance(error, (HandlerTimeout, SessionClosed, GreenletExit)):
+            self._log_failure(call, handler, error, "its request had been answered by then")
+        return line
+
+    def _log_failure(
+        self, call: Any, handler: Handler | None, error: BaseException, then: str
+    ) -> None:
+        log = session_logger(call.session.id)
+        what = f"{type(error).__name__}: {_text(error)}"
+        if not isinstance(error, GreenfilterError):
+            where = handler.where if handler is not None else None
+            what += f" at {origin(error, where.rpartition(':')[0] if where else None)}"
+        who = repr(handler) if handler is not None else call.hook.wire
+        log.error("%s failed: %s%s", who, what, f"; {then}" if then else "")
+        log.debug("traceback", exc_info=error)
+
+    def _tell_late(self, call: Any, handler: Handler | None) -> None:
+        name = repr(handler) if handler else call.hook.wire
+        if (name, "late") not in self._told:
+            self._told.add((name, "late"))
+            session_logger(call.session.id).warning(
+                "%s answered a request that had been answered; dropped (told once)", name
+            )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:
+        return "(its str() raises)"
+
+
+def _checked(decision: Any) -> Decision:
+    if type(decision) is not Decision:
+        raise DecisionError(f"returned {type(decision).__name__}, which is not a decision")
+    return decision

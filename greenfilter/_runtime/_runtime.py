@@ -1,0 +1,174 @@
+"""The runtime: one filter on one socket, in the gevent hub of one thread."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import Event
+
+from .._context import Context
+from .._log import logger
+from ..errors import ProtocolError, SessionClosed
+from ..protocol import Connection, registration
+from ._clock import Clock
+from ._engine import Engine
+from ._monitor import Monitor
+from ._session import LiveSession
+from ._wire import Wire
+from ._workers import Workers
+
+if TYPE_CHECKING:
+    from .._app import Filter
+
+# At the end, running callbacks get this many seconds before they are ended, and delete hooks
+# as many again. smtpd is gone by then, or waits for us to go.
+_GRACE = 0.3
+_MAX_PROBLEMS_LOGGED = 100
+
+
+class Runtime:
+    """Runs a filter on a socket to smtpd (or to the supervisor).
+
+    Args:
+        app: the filter.
+        sock: connected, or the two file descriptors to read from and to write to. The runtime
+            owns it from now on.
+    """
+
+    def __init__(self, app: Filter, sock: socket.socket | tuple[int, int]) -> None:
+        app.freeze()
+        fds = sock if isinstance(sock, tuple) else (sock.detach(),) * 2
+        self.app = app
+        self._hub = gevent.get_hub()
+        self._wire = Wire(fds, self._receive, self._on_end)
+        self._workers = Workers(app.max_concurrency, self._wire.pause, self._wire.resume)
+        self._engine = Engine(
+            app,
+            self._wire.send,
+            self._wire.send_threadsafe,
+            self._wire.wait_room,
+            self._start_task,
+        )
+        self._connection = Connection(
+            deliver=app.deliveries(),
+            session_type=_session_type(self._engine),
+            call_type=Context,
+            needs=app.need_bits(),
+            max_sessions=app.max_sessions,
+            on_problem=self._on_problem,
+            on_evict=self._on_evict,
+            on_close=self._on_close,
+        )
+        app.config = self._connection.config
+        self._clock = Clock(self._engine, self._workers, self._connection)
+        self._monitor = Monitor(app.handlers())
+        self._registered = False
+        self._problems = 0
+        self._ended = Event()
+
+    def start(self) -> None:
+        """Attach to the hub of the calling thread. Never switches greenlets."""
+        self._wire.start()
+        self._clock.start()
+        self._monitor.start()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until everything has ended after smtpd's EOF. Switches greenlets.
+
+        Args:
+            timeout: seconds to wait at most; None waits without limit.
+
+        Returns:
+            Whether it has ended.
+        """
+        return bool(self._ended.wait(timeout))
+
+    def run(self) -> None:
+        """Start, and return when smtpd has closed the socket and all is cleaned up. Switches."""
+        self.start()
+        self.join()
+
+    # Input, in the hub
+
+    def _receive(self, data: bytes) -> None:
+        self._workers.ready.extend(self._connection.receive(data))  # type: ignore[arg-type]
+        self._workers.dispatch()
+        self._wire.flush()
+        if self._connection.configured and not self._registered:
+            self._registered = True
+            gevent.spawn(self._register)
+
+    def _register(self) -> None:
+        """Answer the handshake, when the author's on_config functions have returned."""
+        for fn in self.app.on_config_handlers:
+            try:
+                fn(self.app.config)
+            except BaseException as error:
+                logger.error("on_config %s failed: %s: %s", fn, type(error).__name__, error)
+        self._wire.send(registration(self.app.registered_reports(), self.app.phases()))
+
+    def _start_task(self, task: Any) -> None:
+        self._workers.ready.append(task)
+        self._workers.schedule()
+
+    def _on_problem(self, problem: ProtocolError) -> None:
+        self._problems += 1
+        if self._problems <= _MAX_PROBLEMS_LOGGED:
+            logger.warning("from smtpd: %s", problem)
+            if self._problems == _MAX_PROBLEMS_LOGGED:
+                logger.warning("from smtpd: further problems are not logged")
+
+    def _on_evict(self, session: Any) -> None:
+        logger.warning("%s: too many sessions (max_sessions); let go", session.id)
+        self._engine.abandon_session(session)
+
+    def _on_close(self, session: Any) -> None:
+        """The client has left. End what asked to be ended then."""
+        self._clock.drop(session)
+        if session.queued:
+            gevent.get_hub().loop.run_callback(self._cancel, session)
+
+    def _cancel(self, session: LiveSession) -> None:
+        worker = session.worker
+        if worker is not None and worker.running is not None and worker.running.cancel_on_close:
+            worker.throw(SessionClosed("the client left"))
+
+    # The end
+
+    def _on_end(self) -> None:
+        gevent.spawn(self._end)
+
+    def _end(self) -> None:
+        """smtpd has closed: let callbacks finish, run the delete hooks, and be done."""
+        self._until(lambda: not any(w.running for w in self._workers.busy))
+        for session in self._connection.sessions.values():
+            if session.last_stream is not None:
+                self._engine.end_stream(session.last_stream)
+        for worker in list(self._workers.busy):
+            if not worker.dead:
+                self._hub.loop.run_callback(worker.throw, SessionClosed("smtpd has ended"))
+        gevent.sleep(0)
+        self._monitor.stop()
+        sessions: list[Any] = list(self._connection.sessions.values())
+        for session in sessions:
+            self._engine.abandon_session(session)
+        self._until(lambda: not (self._workers.ready or any(w.running for w in self._workers.busy)))
+        self._clock.stop()
+        self._ended.set()
+
+    @staticmethod
+    def _until(condition: Any) -> None:
+        end = time.monotonic() + _GRACE
+        while not condition() and time.monotonic() < end:
+            gevent.sleep(0.005)
+
+
+def _session_type(engine: Engine) -> type[LiveSession]:
+    class BoundSession(LiveSession):
+        __slots__ = ()
+        runtime = engine
+
+    return BoundSession

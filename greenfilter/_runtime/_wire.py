@@ -1,0 +1,152 @@
+"""The only reader and writer of smtpd's socket.
+
+Everything runs in the hub of one thread, so nothing here needs a lock: another thread that has
+bytes for smtpd hands them to the hub (:meth:`Wire.send_threadsafe`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import gevent
+from gevent.event import Event
+
+# Measured: larger reads were slower.
+_READ_BYTES = 65536
+# A writer of a long message waits above this, so that memory stays bounded.
+_HIGH_BYTES = 1 << 20
+
+
+class Wire:
+    """smtpd's socket: reads in pieces, writes whole batches.
+
+    Args:
+        fds: to read from and to write to; one socket for both under smtpd. The wire owns them.
+        receive: is given each piece of input, in the hub. It must not switch greenlets.
+        ended: is called once, in the hub, when smtpd has closed its end.
+    """
+
+    def __init__(
+        self,
+        fds: tuple[int, int],
+        receive: Callable[[bytes], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self._fds = fds
+        for fd in fds:
+            os.set_blocking(fd, False)
+        self._receive = receive
+        self._ended = ended
+        self._loop = gevent.get_hub().loop
+        self._read = self._loop.io(fds[0], 1)
+        self._write = self._loop.io(fds[1], 2)
+        self._out: list[bytes] = []
+        self._stuck = b""
+        self._flushing = False
+        self._paused = False
+        self._drained = Event()
+        self._drained.set()
+        self.closed = False
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._read.start(self._readable)
+
+    def pause(self) -> None:
+        """Stop reading until :meth:`resume`."""
+        self._paused = True
+        self._read.stop()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._paused = False
+        self._watch()
+
+    def send(self, data: bytes) -> None:
+        """Queue whole lines; they leave with everything else of this turn of the loop.
+
+        Never switches greenlets. For the hub's thread only.
+        """
+        if data and not self.closed:
+            self._out.append(data)
+            if not self._flushing:
+                self._flushing = True
+                self._loop.run_callback(self.flush)
+
+    def send_threadsafe(self, data: bytes) -> None:
+        """Queue whole lines from another thread."""
+        self._loop.run_callback_threadsafe(self.send, data)
+
+    def wait_room(self) -> None:
+        """Wait while smtpd reads slower than we write. May switch greenlets."""
+        if len(self._stuck) + sum(map(len, self._out)) > _HIGH_BYTES:
+            self.flush()
+            self._drained.wait()
+
+    def flush(self) -> None:
+        """Write what is queued, as far as smtpd takes it now. Never switches greenlets."""
+        self._flushing = False
+        if self._stuck or self.closed:
+            return
+        if self._out:
+            data = b"".join(self._out)
+            self._out.clear()
+            self._put(data)
+
+    def close(self) -> None:
+        """Give up the socket. What was not written is lost, since nobody reads it."""
+        if not self.closed:
+            self.closed = True
+            self._read.close()
+            self._write.close()
+            for fd in set(self._fds):
+                os.close(fd)
+            self._out.clear()
+            self._stuck = b""
+            self._drained.set()
+
+    def _put(self, data: bytes) -> None:
+        try:
+            sent = os.write(self._fds[1], data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._gone()
+            return
+        if sent < len(data):
+            # Reading on would only make more output: page faults made that ten times slower.
+            self._stuck = data[sent:]
+            self._drained.clear()
+            self._read.stop()
+            self._write.start(self._writable)
+
+    def _writable(self) -> None:
+        data, self._stuck = self._stuck, b""
+        self._write.stop()
+        self._put(data)
+        if not self._stuck and not self.closed:
+            self.flush()
+        if not self._stuck and not self.closed:
+            self._drained.set()
+            self._watch()
+
+    def _watch(self) -> None:
+        if not (self._paused or self._stuck or self.closed):
+            self._read.start(self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._fds[0], _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._receive(data)
+        else:
+            self._gone()
+
+    def _gone(self) -> None:
+        self.close()
+        self._ended()
