@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar, overload
 
-from ._handlers import Handler, Policy, check_parameters, policy, seconds, takes_ctx, where
+from ._handlers import Handler, Policy, check_parameters, misuse, policy, seconds, takes_ctx, where
 from .errors import RegistrationError, UsageError
 from .protocol import EVENTS, EVERYTHING, NEED_EVENTS, PHASES, Config, Need
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_DATA_MODES = ("data_line", "lines", "message")
+_DATA_MODES = ("data_line", "lines", "message", "raw_line")
 _OPTIONS = ("deadline", "on_error", "thread", "cancel_on_close")
 
 
@@ -58,9 +58,11 @@ class _Hooks:
         self._names = names
 
     def __getattr__(self, name: str) -> _Hook:
+        if name.startswith("__"):  # what Python asks every object for
+            raise AttributeError(name)
         if name not in self._names:
             known = ", ".join(self._names)
-            raise RegistrationError(f"app.{self._kind}.{name} does not exist; there are: {known}")
+            raise misuse(f"app.{self._kind}.{name} does not exist; there are: {known}")
         return _Hook(self._app, self._kind, name)
 
     def __dir__(self) -> list[str]:
@@ -126,6 +128,8 @@ class Filter:
         self.max_concurrency = _positive("max_concurrency", max_concurrency)
         self.max_message_bytes = _positive("max_message_bytes", max_message_bytes)
         self.max_sessions = _positive("max_sessions", max_sessions)
+        if needs is not None and not isinstance(needs, Need):
+            raise misuse(f"needs={needs!r} is no Need; write: needs=Need.RDNS | Need.SRC")
         self.needs = needs
         self.config = Config()
         self.filter = _Hooks(self, "filter", PHASES)
@@ -133,6 +137,7 @@ class Filter:
         self.lines = _Hook(self, "data", "lines")
         self.message = _Hook(self, "data", "message")
         self.tap = _Hook(self, "data", "tap")
+        self._raw_line = _Hook(self, "data", "raw_line")  # for greenfilter.osmtpd
         self.on_config_handlers: list[Callable[[Config], Any]] = []
         self.filters: dict[str, Handler] = {}
         self.reports: dict[tuple[str, str], Handler] = {}
@@ -157,7 +162,7 @@ class Filter:
         """
         self._open()
         if self.session_storage is not None:
-            raise RegistrationError("local_session was set already", where(create))
+            raise misuse("local_session was set already", where(create))
         self.session_storage = LocalStorage(create, delete, "local_session")
 
     def local_message(
@@ -169,7 +174,7 @@ class Filter:
         """
         self._open()
         if self.message_storage is not None:
-            raise RegistrationError("local_message was set already", where(create))
+            raise misuse("local_message was set already", where(create))
         self.message_storage = LocalStorage(create, delete, "local_message")
 
     def on_config(self, fn: F) -> F:
@@ -253,7 +258,7 @@ class Filter:
 
     def _open(self) -> None:
         if self._started:
-            raise RegistrationError(f"{self!r} runs already; register before it starts")
+            raise misuse(f"{self!r} runs already; register before it starts")
 
     def _register(self, kind: str, name: str, fn: Any, options: dict[str, Any]) -> None:
         self._open()
@@ -263,8 +268,8 @@ class Filter:
         for option in options:
             if option not in allowed:
                 known = ", ".join(allowed)
-                raise RegistrationError(f"{hook} has no option {option!r}; it has: {known}", at)
-        outgoing = options.pop("outgoing", False)
+                raise misuse(f"{hook} has no option {option!r}; it has: {known}", at)
+        outgoing = options.get("outgoing", False)
         phase = PHASES.get("commit" if kind == "data" or name == "data_line" else name)
         handler = Handler(
             fn,
@@ -306,7 +311,7 @@ class Filter:
     def _add_data(self, name: str, handler: Handler) -> None:
         if self.data is not None:
             other = self.data[1]
-            raise RegistrationError(
+            raise misuse(
                 f"{handler.hook}: a filter has one of filter.data_line, lines and message, "
                 f"and {other.name} ({other.where}) is its {other.hook} already",
                 handler.where,
@@ -315,7 +320,7 @@ class Filter:
 
     @staticmethod
     def _twice(handler: Handler, other: Handler) -> RegistrationError:
-        return RegistrationError(
+        return misuse(
             f"{handler.hook} has a handler already: {other.name} ({other.where})", handler.where
         )
 
@@ -329,7 +334,7 @@ def _parameters(kind: str, name: str) -> int:
 def _allowed_options(kind: str, name: str) -> tuple[str, ...]:
     if kind == "report":
         return ("deadline", "thread", "cancel_on_close", "outgoing")
-    if name in ("lines", "tap"):
+    if name in ("lines", "tap", "raw_line"):
         # These wait for the client's lines; in a pool, a few slow clients would take all threads.
         return tuple(option for option in _OPTIONS if option != "thread")
     return _OPTIONS
@@ -338,4 +343,4 @@ def _allowed_options(kind: str, name: str) -> tuple[str, ...]:
 def _positive(name: str, value: int) -> int:
     if isinstance(value, int) and value > 0:
         return value
-    raise RegistrationError(f"{name}={value!r} is not a positive whole number")
+    raise misuse(f"{name}={value!r} is not a positive whole number")

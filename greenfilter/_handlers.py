@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from .errors import RegistrationError
-from .protocol import PHASES, TEMPFAIL, Decision, Phase
-from .protocol import JUNK, PROCEED
+from .protocol import EVENTS, JUNK, PHASES, PROCEED, TEMPFAIL, Decision, Phase
 
 Policy = str | Decision
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.path.sep
 _POLICIES = {"tempfail": TEMPFAIL, "proceed": PROCEED, "junk": JUNK}
 
 
@@ -18,6 +20,14 @@ def where(fn: object) -> str | None:
     """``file:line`` of a function, or None for what has no code of its own."""
     code = getattr(inspect.unwrap(fn) if callable(fn) else fn, "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else None
+
+
+def misuse(text: str, at: str | None = None) -> RegistrationError:
+    """Make the error that names the handler, or else the line that calls into greenfilter."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return RegistrationError(text, at or f"{frame.f_code.co_filename}:{frame.f_lineno}")
 
 
 def policy(on_error: Policy, phase: Phase | None, at: str | None) -> Decision:
@@ -32,9 +42,9 @@ def policy(on_error: Policy, phase: Phase | None, at: str | None) -> Decision:
         decision = on_error
     else:
         names = ", ".join(map(repr, _POLICIES))
-        raise RegistrationError(f"on_error={on_error!r} is none of {names}, nor a decision", at)
+        raise misuse(f"on_error={on_error!r} is none of {names}, nor a decision", at)
     if phase is not None and decision.kind not in phase.decisions:
-        raise RegistrationError(f"on_error={on_error!r} is not legal at {phase.wire}", at)
+        raise misuse(f"on_error={on_error!r} is not legal at {phase.wire}", at)
     return decision
 
 
@@ -46,7 +56,7 @@ def seconds(deadline: float, at: str | None) -> float:
     """
     if isinstance(deadline, (int, float)) and 0 < deadline < 1e9:
         return float(deadline)
-    raise RegistrationError(f"deadline={deadline!r} is not a positive number of seconds", at)
+    raise misuse(f"deadline={deadline!r} is not a positive number of seconds", at)
 
 
 class Handler:
@@ -96,10 +106,11 @@ class Handler:
 def check_parameters(fn: Callable[..., Any], count: int, hook: str) -> None:
     """Raise RegistrationError unless ``fn`` can be called with ``count`` positional arguments."""
     if not callable(fn):
-        raise RegistrationError(f"{hook} takes a function, not {fn!r}")
+        raise misuse(f"{hook} takes a function, not {fn!r}")
     if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
-        raise RegistrationError(
-            f"{hook}: {fn.__name__} is async; write plain, blocking code instead", where(fn)
+        raise misuse(
+            f"{hook}: {getattr(fn, '__name__', fn)} is async; write plain, blocking code instead",
+            where(fn),
         )
     try:
         signature = inspect.signature(fn)
@@ -108,7 +119,7 @@ def check_parameters(fn: Callable[..., Any], count: int, hook: str) -> None:
     try:
         signature.bind(*range(count))
     except TypeError as error:
-        raise RegistrationError(
+        raise misuse(
             f"{hook} calls its handler with {count} arguments ({expected(hook)}), "
             f"but {getattr(fn, '__name__', fn)}{signature} does not take them: {error}",
             where(fn),
@@ -117,16 +128,21 @@ def check_parameters(fn: Callable[..., Any], count: int, hook: str) -> None:
 
 def expected(hook: str) -> str:
     """The parameters that handlers of a hook take, as text: ``ctx, rdns, address``."""
-    from .protocol import EVENTS
-
     kind, _, name = hook.partition(".")
-    special = {"data_line": "ctx, line", "lines": "ctx, lines", "tap": "ctx, lines"}
+    special = {
+        "lines": "ctx, lines",
+        "tap": "ctx, lines",
+        "message": "ctx, message",
+        "on_config": "config",
+        "local_session": "ctx",
+        "local_message": "ctx",
+    }
     if kind == "filter" and name in PHASES:
         names = [field.name for field in PHASES[name].fields]
     elif kind == "report" and name in EVENTS:
         names = [field.name for field in EVENTS[name].fields]
     else:
-        return special.get(kind, "ctx, message")
+        return special.get(kind, "ctx, object")
     return ", ".join(["ctx", *names])
 
 

@@ -14,10 +14,16 @@ from .errors import RegistrationError, UsageError
 
 _MODULE = "__greenfilter__"
 _OWN_FILES = os.path.dirname(os.path.abspath(__file__))
+_is_loader = False
 
 
 class Loaded(SystemExit):
     """Raised by ``osmtpd_run()`` while a file is loaded: what follows it is not for now."""
+
+
+def is_loader() -> bool:
+    """Whether it is greenfilter that loads the filter in this process: it is no script's own."""
+    return _is_loader
 
 
 def load(target: str, args: list[str]) -> Filter:
@@ -32,6 +38,8 @@ def load(target: str, args: list[str]) -> Filter:
             with something registered. The text says which, where, and what to do.
         SystemExit: the file ended the process itself, as option parsers do.
     """
+    global _is_loader
+    _is_loader = True
     name, attribute = _split(target)
     sys.argv = [target, *args]
     module = _import(name)
@@ -50,18 +58,22 @@ def _split(target: str) -> tuple[str, str | None]:
 
 def _import(name: str) -> ModuleType:
     is_file = os.path.sep in name or name.endswith(".py") or os.path.isfile(name)
+    if os.path.isdir(name):
+        raise UsageError(f"{name}: a directory; name the filter's file in it")
     if is_file and not os.path.isfile(name):
         raise UsageError(f"{name}: no such file")
     try:
         return _import_file(name) if is_file else importlib.import_module(name)
-    except (UsageError, Loaded):
+    except UsageError:
         raise
+    except Loaded:
+        return sys.modules["greenfilter.osmtpd"]
     except RegistrationError as error:
         raise UsageError(str(error)) from error
     except SyntaxError as error:
         raise UsageError(f"{error.filename}:{error.lineno}: {error.msg}") from error
     except ModuleNotFoundError as error:
-        if not is_file and error.name and name.split(".")[0] == error.name.split(".")[0]:
+        if not is_file and error.name and f"{name}.".startswith(f"{error.name}."):
             raise UsageError(f"{name}: no such file, and no module of that name") from error
         raise UsageError(f"{_where(error, name)}: {error}; install what it needs") from error
     except Exception as error:

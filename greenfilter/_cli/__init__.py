@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -38,13 +38,69 @@ def cli() -> None:
     show_default=True,
     help="One line of text, or one JSON object, per record.",
 )
+@click.option(
+    "--supervisor/--no-supervisor",
+    "supervised",
+    default=True,
+    help="Run the filter in worker processes that are replaced when they die (default), or in "
+    "this process, which takes smtpd with it when it dies.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Worker processes that share the sessions.",
+)
+@click.option(
+    "--max-memory",
+    type=click.IntRange(0),
+    default=0,
+    metavar="MIB",
+    help="Replace a worker that has more than this resident. 0: no limit (default).",
+)
+@click.option(
+    "--hang-timeout",
+    type=click.FloatRange(1.0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Replace a worker in which nothing has moved for so long.",
+)
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(0.0),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a worker that is replaced may take to finish its sessions.",
+)
+@click.option("--pidfile", type=click.Path(), help="Write the process id here, for reload.")
 @click.argument("target", metavar="FILTER")
 @click.argument("args", metavar="[OPTION]...", nargs=-1, type=click.UNPROCESSED)
-def run(log_level: str, log_format: str, target: str, args: tuple[str, ...]) -> None:
-    """Run FILTER under smtpd: in smtpd.conf, filter NAME proc-exec "greenfilter run FILTER"."""
+def run(
+    supervised: bool, pidfile: str | None, max_memory: int, args: tuple[str, ...], **others: Any
+) -> None:
+    """Run FILTER under smtpd: in smtpd.conf, filter NAME proc-exec "greenfilter run FILTER".
+
+    SIGHUP, or greenfilter reload, loads the filter's code anew without losing a session.
+    """
+    from .._supervisor import Options
     from ._run import run as run_filter
 
-    run_filter(target, _own(args), log_level, log_format)
+    others["hang_seconds"] = others.pop("hang_timeout")
+    others["drain_seconds"] = others.pop("drain_timeout")
+    options = Options(args=_own(args), max_memory=max_memory << 20, **others)
+    run_filter(options, supervised, pidfile)
+
+
+@cli.command()
+@click.argument("pidfile", type=click.Path())
+def reload(pidfile: str) -> None:
+    """Have the filter that wrote PIDFILE (run --pidfile) load its code anew."""
+    from ._run import reload as reload_filter
+
+    reload_filter(pidfile)
 
 
 @cli.command(context_settings=_PASS_ON)
@@ -67,6 +123,6 @@ def main() -> NoReturn:
     try:
         cli()
     except UsageError as error:
-        click.echo(f"greenfilter: {error}", err=True)
+        click.echo(f"greenfilter: {' '.join(str(error).splitlines())}", err=True)
         sys.exit(error.exit_code)
     sys.exit(0)

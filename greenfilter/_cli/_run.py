@@ -1,20 +1,27 @@
-"""``greenfilter run``."""
+"""``greenfilter run`` and ``greenfilter reload``."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from .. import _log, _stdio
+from .._worker import end_soon, ignore_signals
 from ..errors import UsageError
 
-# smtpd waits for its filters when it ends; threads of the author's may not hold it up.
-_EXIT_SECONDS = 0.5
+if TYPE_CHECKING:
+    from .._supervisor import Options
 
 
-def run(target: str, args: list[str], log_level: str, log_format: str) -> None:
+def run(options: Options, supervised: bool, pidfile: str | None) -> None:
     """Run a filter on fds 0 and 1 until smtpd closes them.
+
+    Args:
+        options: the filter, and how to run it.
+        supervised: in worker processes, this one being their supervisor.
+        pidfile: where to write the process id, for ``greenfilter reload``.
 
     Raises:
         UsageError: the filter cannot be loaded, or nobody is there to talk to.
@@ -22,12 +29,25 @@ def run(target: str, args: list[str], log_level: str, log_format: str) -> None:
     if os.isatty(0):
         raise UsageError(
             "smtpd starts this, with the protocol on standard input; to look at a filter: "
-            f"greenfilter check {target}"
+            f"greenfilter check {options.target}"
         )
-    _log.set_up(log_level, log_format)
+    _log.set_up(options.log_level, options.log_format)
     fds = _stdio.take()
-    _ignore_signals()
+    ignore_signals()
+    if pidfile is not None:
+        _write_pidfile(pidfile)
+    try:
+        if supervised:
+            from .._supervisor import Supervisor
 
+            sys.exit(Supervisor(options, fds).run())
+        _run_here(options, fds)
+    finally:
+        if pidfile is not None:
+            os.unlink(pidfile)
+
+
+def _run_here(options: Options, fds: tuple[int, int]) -> None:
     from gevent import monkey
 
     monkey.patch_all()
@@ -35,28 +55,31 @@ def run(target: str, args: list[str], log_level: str, log_format: str) -> None:
     from .._load import load
     from .._runtime import Runtime
 
-    Runtime(load(target, args), fds).run()
-    _exit_soon(monkey)
+    Runtime(load(options.target, options.args), fds).run()
+    end_soon()
 
 
-def _ignore_signals() -> None:
-    """Only EOF ends a filter: smtpd would exit with it."""
-
-    def ignore(number: int, frame: object) -> None:
-        _log.logger.warning("%s ignored: stop smtpd instead", signal.Signals(number).name)
-
-    signal.signal(signal.SIGTERM, ignore)
-    signal.signal(signal.SIGINT, ignore)
+def _write_pidfile(path: str) -> None:
+    try:
+        with open(path, "w") as file:
+            file.write(f"{os.getpid()}\n")
+    except OSError as error:
+        raise UsageError(f"--pidfile {path}: {error.strerror}") from error
 
 
-def _exit_soon(monkey: object) -> None:
-    """End the process for good, whatever threads or exit handlers of the author's still run."""
-    get_original = monkey.get_original  # type: ignore[attr-defined]
-    sleep = get_original("time", "sleep")
+def reload(pidfile: str) -> None:
+    """Have a running supervisor load its filter anew.
 
-    def end() -> None:
-        sleep(_EXIT_SECONDS)
-        os._exit(0)
-
-    get_original("_thread", "start_new_thread")(end, ())
-    sys.exit(0)
+    Raises:
+        UsageError: there is no such process.
+    """
+    try:
+        with open(pidfile) as file:
+            pid = int(file.read())
+        os.kill(pid, signal.SIGHUP)
+    except FileNotFoundError as error:
+        raise UsageError(f"{pidfile}: no such file; start with run --pidfile {pidfile}") from error
+    except ValueError as error:
+        raise UsageError(f"{pidfile}: no process id in it") from error
+    except OSError as error:
+        raise UsageError(f"{pidfile}: {error.strerror}") from error

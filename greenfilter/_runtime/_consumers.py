@@ -306,21 +306,6 @@ class Whole(HandledConsumer):
         return self._spool.batches()
 
 
-_KINDS: dict[str, type[HandledConsumer]] = {
-    "data_line": EachLine,
-    "lines": Generated,
-    "message": Whole,
-}
-
-
-def consumer_for(engine: Engine, stream: Stream) -> Consumer:
-    """Begin a message: make the consumer that the filter's handlers ask for."""
-    if engine.app.data is None:
-        return Consumer(engine, stream)
-    kind, handler = engine.app.data
-    return _KINDS[kind](engine, stream, handler)
-
-
 def _as_line(value: Any) -> bytes:
     if not isinstance(value, (bytes, bytearray)):
         raise TypeError(f"a line is bytes, not {type(value).__name__}")

@@ -33,7 +33,8 @@ from ..protocol import (
     Guard,
     Stream,
 )
-from ._consumers import Consumer, consumer_for
+from ._consumers import Consumer
+from ._kinds import consumer_for
 from ._session import LiveSession
 from ._storage import Storage
 from ._threads import Threads
@@ -58,6 +59,7 @@ class Engine:
         send_threadsafe: the same, from any thread.
         wait_room: waits while smtpd reads slower than we write.
         start_task: has a task done by a worker.
+        mark: where to leave the id of the session whose handler was called last, or None.
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class Engine:
         send_threadsafe: Callable[[bytes], None],
         wait_room: Callable[[], None],
         start_task: Callable[[Any], None],
+        mark: Any = None,
     ) -> None:
         self.app = app
         self.guard = Guard()
         self.send = send
         self.wait_room = wait_room
         self.start_task = start_task
+        self._mark = mark
         self.clock = time.monotonic
         self._threads = Threads(app.threads)
         self._send_threadsafe = send_threadsafe
@@ -170,6 +174,8 @@ class Engine:
         """
         if self._storage.used:
             self._storage.begin(worker, ctx)
+        if self._mark is not None:
+            self._mark[:16] = ctx.session.sid
         outer = worker.running
         worker.running, worker.since = handler, self.clock()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import gevent
 from gevent.event import Event
 
 from .._context import Context
+from .._control import ALIVE, BEAT, hello
 from .._log import logger
 from ..errors import ProtocolError, SessionClosed
 from ..protocol import Connection, registration
@@ -36,9 +38,16 @@ class Runtime:
         app: the filter.
         sock: connected, or the two file descriptors to read from and to write to. The runtime
             owns it from now on.
+        mark: under a supervisor, the shared page in which to leave the id of the session whose
+            handler was called last.
     """
 
-    def __init__(self, app: Filter, sock: socket.socket | tuple[int, int]) -> None:
+    def __init__(
+        self,
+        app: Filter,
+        sock: socket.socket | tuple[int, int],
+        mark: mmap.mmap | None = None,
+    ) -> None:
         app.freeze()
         fds = sock if isinstance(sock, tuple) else (sock.detach(),) * 2
         self.app = app
@@ -51,6 +60,7 @@ class Runtime:
             self._wire.send_threadsafe,
             self._wire.wait_room,
             self._start_task,
+            mark,
         )
         self._connection = Connection(
             deliver=app.deliveries(),
@@ -61,10 +71,13 @@ class Runtime:
             on_problem=self._on_problem,
             on_evict=self._on_evict,
             on_close=self._on_close,
+            on_control=self._on_control if mark is not None else None,
         )
         app.config = self._connection.config
         self._clock = Clock(self._engine, self._workers, self._connection)
         self._monitor = Monitor(app.handlers())
+        self._supervised = mark is not None
+        self._beat = self._hub.loop.timer(BEAT, BEAT)
         self._registered = False
         self._problems = 0
         self._ended = Event()
@@ -108,7 +121,17 @@ class Runtime:
                 fn(self.app.config)
             except BaseException as error:
                 logger.error("on_config %s failed: %s: %s", fn, type(error).__name__, error)
-        self._wire.send(registration(self.app.registered_reports(), self.app.phases()))
+        if self._supervised:
+            self._wire.send(hello(self.app))
+            self._beat.start(self._wire.send, ALIVE)
+        else:
+            self._wire.send(registration(self.app.registered_reports(), self.app.phases()))
+
+    def _on_control(self, line: bytes) -> None:
+        """Take a line of the supervisor's."""
+        _, verb, rest = line.split(b"|", 2)
+        if verb == b"replay":
+            self._connection.restore(rest)
 
     def _start_task(self, task: Any) -> None:
         self._workers.ready.append(task)
@@ -152,6 +175,7 @@ class Runtime:
                 self._hub.loop.run_callback(worker.throw, SessionClosed("smtpd has ended"))
         gevent.sleep(0)
         self._monitor.stop()
+        self._beat.close()
         sessions: list[Any] = list(self._connection.sessions.values())
         for session in sessions:
             self._engine.abandon_session(session)

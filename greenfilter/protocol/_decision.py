@@ -8,7 +8,7 @@ from typing import Final
 from ..errors import DecisionError
 
 _NOT_TEXT = re.compile(r"[^\t\x20-\x7e]")
-_ENHANCED = re.compile(r"[45]\.\d{1,3}\.\d{1,3}\Z")
+_ENHANCED = re.compile(r"[45]\.[0-9]{1,3}\.[0-9]{1,3}\Z")
 # RFC 5321, 4.5.3.1.5: a reply line is at most 512 octets, CRLF included.
 MAX_REPLY_BYTES: Final = 510
 
@@ -20,6 +20,9 @@ class Decision:
         kind: ``proceed``, ``reject``, ``disconnect``, ``rewrite``, ``junk`` or ``report``.
         value: reply text (with its code), new address or identity, or report text; else "".
         wire: the answer as it follows ``filter-result|SID|TOKEN|``.
+
+    Raises:
+        DecisionError: the value holds a surrogate that stands for no byte.
     """
 
     __slots__ = ("kind", "value", "wire")
@@ -32,7 +35,11 @@ class Decision:
         object.__setattr__(self, "kind", kind)
         object.__setattr__(self, "value", value)
         text = f"{kind}|{value}" if value else kind
-        object.__setattr__(self, "wire", text.encode("utf-8", "surrogateescape"))
+        try:
+            wire = text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise DecisionError(f"the text of a {kind} cannot be encoded: {error}") from error
+        object.__setattr__(self, "wire", wire)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a decision does not change: {name}")
@@ -109,7 +116,7 @@ def rewrite(value: str) -> Decision:
             which are lost if not restated); at auth the new credentials.
 
     Raises:
-        DecisionError: the value is empty, or has CR, LF or NUL.
+        DecisionError: the value is empty, has CR, LF or NUL, or cannot be encoded.
     """
     if not isinstance(value, str) or not value:
         raise DecisionError(f"rewrite() takes a non-empty str, not {value!r}")

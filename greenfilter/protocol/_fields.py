@@ -26,7 +26,7 @@ class Address:
 
     def __init__(self, wire: str) -> None:
         self._wire = wire
-        self._ip: ipaddress.IPv4Address | ipaddress.IPv6Address | None | bool = False
+        self._ip: ipaddress.IPv4Address | ipaddress.IPv6Address | bool | None = False
 
     @property
     def path(self) -> str | None:
@@ -87,7 +87,7 @@ def _status(raw: bytes) -> Status:
     try:
         return _STATUS[raw]
     except KeyError:
-        raise RemoteProtocolError(f"not a result: {raw!r}") from None
+        raise RemoteProtocolError(f"not a result: {raw[:80]!r}") from None
 
 
 _VIS = re.compile(
@@ -115,9 +115,12 @@ def unvis(raw: bytes) -> str:
     return text(_VIS.sub(_unvis_one, raw))
 
 
+_MAX_DIGITS = 20
+
+
 def _size(raw: bytes) -> int:
-    if not raw.isdigit():
-        raise RemoteProtocolError(f"not a size: {raw!r}")
+    if not raw.isdigit() or len(raw) > _MAX_DIGITS:
+        raise RemoteProtocolError(f"not a size: {raw[:80]!r}")
     return int(raw)
 
 

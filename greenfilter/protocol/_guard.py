@@ -28,16 +28,26 @@ _MAX_ANSWER, _MAX_ANSWER_OLD = 16_000, 1_997
 _COMMIT = PHASES["commit"]
 _BRACKETED = (PHASES["mail_from"], PHASES["rcpt_to"])
 _REFUSALS = ("reject", "disconnect")
+_WITHOUT_VALUE = ("proceed", "junk")
 # What is not of this form becomes "421 Internal server error" to the client.
 _REPLY = re.compile(rb"(?:reject|disconnect)\|[45]\d\d [^\r\n\0]+\Z")
 _NO_LINE = re.compile(rb"[\r\n\0]")
 
 
 def _check_text(decision: Decision) -> None:
+    # "proceed|x" and a bare "reject" end smtpd.
+    if bool(decision.value) == (decision.kind in _WITHOUT_VALUE):
+        raise DecisionError(f"not a decision that smtpd takes: {decision!r:.80}")
     if decision.kind in _REFUSALS and not _REPLY.match(decision.wire):
         raise DecisionError(f"not an SMTP reply: {decision.value[:80]!r}")
     if _NO_LINE.search(decision.wire):
         raise DecisionError(f"a {decision.kind} cannot send CR, LF or NUL")
+
+
+def _check_length(decision: Decision, old: bool) -> None:
+    size = len(decision.wire)
+    if size > (_MAX_ANSWER_OLD if old else _MAX_ANSWER):
+        raise DecisionError(f"a {decision.kind} of {size} bytes is longer than smtpd takes")
 
 
 class Guard:
@@ -115,6 +125,7 @@ class Guard:
         if decision.kind not in _REFUSALS:
             raise DecisionError(f"{decision.kind} cannot be kept for commit; reject or disconnect")
         _check_text(decision)
+        _check_length(decision, stream.old)
         if stream.outcome is None:
             stream.outcome = decision
 
@@ -181,8 +192,5 @@ class Guard:
             decision = Decision("disconnect", decision.value)
         elif kind == "rewrite" and phase in _BRACKETED and not decision.value.startswith("<"):
             decision = Decision("rewrite", f"<{decision.value}>")
-        if len(decision.wire) > (_MAX_ANSWER_OLD if version < (0, 7) else _MAX_ANSWER):
-            raise DecisionError(
-                f"a {kind} of {len(decision.wire)} bytes is longer than smtpd takes"
-            )
+        _check_length(decision, version < (0, 7))
         return decision

@@ -1,0 +1,389 @@
+#!/usr/bin/env -S greenfilter run
+"""Sign mail with DKIM (RFC 6376), by RSA-SHA256 and Ed25519-SHA256 (RFC 8463).
+
+In smtpd.conf, for the listeners that your own users and programs use:
+
+    filter dkim proc-exec "greenfilter run /usr/libexec/dkim_sign.py --key example.org:k1:k1.pem"
+    listen on socket filter dkim
+    listen on egress port submission tls-require pki mx.example.org auth filter dkim
+
+smtpd runs filters as its own user (``_smtpd`` or ``opensmtpd``): that user must be able to read
+the keys, which are loaded once, at start. Name their whole paths. Make one, and the p= of
+"v=DKIM1; k=rsa; p=...", the TXT record to publish at k1._domainkey.example.org, with
+
+    openssl genrsa -out k1.pem 2048
+    openssl pkey -in k1.pem -pubout -outform der | base64 -w0
+
+or, for "v=DKIM1; k=ed25519; p=...",
+
+    openssl genpkey -algorithm ed25519 -out k2.pem
+    openssl pkey -in k2.pem -pubout -outform der | tail -c 32 | base64
+
+The domain of the From header chooses the keys; several keys of one domain make several
+signatures. Only mail from authenticated clients, the local socket and loopback is signed, unless
+--network or --sign-all say otherwise. Do not forward strangers' mail to a loopback listener that
+signs. Mail without one From header, or without a key for it, passes unsigned, with a log line.
+
+smtpd edits a message after its filters, which would break the signature: it completes addresses
+without a domain, adds Date and Message-ID, and removes Bcc. The same is done here first. The
+``masquerade`` option of a listener cannot be: do not use both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import ipaddress
+import re
+import socket
+import sys
+import textwrap
+import time
+from collections import Counter
+from email.utils import formatdate, make_msgid
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
+
+from greenfilter import Filter, MessageTooBig, Need
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+# RFC 6376, 5.4.1. The first are signed once more than they occur, so that none can be added.
+OVERSIGNED = (
+    "from reply-to subject date to cc message-id mime-version content-type "
+    "content-transfer-encoding in-reply-to references"
+)
+SIGNED = (
+    f"{OVERSIGNED} sender resent-from resent-to resent-cc resent-date resent-message-id list-id "
+    "list-help list-unsubscribe list-unsubscribe-post list-subscribe list-post list-owner "
+    "list-archive"
+)
+MIN_RSA_BITS = 1024  # RFC 8301, 3.2
+SMTPD_ADDRESS_BYTES = 4096  # smtpd leaves a longer address as it is
+SPACE = " \t\n\v\f\r"
+WHITE = re.compile(r"[ \t]+")
+WHITE_BYTES = re.compile(rb"[ \t]+")
+
+
+class Key(NamedTuple):
+    """A private key, and where its public half is published."""
+
+    domain: str
+    selector: str
+    private: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+
+    @property
+    def algorithm(self) -> str:
+        """The ``a=`` of signatures."""
+        return f"{'rsa' if isinstance(self.private, rsa.RSAPrivateKey) else 'ed25519'}-sha256"
+
+    def sign(self, data: bytes) -> bytes:
+        """Signature of ``data``."""
+        if isinstance(self.private, rsa.RSAPrivateKey):
+            return self.private.sign(data, padding.PKCS1v15(), hashes.SHA256())
+        return self.private.sign(hashlib.sha256(data).digest())  # RFC 8463, 3
+
+
+# --- what smtpd would do after the filter (smtp_session.c, smtp_tx_dataline) ---
+
+
+def scan(text: str, *, quoted_pairs: bool) -> Iterator[tuple[int, str, bool]]:
+    """Read an address list as smtpd does.
+
+    Args:
+        text: value of the header, or one address.
+        quoted_pairs: whether a backslash counts inside quotes too.
+
+    Yields:
+        Index, character and whether it is quoted, for all that is not in a comment; at last the
+        length, "", and whether quotes or comments were left open.
+    """
+    quote = escape = False
+    comment = 0
+    for index, char in enumerate(text):
+        if char == "(" and not escape and not quote:
+            comment += 1
+        elif char == '"' and not escape and not comment:
+            quote = not quote
+        elif char == ")" and not escape and not quote and comment:
+            comment -= 1
+            continue
+        escape = char == "\\" and not escape and not comment and (quoted_pairs or not quote)
+        if not comment:
+            yield index, char, quote
+    yield len(text), "", bool(quote or escape or comment)
+
+
+def split_addresses(value: str) -> list[str]:
+    """Split an address list at its commas."""
+    chars = scan(value, quoted_pairs=True)
+    commas = [index for index, char, quoted in chars if char == "," and not quoted]
+    starts = [0, *(index + 1 for index in commas)]
+    return [value[a:b] for a, b in zip(starts, [*commas, len(value)], strict=True)]
+
+
+def complete_address(address: str, host: str) -> str:
+    """Append ``@host`` to an address without a domain, where smtpd would."""
+    if len(f"{address}@{host}".encode("utf-8", "surrogateescape")) >= SMTPD_ADDRESS_BYTES:
+        return address
+    *chars, (_, _, left_open) = scan(address, quoted_pairs=False)
+    words, bracket, closing = [0], False, 0
+    for index, char, quoted in chars:
+        if char in "@:" and not quoted:  # a domain, or a group
+            return address
+        if char == "<" and not quoted:
+            bracket, closing = True, closing or -1
+        elif char == ">" and not quoted and bracket:
+            bracket, closing = False, index
+        if char not in SPACE and char != ")":
+            words.append(index)
+    end = len(address[:closing].rstrip(SPACE)) if closing else words[-1] + 1
+    if left_open or bracket or address[end - 1 : end] in ("", "<", *SPACE):
+        return address
+    if address[:end] == "(":  # a comment alone: smtpd writes into it, unless a space leads
+        return f" {address}"
+    return f"{address[:end]}@{host}{address[end:]}"
+
+
+def complete_addresses(value: str, host: str) -> str:
+    """Append ``@host`` to every address of a list that has no domain."""
+    # The space before the list and the newline after it matter where an address is malformed.
+    addresses = split_addresses(f" {value}\n")
+    return ",".join(complete_address(address, host) for address in addresses)[1:-1]
+
+
+def edit_like_smtpd(headers: Any, host: str) -> None:
+    """Make the edits that smtpd would make to the message after it was signed."""
+    headers.remove("Bcc")
+    for name in ("From", "To", "Cc"):
+        values = headers.get_all(name)
+        completed = [complete_addresses(value, host) for value in values]
+        if completed != values:
+            headers.remove(name)
+            for value in completed:
+                headers.append(name, value)
+    if "Date" not in headers:
+        headers.append("Date", formatdate(localtime=True))
+    if "Message-ID" not in headers:
+        headers.append("Message-ID", make_msgid(domain=host))
+
+
+# --- the signature ---
+
+
+def body_hash(lines: Iterable[bytes]) -> bytes:
+    """SHA-256 of a body in relaxed form (RFC 6376, 3.4.4), in one pass and linear time."""
+    digest, blank = hashlib.sha256(), 0
+    for line in lines:
+        if b"  " in line or b"\t" in line:
+            line = WHITE_BYTES.sub(b" ", line)
+        line = line.rstrip(b" ")
+        if line:
+            digest.update(b"\r\n" * blank + line + b"\r\n")
+            blank = 0
+        else:
+            blank += 1  # blank lines at the end do not count
+    return digest.digest()
+
+
+def body_lines(message: Any) -> Iterable[bytes]:
+    """The lines after the header block, read as they are asked for."""
+    lines = chain.from_iterable(message.lines())
+    for line in lines:
+        if not line:
+            break
+    return lines
+
+
+def relaxed_header(name: str, value: str) -> str:
+    """A header field in relaxed form (RFC 6376, 3.4.2), without its CRLF."""
+    return f"{name.lower()}:{WHITE.sub(' ', value).strip(' ')}"
+
+
+def signed_names(
+    fields: Sequence[tuple[str, str]], signed: Sequence[str], oversigned: Sequence[str]
+) -> list[str]:
+    """The ``h=`` list: each name as often as it occurs, oversigned ones once more."""
+    counts = Counter(name.lower() for name, _ in fields)
+    return [name for name in signed for _ in range(counts[name] + (name in oversigned))]
+
+
+def signature(
+    fields: Sequence[tuple[str, str]], names: Sequence[str], digest: bytes, key: Key, now: int
+) -> str:
+    """Value of a DKIM-Signature field.
+
+    White space stands wherever the field may be folded: relaxed form makes any folding equal.
+
+    Args:
+        fields: names and values of the header, in order.
+        names: the ``h=`` list.
+        digest: from :func:`body_hash`.
+        key: signs.
+        now: Unix time in seconds.
+    """
+    values: dict[str, list[str]] = {}
+    for name, value in fields:
+        values.setdefault(name.lower(), []).append(value)
+    # RFC 6376, 5.4.2: of fields with the same name, the last is signed first.
+    chosen = [(name, values[name].pop()) for name in names if values.get(name)]
+    tags = (
+        f"v=1; a={key.algorithm}; c=relaxed/relaxed; d={key.domain}; s={key.selector}; "
+        f"t={now}; h={': '.join(names)}; bh={base64.b64encode(digest).decode()}; b="
+    )
+    hashed = [relaxed_header(name, value) for name, value in [*chosen, ("DKIM-Signature", tags)]]
+    signed = key.sign("\r\n".join(hashed).encode("utf-8", "surrogateescape"))
+    return tags + " ".join(textwrap.wrap(base64.b64encode(signed).decode(), 70))
+
+
+def from_domain(value: str) -> str:
+    """Domain of the first address of a From header, in lower case; "" where it has none."""
+    address = split_addresses(value)[0]
+    chars = scan(address, quoted_pairs=True)
+    ats = [index for index, char, quoted in chars if char == "@" and not quoted]
+    if not ats:
+        return ""
+    return re.split(r"[\s>(;]", address[ats[-1] + 1 :].strip())[0].rstrip(".").lower()
+
+
+def keys_for(domain: str, keys: Sequence[Key], *, parents: bool) -> list[Key]:
+    """The keys of a domain, or if ``parents`` of the nearest domain above it that has any."""
+    while domain:
+        found = [key for key in keys if key.domain == domain]
+        if found or not parents:
+            return found
+        domain = domain.partition(".")[2]
+    return []
+
+
+def is_own(session: Any, networks: Sequence[Any]) -> bool:
+    """Whether a client may have its mail signed: authenticated, local, or of ``networks``."""
+    if session.authenticated or session.src is None:
+        return bool(session.authenticated)
+    ip = getattr(session.src.ip, "ipv4_mapped", None) or session.src.ip
+    if ip is None:
+        return session.src.path is not None
+    return ip.is_loopback or any(ip in network for network in networks)
+
+
+def sign_message(
+    headers: Any, lines: Iterable[bytes], host: str, options: argparse.Namespace
+) -> str | None:
+    """Edit a message as smtpd will, and put the signatures on top.
+
+    Args:
+        headers: of the message, as ``Message.headers``.
+        lines: of its body.
+        host: name of the listener, which completes addresses.
+        options: key, parent_domains, headers, oversign.
+
+    Returns:
+        None, or why the message was left as it is.
+
+    Raises:
+        ValueError: an address header cannot be written within RFC 5322's 998 octets a line.
+    """
+    senders = headers.get_all("From")
+    if len(senders) != 1:
+        return f"{len(senders)} From headers"
+    domain = from_domain(complete_addresses(senders[0], host))
+    keys = keys_for(domain, options.key, parents=options.parent_domains)
+    if not keys:
+        return f"no key for {domain!r}"
+    edit_like_smtpd(headers, host)
+    fields = headers.items()
+    names, digest = signed_names(fields, options.headers, options.oversign), body_hash(lines)
+    for key in reversed(keys):
+        value = signature(fields, names, digest, key, int(time.time()))
+        headers.prepend("DKIM-Signature", value)
+    return None
+
+
+def build(options: argparse.Namespace) -> Filter:
+    """The filter."""
+    needs = Need.SRC | Need.USERNAME | Need.GREETING | Need.MESSAGE_ID
+    app = Filter("dkim-sign", deadline=120.0, needs=needs)
+
+    @app.message(thread=True)
+    def sign(ctx: Any, message: Any) -> None:
+        if not options.sign_all and not is_own(ctx.session, options.network):
+            return
+        host = ctx.session.greeting or socket.gethostname()
+        try:
+            problem = sign_message(message.headers, body_lines(message), host, options)
+        except (ValueError, MessageTooBig) as error:
+            problem = str(error)
+        if problem:
+            ctx.log.warning("message %s is not signed: %s", ctx.tx.message_id, problem)
+
+    return app
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, which smtpd logs as one."""
+
+    def error(self, message: str) -> NoReturn:  # noqa: D102
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+def key(text: str) -> Key:
+    """Load a key from ``DOMAIN:SELECTOR:FILE``."""
+    domain, _, rest = text.partition(":")
+    selector, _, path = rest.partition(":")
+    if not (re.fullmatch(r"[\w.-]+", domain) and re.fullmatch(r"[\w.-]+", selector) and path):
+        raise ValueError(text)
+    try:
+        with open(path, "rb") as file:
+            private = serialization.load_pem_private_key(file.read(), password=None)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error.strerror}") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise argparse.ArgumentTypeError(f"{path}: no unencrypted PEM private key") from error
+    if not isinstance(private, rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
+        raise argparse.ArgumentTypeError(f"{path}: neither an RSA nor an Ed25519 key")
+    if isinstance(private, rsa.RSAPrivateKey) and private.key_size < MIN_RSA_BITS:
+        raise argparse.ArgumentTypeError(f"{path}: {private.key_size} bits are too few for DKIM")
+    return Key(domain.lower().rstrip("."), selector, private)
+
+
+def names(text: str) -> list[str]:
+    """Header names, in lower case, from text with colons or spaces between them."""
+    return list(dict.fromkeys(text.lower().replace(":", " ").split()))
+
+
+def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """The filter's options; exits with status 2 and one line if one is wrong."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(description=__doc__, formatter_class=raw, allow_abbrev=False)
+    add = parser.add_argument
+    text = "sign mail from DOMAIN with the PEM key in FILE; repeatable"
+    add("--key", metavar="DOMAIN:SELECTOR:FILE", type=key, action="append", help=text)
+    add("--parent-domains", action="store_true", help="sign for subdomains of DOMAIN too")
+    text = "sign mail from this address or network too; repeatable"
+    add("--network", type=ipaddress.ip_network, action="append", default=[], help=text)
+    add("--sign-all", action="store_true", help="sign mail from any client")
+    text = "headers to sign, instead of those of RFC 6376"
+    add("--headers", metavar="NAME:NAME...", type=names, default=SIGNED, help=text)
+    text = "those of them that none may be added to, instead of all that occur once at most"
+    add("--oversign", metavar="NAME:NAME...", type=names, default=OVERSIGNED, help=text)
+    options = parser.parse_args(arguments)
+    if not options.key:
+        parser.error("argument --key: give one at least")
+    if "from" not in options.headers:
+        parser.error("argument --headers: From must be signed (RFC 6376, 5.4)")
+    if extra := set(options.oversign) - set(options.headers):
+        parser.error(f"argument --oversign: {', '.join(sorted(extra))}: not in --headers")
+    return options
+
+
+options = parse_options(sys.argv[1:])
+app = build(options)
+
+if __name__ == "__main__":
+    app.run()

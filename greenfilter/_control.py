@@ -1,0 +1,92 @@
+"""What supervisor and worker say to each other between smtpd's lines.
+
+Their socket carries the filter protocol itself. Lines that begin with ``greenfilter|`` are theirs:
+
+- ``hello|JSON`` (worker): the filter is loaded; what it registers, its deadlines and policies.
+- ``alive`` (worker): the loop turns.
+- ``replay|LINE`` (supervisor): a report of a session that another worker had. It only rebuilds
+  the session's state; no handler is called for it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from .protocol import PHASES, TEMPFAIL, Decision
+
+if TYPE_CHECKING:
+    from ._app import Filter
+
+PREFIX = b"greenfilter|"
+ALIVE = PREFIX + b"alive\n"
+# Seconds between two ALIVE lines.
+BEAT = 0.25
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What the supervisor has to know of a filter.
+
+    Attributes:
+        name: of the filter.
+        reports: (subsystem, event) to register, on the wire.
+        phases: to register, on the wire.
+        deadlines: seconds for each registered phase.
+        policies: (kind, value) of the decision that answers each registered phase when the worker
+            cannot; for ``data-line`` what commit gets when lines could not be handled.
+    """
+
+    name: str
+    reports: list[tuple[str, str]]
+    phases: list[str]
+    deadlines: dict[str, float]
+    policies: dict[str, tuple[str, str]]
+
+    def policy(self, phase: str) -> Decision:
+        """Give the decision of a phase's policy."""
+        kind, value = self.policies.get(phase, (TEMPFAIL.kind, TEMPFAIL.value))
+        return Decision(kind, value)
+
+
+def hello(app: Filter) -> bytes:
+    """Write the hello line of a filter."""
+    deadlines: dict[str, float] = {}
+    policies: dict[str, tuple[str, str]] = {}
+    for name, handler in app.filters.items():
+        wire = PHASES[name].wire
+        deadlines[wire] = handler.deadline
+        policies[wire] = (handler.on_error.kind, handler.on_error.value)
+    taps = app.taps + ([app.data[1]] if app.data else [])
+    if taps:
+        refusing = [tap.on_error for tap in taps if tap.on_error.kind != "proceed"]
+        decision = refusing[0] if refusing else taps[0].on_error
+        policies["data-line"] = (decision.kind, decision.value)
+        policies.setdefault("commit", policies["data-line"])
+        deadlines["commit"] = max(
+            deadlines.get("commit", app.deadline), *(tap.deadline for tap in taps)
+        )
+    fact = Hello(
+        app.name,
+        sorted(app.registered_reports()),
+        sorted(app.phases()),
+        {phase: deadlines.get(phase, app.deadline) for phase in sorted(app.phases())},
+        policies,
+    )
+    return PREFIX + b"hello|" + json.dumps(asdict(fact)).encode("ascii") + b"\n"
+
+
+def parse_hello(line: bytes) -> Hello:
+    """Read a hello line.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        fields = json.loads(line[len(PREFIX) + len(b"hello|") :])
+        fields["reports"] = [(subsystem, event) for subsystem, event in fields["reports"]]
+        fields["policies"] = {name: (k, v) for name, (k, v) in fields["policies"].items()}
+        return Hello(**fields)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a hello line: {error}") from error

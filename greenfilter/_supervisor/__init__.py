@@ -1,0 +1,11 @@
+"""A small process that holds smtpd's socket, so that a filter that dies stops nobody's mail.
+
+It imports neither gevent nor anything of the author's. smtpd's lines go through it to worker
+processes, and their answers back through the same guard that a worker has itself: whatever a
+worker does, or whenever it ends, smtpd gets exactly one legal answer to each request.
+"""
+
+from ._supervisor import Options as Options
+from ._supervisor import Supervisor as Supervisor
+
+__all__ = ["Options", "Supervisor"]

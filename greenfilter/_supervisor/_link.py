@@ -1,0 +1,126 @@
+"""A socket with a buffer on its way out, for a loop of selectors."""
+
+from __future__ import annotations
+
+import os
+import selectors
+from collections.abc import Callable
+
+_READ_BYTES = 65536
+
+
+class Link:
+    """Both directions of a connection. Never blocks.
+
+    Args:
+        selector: of the loop.
+        fds: to read from and to write to; may be one and the same.
+        receive: is given each piece of input.
+        ended: is called once when the other end has closed.
+    """
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        fds: tuple[int, int],
+        receive: Callable[[bytes], None],
+        ended: Callable[[], None],
+    ) -> None:
+        for fd in fds:
+            os.set_blocking(fd, False)
+        self._selector = selector
+        self._fds = fds
+        self._receive = receive
+        self._ended = ended
+        self._out: list[bytes] = []
+        self._stuck = b""
+        self._masks = dict.fromkeys(fds, 0)
+        self.closed = False
+        self.reading = True
+        self._watch()
+
+    @property
+    def pending(self) -> int:
+        """Bytes that the other end has not taken yet."""
+        return len(self._stuck) + sum(map(len, self._out))
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the other end takes nothing just now."""
+        return bool(self._stuck)
+
+    def send(self, data: bytes) -> None:
+        """Queue bytes for the next flush."""
+        if data and not self.closed:
+            self._out.append(data)
+
+    def flush(self) -> None:
+        """Write what is queued, as far as the other end takes it."""
+        if self.closed or self._stuck or not self._out:
+            return
+        data = b"".join(self._out)
+        self._out.clear()
+        self._put(data)
+
+    def set_reading(self, reading: bool) -> None:
+        """Read, or do not."""
+        if reading != self.reading and not self.closed:
+            self.reading = reading
+            self._watch()
+
+    def on_event(self, mask: int) -> None:
+        """Deal with what the selector says of one of the descriptors."""
+        if mask & selectors.EVENT_WRITE and not self.closed:
+            data, self._stuck = self._stuck, b""
+            self._put(data)
+            if not self._stuck:
+                self.flush()
+        if mask & selectors.EVENT_READ and not self.closed:
+            self.read()
+
+    def read(self) -> bool:
+        """Read one piece; give whether there was one."""
+        try:
+            data = os.read(self._fds[0], _READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if data:
+            self._receive(data)
+        else:
+            self.close()
+            self._ended()
+        return bool(data)
+
+    def close(self) -> None:
+        """Close it; what was not written is lost."""
+        if not self.closed:
+            self.closed = True
+            for fd in set(self._fds):
+                if self._masks[fd]:
+                    self._selector.unregister(fd)
+                os.close(fd)
+
+    def _put(self, data: bytes) -> None:
+        try:
+            sent = os.write(self._fds[1], data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # the other end is gone; reading tells
+        self._stuck = data[sent:]
+        self._watch()
+
+    def _watch(self) -> None:
+        masks = dict.fromkeys(self._fds, 0)
+        masks[self._fds[0]] |= selectors.EVENT_READ if self.reading else 0
+        masks[self._fds[1]] |= selectors.EVENT_WRITE if self._stuck else 0
+        for fd, mask in masks.items():
+            before, self._masks[fd] = self._masks[fd], mask
+            if mask and not before:
+                self._selector.register(fd, mask, self)
+            elif mask and mask != before:
+                self._selector.modify(fd, mask, self)
+            elif before and not mask:
+                self._selector.unregister(fd)

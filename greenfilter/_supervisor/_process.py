@@ -1,0 +1,113 @@
+"""One worker process, from its start to its end."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .._control import Hello
+from ._link import Link
+
+if TYPE_CHECKING:
+    from ._tracked import Tracked
+
+_SID_BYTES = 16
+
+
+class WorkerProcess:
+    """A process that runs the filter, and the link to it.
+
+    Args:
+        selector: of the loop.
+        options: for the worker: target, args, log_level, log_format.
+        now: the time (monotonic seconds).
+        receive: is given each piece of the worker's output.
+        ended: is called when its socket has closed.
+
+    Attributes:
+        hello: what its filter registers, once it has loaded.
+        sessions: those that are in its hands.
+        born, beat: when it was started, and when it last said that it is alive.
+        leaving: it takes no new sessions and ends with its last one, at this time at the latest.
+    """
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        options: dict[str, object],
+        now: float,
+        receive: Callable[[WorkerProcess, bytes], None],
+        ended: Callable[[WorkerProcess], None],
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        with tempfile.TemporaryFile() as page:
+            page.truncate(mmap.PAGESIZE)
+            self._mark = mmap.mmap(page.fileno(), mmap.PAGESIZE)
+            fds = (theirs.fileno(), page.fileno())
+            told = {**options, "fd": fds[0], "mark_fd": fds[1]}
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "greenfilter._worker", json.dumps(told)],
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                pass_fds=fds,
+            )
+        theirs.close()
+        fd = ours.detach()
+        self.link = Link(selector, (fd, fd), lambda data: receive(self, data), lambda: ended(self))
+        self.tail = b""
+        self.hello: Hello | None = None
+        self.sessions: dict[bytes, Tracked] = {}
+        self.born = self.beat = now
+        self.leaving: float | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """Give its exit status, or minus the signal that ended it; None while it runs."""
+        return self._process.poll()
+
+    def marked(self) -> bytes:
+        """Give the id of the session whose handler it called last."""
+        return self._mark[:_SID_BYTES]
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process.poll() is None:
+            self._process.kill()
+
+    def wait(self, seconds: float) -> None:
+        """Give it some time to end by itself, then end it."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+
+    def memory(self) -> int:
+        """Give its resident memory in bytes; 0 where the system does not tell."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as statm:
+                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError, ValueError):
+            return _memory_by_ps(self.pid)
+
+
+def _memory_by_ps(pid: int) -> int:
+    try:
+        output = subprocess.run(
+            ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, timeout=1, check=False
+        ).stdout
+        return int(output or b"0") * 1024
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return 0

@@ -1,0 +1,51 @@
+"""A place for one worker, and when the next one may be started in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._process import WorkerProcess
+
+_FIRST_DELAY = 0.1
+_LONGEST_DELAY = 30.0
+# A worker that has lived this long, and this many times the last delay, was well.
+_WELL_SECONDS = 1.0
+_WELL = 10.0
+
+
+class Slot:
+    """One of the ``--workers``.
+
+    Attributes:
+        current: who gets new sessions; None while it waits for the next start.
+        coming: who is being started in its place.
+        replaces_alone: ``coming`` takes over as soon as it has loaded (not a reload of all).
+        next_start: time at which the next worker may be started.
+    """
+
+    def __init__(self) -> None:
+        self.current: WorkerProcess | None = None
+        self.coming: WorkerProcess | None = None
+        self.replaces_alone = False
+        self.next_start = 0.0
+        self._delay = 0.0
+        self._loaded = 0.0
+
+    def loaded(self, now: float) -> None:
+        """Note that a worker has loaded the filter."""
+        self._loaded = now
+
+    def failed(self, now: float, had_loaded: bool) -> float:
+        """Note that the worker has ended, and give the seconds to wait before the next.
+
+        One that was well is replaced at once; the delay doubles while workers end soon after
+        their start.
+        """
+        lived = now - self._loaded if had_loaded else 0.0
+        if lived > max(_WELL_SECONDS, _WELL * self._delay):
+            self._delay = 0.0
+        else:
+            self._delay = min(max(_FIRST_DELAY, self._delay * 2), _LONGEST_DELAY)
+        self.next_start = now + self._delay
+        return self._delay

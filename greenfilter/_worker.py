@@ -1,0 +1,83 @@
+"""A worker process: ``python -m greenfilter._worker JSON``, started by the supervisor.
+
+JSON holds ``fd`` (the socket to the supervisor), ``mark_fd`` (the shared page in which it leaves
+the session whose handler was called last), ``target``, ``args``, ``log_level`` and ``log_format``.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+from . import _log
+from .errors import UsageError
+
+# The author's threads may not hold up the end.
+_EXIT_SECONDS = 0.2
+
+
+def start(options: dict[str, Any]) -> None:
+    """Run the filter until the supervisor closes the socket.
+
+    Raises:
+        UsageError: the filter cannot be loaded.
+    """
+    from gevent import monkey
+
+    monkey.patch_all()
+
+    from ._load import load
+    from ._runtime import Runtime
+
+    mark = mmap.mmap(options["mark_fd"], mmap.PAGESIZE)
+    os.close(options["mark_fd"])
+    fd = options["fd"]
+    os.set_inheritable(fd, False)
+    app = load(options["target"], options["args"])
+    Runtime(app, (fd, fd), mark=mark).run()
+    end_soon()
+
+
+def end_soon(seconds: float = _EXIT_SECONDS) -> None:
+    """End the process for good after a while, whatever threads of the author's still run."""
+    from gevent.monkey import get_original
+
+    sleep = get_original("time", "sleep")
+
+    def end() -> None:
+        sleep(seconds)
+        os._exit(0)
+
+    get_original("_thread", "start_new_thread")(end, ())
+
+
+def ignore_signals() -> None:
+    """Let only EOF end a filter: smtpd would exit with it."""
+
+    def ignore(number: int, frame: object) -> None:
+        _log.logger.warning("%s ignored: stop smtpd instead", signal.Signals(number).name)
+
+    signal.signal(signal.SIGTERM, ignore)
+    signal.signal(signal.SIGINT, ignore)
+
+
+def main() -> NoReturn:
+    """Entry point of the process."""
+    options = json.loads(sys.argv[1])
+    _log.set_up(options["log_level"], options["log_format"])
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        start(options)
+    except UsageError as error:
+        print(f"greenfilter: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

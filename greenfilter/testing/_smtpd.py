@@ -1,0 +1,183 @@
+"""FakeSmtpd: smtpd for a test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import gevent
+
+from ._link import FilterLink
+from ._model import Listener, Message, Peer
+from ._oracle import OracleError
+from ._session import Session
+from ._smtp_out import OutSession
+from ._target import InMemory, Process, Target
+from ._wire import Wire, parse_version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from .. import Filter
+
+_Result = TypeVar("_Result")
+
+
+class FakeSmtpd:
+    """Plays smtpd over the real protocol, and is a strict oracle of what the filter writes.
+
+    Use it as a context manager. Leaving the block stops smtpd (end of file for the filter), waits
+    for the filter to end, and raises what the oracle found that no call has raised yet in the
+    greenlet that entered the block::
+
+        with FakeSmtpd(app) as smtpd:
+            session = smtpd.connect(src="192.0.2.10:4711")
+            session.ehlo("client.example.net")
+            assert session.mail_from("spammer@example.net").code == 550
+
+    Args:
+        app: a ``Filter`` (it runs in this process, in the hub of this thread), or a command.
+        version: protocol version, ``"0.4"`` to ``"0.7"``.
+        subsystems: where smtpd.conf names the filter, ``smtp-in`` and ``smtp-out``.
+        session_timeout: seconds, told to the filter.
+        hostname: smtpd's name.
+        timeout: seconds to wait for each answer.
+        starttls: offer STARTTLS.
+        auth: offer AUTH after STARTTLS.
+        received: begin each message with smtpd's own ``Received:`` header.
+        max_message_bytes: SIZE.
+
+    Attributes:
+        messages: what was delivered, in order.
+        trace: every line, ``("<", line)`` from smtpd and ``(">", line)`` from the filter.
+        errors: what the oracle found, in order.
+    """
+
+    def __init__(
+        self,
+        app: Filter | list[str],
+        version: str = "0.7",
+        subsystems: Sequence[str] = ("smtp-in",),
+        session_timeout: int = 300,
+        hostname: str = "mx.example.org",
+        timeout: float = 10.0,
+        *,
+        starttls: bool = True,
+        auth: bool = True,
+        received: bool = True,
+        max_message_bytes: int = 36_700_160,
+    ) -> None:
+        self.messages: list[Message] = []
+        self.trace: list[tuple[str, bytes]] = []
+        self._version = parse_version(version)
+        self._config = Wire(self._version).config(tuple(subsystems), session_timeout, hostname)
+        self._listener = Listener(hostname, starttls, auth, received, max_message_bytes)
+        target: Target = Process(app) if isinstance(app, list) else InMemory(app)
+        self._link = FilterLink(target, self._version, timeout, self._observe)
+
+    @property
+    def errors(self) -> list[OracleError]:
+        """What the oracle found, in order."""
+        return self._link.errors
+
+    @property
+    def log(self) -> list[str]:
+        """What a command wrote to its standard error, line by line."""
+        return self._link.target.log
+
+    @property
+    def registered(self) -> set[tuple[str, str, str]]:
+        """What the filter registered: ``(kind, subsystem, name)``, names as on the wire."""
+        return self._link.oracle.registered
+
+    def __enter__(self) -> FakeSmtpd:
+        try:
+            self._link.open(self._config)
+        except OracleError:
+            self._link.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        unseen = self._link.close()
+        if error is None and unseen:
+            raise unseen[0]
+        for hidden in unseen:
+            if hidden is not error and error is not None:
+                error.add_note(f"{type(hidden).__name__}: {hidden}")
+
+    def connect(
+        self,
+        src: str = "192.0.2.10:4711",
+        rdns: str | None = None,
+        fcrdns: str = "pass",
+        dst: str = "192.0.2.25:25",
+        *,
+        smtps: bool = False,
+    ) -> Session:
+        """Connect a client; ``session.reply`` is the banner, or what came instead.
+
+        Args:
+            src: ``address:port``, ``[v6-address]:port``, or ``unix:path`` for mail that is
+                submitted on this machine.
+            rdns: reverse DNS name, ``<unknown>`` for none. By default client.example.net, or
+                smtpd's own name for mail that is submitted on this machine.
+            fcrdns: ``pass``, ``fail`` or ``error``.
+            dst: as ``src``.
+            smtps: TLS begins with the connection.
+
+        Raises:
+            OracleError: instead of an answer. Switches greenlets.
+        """
+        if src.startswith("unix:"):
+            peer = Peer(src, src, rdns or self._listener.hostname, fcrdns)
+        else:
+            peer = Peer(src, dst, rdns or "client.example.net", fcrdns, smtps)
+        session = Session(self._link, self._version, self._listener, peer, self.messages.append)
+        session.connect()
+        return session
+
+    def connect_out(
+        self,
+        dst: str = "192.0.2.80:25",
+        rdns: str = "mx.example.com",
+        fcrdns: str = "pass",
+        src: str = "192.0.2.25:38000",
+        *,
+        server: str | None = None,
+    ) -> OutSession:
+        """Connect to another server; the filter sees the reports of it. Switches greenlets.
+
+        Args:
+            dst: ``address:port`` of the other server.
+            rdns: its name in DNS.
+            fcrdns: ``pass``, ``fail`` or ``error``.
+            src: ``address:port`` of our end.
+            server: what it calls itself, by default its name in DNS.
+        """
+        hostname = self._listener.hostname
+        session = OutSession(self._link, self._version, hostname, server or rdns)
+        session.connect(src, dst, rdns, fcrdns)
+        return session
+
+    def start(
+        self, call: Callable[..., _Result], *args: Any, **kwargs: Any
+    ) -> gevent.Greenlet[..., _Result]:
+        """Run a call in a greenlet of its own; ``.get(timeout=...)`` has its result.
+
+        For example ``pending = smtpd.start(session.mail_from, "a@example.net")``. Never switches.
+        """
+        return gevent.spawn(call, *args, **kwargs)
+
+    def send_raw(self, data: bytes) -> None:
+        """Write bytes to the filter that smtpd would never write. Switches greenlets."""
+        self._link.send_raw(data)
+        self._link.flush()
+
+    def _observe(self, direction: str, line: bytes) -> None:
+        self.trace.append((direction, line))

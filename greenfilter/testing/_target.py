@@ -1,0 +1,127 @@
+"""Where the filter runs: in this process, or in one of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import gevent
+import gevent.socket
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from .. import Filter
+    from .._runtime import Runtime
+
+_POLL_SECONDS = 0.002
+
+
+class Target(Protocol):
+    """A filter that can be started on a socket.
+
+    Attributes:
+        log: what the filter wrote to its standard error, line by line.
+    """
+
+    log: list[str]
+
+    def start(self, sock: socket.socket) -> None:
+        """Start the filter. It owns ``sock`` from here on, also when it cannot start.
+
+        Raises:
+            OSError: a command cannot be run.
+        """
+
+    def wait(self, timeout: float) -> str | None:
+        """Wait until the filter has ended.
+
+        Returns:
+            "" for a good end, else what was wrong with it. None after ``timeout`` seconds.
+        """
+
+    def kill(self) -> None:
+        """End the filter, whatever it does."""
+
+
+class InMemory:
+    """An app in this process, served by the hub of the calling thread."""
+
+    def __init__(self, app: Filter) -> None:
+        self.log: list[str] = []
+        self._app = app
+        self._runtime: Runtime | None = None
+
+    def start(self, sock: socket.socket) -> None:
+        """Attach the app to the hub."""
+        # Not at the top: a filter in a subprocess needs no runtime here.
+        from .._runtime import Runtime
+
+        self._runtime = Runtime(self._app, sock)
+        self._runtime.start()
+
+    def wait(self, timeout: float) -> str | None:
+        """Wait for the runtime. Switches greenlets."""
+        assert self._runtime is not None, "start() comes first"
+        return "" if self._runtime.join(timeout) else None
+
+    def kill(self) -> None:
+        """Nothing: the greenlets go with the process."""
+
+
+class Process:
+    """A command with smtpd's file descriptors: one socket as 0 and 1, another as 2."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.log: list[str] = []
+        self._command = list(command)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_reader: gevent.Greenlet[..., None] | None = None
+
+    def start(self, sock: socket.socket) -> None:
+        """Start the command."""
+        # As fork_filter_process() does; fds 0 and 1 share the flag.
+        sock.setblocking(False)
+        ours, theirs = gevent.socket.socketpair()
+        with sock, theirs:
+            fd = sock.fileno()
+            try:
+                self._process = subprocess.Popen(
+                    self._command, stdin=fd, stdout=fd, stderr=theirs.fileno()
+                )
+            except OSError:
+                ours.close()
+                raise
+        self._log_reader = gevent.spawn(self._read_log, ours)
+
+    def wait(self, timeout: float) -> str | None:
+        """Wait for the process, then for the rest of its log. Switches greenlets."""
+        assert self._process is not None, "start() comes first"
+        assert self._log_reader is not None
+        deadline = time.monotonic() + timeout
+        while self._process.poll() is None:
+            if time.monotonic() > deadline:
+                return None
+            gevent.sleep(_POLL_SECONDS)
+        # A child of the filter may keep fd 2 open.
+        self._log_reader.join(1.0)
+        status = self._process.returncode
+        if status < 0:
+            return f"it was ended by signal {-status}"
+        return f"its exit status was {status}" if status else ""
+
+    def kill(self) -> None:
+        """Kill the process and wait for it."""
+        assert self._process is not None, "start() comes first"
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        assert self._log_reader is not None
+        self._log_reader.kill()
+
+    def _read_log(self, sock: gevent.socket.socket) -> None:
+        with sock, sock.makefile("rb") as lines:
+            for line in lines:
+                self.log.append(line.rstrip(b"\n").decode("utf-8", "backslashreplace"))

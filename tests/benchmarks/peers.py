@@ -1,0 +1,91 @@
+"""The filters that are compared: how each is built and started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parents[1] / "examples"
+DKIMSIGN_PLACES = (
+    "/usr/libexec/opensmtpd/filter-dkimsign",
+    "/usr/local/libexec/smtpd/filter-dkimsign",
+)
+
+
+class MissingPeer(Exception):
+    """A peer is not installed or does not compile."""
+
+
+def compiled(name: str, folder: Path) -> list[str]:
+    """Compile ``peers/name.c`` against libopensmtpd and return how to start it.
+
+    Raises:
+        MissingPeer: there is no compiler, or no libopensmtpd (Debian: libopensmtpd-dev).
+    """
+    program = folder / name
+    command = ["cc", "-O2", "-o", str(program), str(HERE / "peers" / f"{name}.c"), "-lopensmtpd"]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise MissingPeer("no C compiler") from error
+    except subprocess.CalledProcessError as error:
+        raise MissingPeer(f"{name}.c does not compile: {error.stderr}") from error
+    return [str(program)]
+
+
+def naive(role: str) -> list[str]:
+    """The plain Python loop, as ``echo`` or ``sessions`` filter."""
+    return [sys.executable, str(HERE / "peers" / "naive.py"), role]
+
+
+def dkimsign(key: Path, domain: str, selector: str) -> list[str]:
+    """filter-dkimsign with relaxed canonicalisation.
+
+    Raises:
+        MissingPeer: it is not installed (Debian: opensmtpd-filter-dkimsign).
+    """
+    for place in DKIMSIGN_PLACES:
+        if Path(place).exists():
+            options = ["-c", "relaxed/relaxed", "-d", domain, "-s", selector, "-k", str(key)]
+            return [place, *options]
+    raise MissingPeer("filter-dkimsign is not installed")
+
+
+def greenfilter(filter_name: str | Path, *arguments: str) -> list[str]:
+    """``greenfilter run`` of a file in ``filters/`` or any other path, in one process."""
+    options = ("--no-supervisor",) if has_supervisor() else ()
+    return _run(filter_name, arguments, options)
+
+
+def supervised(filter_name: str | Path, *arguments: str, workers: int = 1) -> list[str]:
+    """The same under the supervisor, with that many worker processes."""
+    options = ("--workers", str(workers)) if workers > 1 else ()
+    return _run(filter_name, arguments, options)
+
+
+def has_supervisor() -> bool:
+    """Whether this greenfilter has a supervisor."""
+    return "--no-supervisor" in _help()
+
+
+def has_workers() -> bool:
+    """Whether this greenfilter shares sessions over several worker processes."""
+    return "--workers" in _help()
+
+
+@cache
+def _help() -> str:
+    command = [sys.executable, "-m", "greenfilter", "run", "--help"]
+    return subprocess.run(command, capture_output=True, text=True).stdout
+
+
+def _run(filter_name: str | Path, arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    path = str(HERE / "filters" / filter_name)
+    return [sys.executable, "-m", "greenfilter", "run", *options, path, *arguments]

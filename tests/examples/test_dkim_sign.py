@@ -1,0 +1,331 @@
+"""What dkim_sign.py signs verifies with dkimpy; its options and choice of keys."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import dkim
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from greenfilter._headers import Headers
+from greenfilter.protocol import Address
+
+from .conftest import load_example
+from .dkim_support import RSA, key_options, verified, write_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PLAIN = (
+    b"Received: from client.example.net\r\n\tby mx.example.org; Mon, 23 Nov 2026 09:00:00 +0000\r\n"
+    b"From: Alice <alice@example.org>\r\nTo: bob@example.net\r\nSubject: hello\r\n"
+    b"Date: Mon, 23 Nov 2026 09:00:00 +0000\r\nMessage-ID: <1@example.org>\r\n"
+    b"\r\nHello Bob\r\n"
+)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> list[str]:
+    return key_options(tmp_path)
+
+
+@pytest.fixture
+def example(keys: list[str]) -> Any:
+    return load_example("dkim_sign", *keys)
+
+
+@pytest.fixture(scope="module")
+def example_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = write_key(tmp_path_factory.mktemp("keys") / "r1.pem", RSA)
+    return load_example("dkim_sign", f"--key=example.org:r1:{path}")
+
+
+def sign(example: Any, raw: bytes, host: str = "mx.example.org") -> bytes:
+    head, blank, body = raw.partition(b"\r\n\r\n")
+    headers = Headers(head + b"\r\n")
+    lines = body.split(b"\r\n")
+    if not lines[-1]:
+        lines.pop()
+    assert example.sign_message(headers, lines, host, example.options) is None
+    return bytes(headers) + (blank and b"\r\n" + body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\r\n",
+        b"\r\n\r\n\r\n",
+        b" \r\n\t\r\n",
+        b"no newline at the end",
+        b"white  space \t here\t \r\n  leading\r\n \r\nend\r\n\r\n \r\n",
+        b".\r\n..dots\r\n",
+        b"caf\xc3\xa9 \xff\xfe\x80\r\n",
+        b"bare\rreturn\r\n",
+        b"vertical\x0btab \x0c\r\n",
+    ],
+)
+def test_rsa_and_ed25519_signatures_verify_for_any_body(example: Any, body: bytes) -> None:
+    head, _, _ = PLAIN.partition(b"\r\n\r\n")
+    assert verified(sign(example, head + b"\r\n\r\n" + body)) == [True, True]
+
+
+def test_signatures_of_a_message_without_a_blank_line_verify(example: Any) -> None:
+    head, _, _ = PLAIN.partition(b"\r\n\r\n")
+    assert verified(sign(example, head + b"\r\n")) == [True, True]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Subject: a subject\r\n\tfolded  twice \r\n  and spaced\t",
+        b"Subject:",
+        b"Subject:no space",
+        b"Subject: caf\xc3\xa9 \xff",
+        b"Subject: one\r\nSubject: two\r\nSubject: three",
+        b"Reply-To: a@example.org\r\nReply-To: b@example.org",
+    ],
+)
+def test_signatures_verify_for_odd_headers(example: Any, field: bytes) -> None:
+    raw = PLAIN.replace(b"Subject: hello", field)
+    assert verified(sign(example, raw)) == [True, True]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text(alphabet=" \tabc.\r=", max_size=12).map(str.encode), max_size=12))
+def test_body_hash_is_what_dkimpy_makes_of_the_same_lines(
+    example_module: Any, lines: list[bytes]
+) -> None:
+    body = b"".join(line + b"\r\n" for line in lines)
+    relaxed = dkim.canonicalization.Relaxed.canonicalize_body(body)
+    assert example_module.body_hash(lines) == hashlib.sha256(relaxed).digest()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet=' \t\\"(),<>@:;ab', max_size=30))
+def test_completing_addresses_twice_changes_nothing_more(example_module: Any, value: str) -> None:
+    once = example_module.complete_addresses(value, "mx.example.org")
+    assert example_module.complete_addresses(once, "mx.example.org") == once
+    assert re.sub(r"@mx\.example\.org|[ \t]", "", once) == re.sub(r"[ \t]", "", value)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda raw: raw.replace(b"Hello Bob", b"Hello Eve"),
+        lambda raw: raw.replace(b"alice@", b"eve@"),
+        lambda raw: b"Subject: another\r\n" + raw,
+        lambda raw: b"From: eve@example.org\r\n" + raw,
+        lambda raw: b"Cc: eve@example.org\r\n" + raw,
+        lambda raw: raw.replace(b"Subject: hello", b"Subject: hello\r\nReply-To: eve@example.org"),
+    ],
+)
+def test_a_changed_message_does_not_verify(example: Any, spoil: Callable[[bytes], bytes]) -> None:
+    assert verified(spoil(sign(example, PLAIN))) == [False, False]
+
+
+def test_headers_that_are_not_signed_may_be_added(example: Any) -> None:
+    assert verified(b"X-Seen: yes\r\n" + sign(example, PLAIN)) == [True, True]
+
+
+def test_signature_lines_are_folded_and_lie_on_top(example: Any) -> None:
+    signed = sign(example, PLAIN)
+    head = signed[: signed.index(b"Received:")]
+    assert signed.startswith(b"DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed;")
+    assert head.count(b"DKIM-Signature:") == 2
+    assert max(map(len, head.split(b"\r\n"))) <= 78
+
+
+def test_hostile_white_space_takes_linear_time(example: Any) -> None:
+    def seconds(size: int) -> float:
+        lines = [b" " * size + b"x" + b"\t" * size] * 4
+        field = [("Subject", "a" + " " * size + "b")]
+        start = time.process_time()
+        example.body_hash(lines)
+        example.signature(field, ["subject"], b"", SimpleNamespace(**FAKE_KEY), 0)
+        return time.process_time() - start
+
+    seconds(1000)
+    # Sixteen times the size in about sixteen times the time, where a quadratic one takes 256.
+    assert seconds(4_000_000) < 100 * max(seconds(250_000), 0.001)
+
+
+FAKE_KEY = {"algorithm": "a", "domain": "d", "selector": "s", "sign": lambda data: b"x"}
+
+
+@pytest.mark.parametrize(
+    ("value", "completed"),
+    [
+        ("bob", "bob@mx"),
+        ("Bob <bob>", "Bob <bob@mx>"),
+        ("Bob <bob >", "Bob <bob@mx >"),
+        ("bob (at home)", "bob@mx (at home)"),
+        ("bob@example.org, carol", "bob@example.org, carol@mx"),
+        ('"Doe, Jane" <jane>, bob', '"Doe, Jane" <jane@mx>, bob@mx'),
+        ("(a, b) bob", "(a, b) bob@mx"),
+        ("<>", "<>"),
+        ("", ""),
+        ("  ", "  "),
+        ("(only a comment)", "(only a comment)"),
+        ("undisclosed-recipients:;", "undisclosed-recipients:;"),
+        ('"open <bob>', '"open <bob>'),
+        ("bob >", "bob >@mx"),
+        ("<bob", "<bob"),
+        ("bob@example.org,, carol", "bob@example.org,, carol@mx"),
+        # What smtpd makes of malformed ones, seen from smtpd 6.8.0p2.
+        ("bob\\", "bob\\@mx"),
+        ("bob,)", "bob@mx,)@mx"),
+        ("bob,(c)", "bob@mx, (c)"),
+        ("<bob> c>", "<bob@mx> c>"),
+        ("x" * 5000, "x" * 5000),
+    ],
+)
+def test_addresses_without_a_domain_are_completed(example: Any, value: str, completed: str) -> None:
+    assert example.complete_addresses(value, "mx") == completed
+
+
+def test_the_edits_that_smtpd_would_make_are_made_first(example: Any) -> None:
+    raw = b"From: alice@example.org\r\nTo: bob, carol@example.net\r\nBcc: dan\r\n\r\nx\r\n"
+    signed = sign(example, raw)
+    headers = Headers(signed.partition(b"\r\n\r\n")[0] + b"\r\n")
+    assert headers.get_all("To") == ["bob@mx.example.org, carol@example.net"]
+    assert headers.get_all("Bcc") == []
+    assert len(headers.get_all("Date")) == 1
+    assert re.fullmatch(r"<\S+@mx\.example\.org>", headers.get("Message-ID") or "")
+    assert verified(signed) == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("value", "domain"),
+    [
+        ("alice@example.org", "example.org"),
+        ("Alice <alice@Example.ORG.>", "example.org"),
+        ('"x@evil.example" <alice@example.org>', "example.org"),
+        ("alice@example.org (was x@evil.example)", "example.org"),
+        ("alice@example.org, eve@evil.example", "example.org"),
+        ("x@evil.example <alice@example.org>", "example.org"),
+        ("alice", ""),
+        ("", ""),
+        ("friends: alice@example.org;", "example.org"),
+    ],
+)
+def test_domain_of_the_from_header(example: Any, value: str, domain: str) -> None:
+    assert example.from_domain(value) == domain
+
+
+def test_keys_of_a_parent_domain_are_used_only_if_asked_for(example: Any) -> None:
+    keys = example.options.key
+    assert example.keys_for("example.org", keys, parents=False) == keys
+    assert example.keys_for("mail.example.org", keys, parents=False) == []
+    assert example.keys_for("a.mail.example.org", keys, parents=True) == keys
+    assert example.keys_for("badexample.org", keys, parents=True) == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        (b"To: bob@example.org\r\n", "0 From headers"),
+        (b"From: a@example.org\r\nFrom: b@example.org\r\n", "2 From headers"),
+        (b"From: a@example.net\r\n", "no key for 'example.net'"),
+        (b"From: a@mail.example.org\r\n", "no key for 'mail.example.org'"),
+    ],
+)
+def test_what_cannot_be_signed_is_left_as_it_is(example: Any, raw: bytes, problem: str) -> None:
+    headers = Headers(raw)
+    assert example.sign_message(headers, [], "mx.example.net", example.options) == problem
+    assert bytes(headers) == raw
+
+
+@pytest.mark.parametrize(
+    ("src", "authenticated", "own"),
+    [
+        ("127.0.0.1:40000", False, True),
+        ("[::1]:40000", False, True),
+        ("[::ffff:127.0.0.1]:40000", False, True),
+        ("unix:/var/run/smtpd.sock", False, True),
+        ("nonsense", False, False),
+        (None, False, False),
+        (None, True, True),
+        ("192.0.2.1:40000", False, False),
+        ("192.0.2.1:40000", True, True),
+        ("198.51.100.7:40000", False, True),
+        ("[2001:db8::1]:40000", False, False),
+    ],
+)
+def test_whose_mail_is_signed(
+    example: Any, src: str | None, authenticated: bool, own: bool
+) -> None:
+    session = SimpleNamespace(src=src and Address(src), authenticated=authenticated)
+    assert example.is_own(session, [ipaddress.ip_network("198.51.100.0/24")]) is own
+
+
+def bad_keys(tmp_path: Path) -> dict[str, Any]:
+    return {
+        "EMPTY": b"",
+        "PUBLIC": RSA.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        ),
+        "EC": ec.generate_private_key(ec.SECP256R1()),
+        "ENCRYPTED": RSA.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ([], "--key"),
+        (["--key=example.org:sel"], "--key: invalid key value: 'example.org:sel'"),
+        (["--key=example.org:sel:MISSING"], "MISSING: No such file or directory"),
+        (["--key=example.org:sel:EMPTY"], "EMPTY: no unencrypted PEM private key"),
+        (["--key=example.org:sel:PUBLIC"], "PUBLIC: no unencrypted PEM private key"),
+        (["--key=example.org:sel:ENCRYPTED"], "ENCRYPTED: no unencrypted PEM private key"),
+        (["--key=example.org:sel:EC"], "EC: neither an RSA nor an Ed25519 key"),
+        (["GOOD", "--headers=to:subject"], "--headers: From must be signed"),
+        (["GOOD", "--headers=from", "--oversign=from:to"], "--oversign: to: not in --headers"),
+        (["GOOD", "--network=192.0.2.1/24"], "--network"),
+        (["GOOD", "--sign"], "unrecognized arguments: --sign"),
+    ],
+)
+def test_wrong_options_end_with_status_2_and_one_line(
+    keys: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    problem: str,
+) -> None:
+    for name, value in bad_keys(tmp_path).items():
+        if isinstance(value, bytes):
+            (tmp_path / name).write_bytes(value)
+        else:
+            write_key(tmp_path / name, value)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        load_example("dkim_sign", *[keys[0] if option == "GOOD" else option for option in options])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert problem in error
+    assert error.count("\n") == 1
+
+
+def test_help_shows_the_smtpd_conf_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load_example("dkim_sign", "--help")
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert 'filter dkim proc-exec "greenfilter run' in out
+    assert "--parent-domains" in out

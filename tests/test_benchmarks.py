@@ -1,0 +1,173 @@
+"""The benchmark suite works, and greenfilter keeps its distance from the C library."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.benchmarks import peers, procinfo
+from tests.benchmarks.bench import C_LIBRARY, GREENFILTER, Bench, Row, limited
+from tests.benchmarks.cases import CASES
+from tests.benchmarks.chart import svg
+from tests.benchmarks.driver import FilterProcess, WrongReplies, check
+from tests.benchmarks.report import shown, table
+from tests.benchmarks.wire import SESSION_OF_14, Sessions, build, message_lines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUICK = [case for case in CASES if case.name not in ("growth", "sessions-few")]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """Quick sizes; without the C library skipped here, but never where CI is to have it."""
+    try:
+        peers.compiled("echo", tmp_path)
+    except peers.MissingPeer as reason:
+        if "CI" in os.environ:
+            raise
+        pytest.skip(str(reason))
+    return Bench(tmp_path, runs=1, quick=True)
+
+
+def cpu_ratio(rows: list[Row]) -> float:
+    """How much more processor time the C library needs than greenfilter, for the same work."""
+    cpu = {row.subject: row.cpu for row in rows}
+    ours, theirs = cpu[GREENFILTER], cpu[C_LIBRARY]
+    assert ours is not None, rows
+    assert theirs is not None, rows
+    return theirs / ours
+
+
+@pytest.mark.parametrize(
+    ("name", "at_least"),
+    # Wide of what is reached, so that only a real loss of speed fails. Processor time instead of
+    # the clock: it does not count what other programs of the machine take.
+    [("lines", 4.0), ("sessions", 0.75)],
+)
+def test_greenfilter_keeps_its_speed_next_to_the_c_library(
+    bench: Bench, name: str, at_least: float
+) -> None:
+    bench.runs = 5
+    [case] = (case for case in CASES if case.name == name)
+    assert cpu_ratio(case.run(bench)) >= at_least
+
+
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
+def test_every_reply_of_a_case_is_right(bench: Bench, case: object) -> None:
+    rows = case.run(bench)  # type: ignore[attr-defined]
+    assert rows
+    assert [(row.case, row.subject, row.note) for row in rows if not row.values] == []
+
+
+def test_a_session_has_fourteen_lines_and_seven_replies() -> None:
+    traffic = build(Sessions(SESSION_OF_14), 3, units=3)
+    assert traffic.outgoing.count(b"\n") == 3 * 14
+    assert traffic.expected.count(b"|proceed\n") == 3 * 7
+
+
+def test_a_session_is_not_asked_again_before_it_answered() -> None:
+    traffic = build(Sessions(SESSION_OF_14), 100, units=100, at_once=40)
+    start = received = 0
+    asked: dict[bytes, int] = {}
+    answered = traffic.expected.splitlines(keepends=True)
+    for end, need in traffic.gates:
+        while received < need:
+            reply = answered.pop(0)
+            received += len(reply)
+            asked[reply.split(b"|")[1]] -= 1
+        for line in traffic.outgoing[start:end].splitlines():
+            if line.startswith(b"filter|"):
+                sid = line.split(b"|")[5]
+                assert not asked.get(sid), line
+                asked[sid] = 1
+        start = end
+
+
+def test_replies_may_change_places_between_sessions() -> None:
+    check(b"r|1|a\nr|2|a\nr|1|b\n", b"r|1|a\nr|1|b\nr|2|a\n")
+
+
+@pytest.mark.parametrize(
+    "received",
+    [
+        pytest.param(b"r|1|b\nr|1|a\nr|2|a\n", id="out of order"),
+        pytest.param(b"r|1|a\nr|1|b\n", id="one missing"),
+        pytest.param(b"r|1|a\nr|1|b\nr|2|a\nr|2|a\n", id="one too much"),
+        pytest.param(b"r|1|a\nr|1|c\nr|2|a\n", id="changed"),
+        pytest.param(b"r|1|a\nr|1|b\nr|2|a\nr|3|a\n", id="unknown session"),
+    ],
+)
+def test_wrong_replies_do_not_count(received: bytes) -> None:
+    with pytest.raises(WrongReplies):
+        check(received, b"r|1|a\nr|1|b\nr|2|a\n")
+
+
+def test_a_filter_that_answers_wrong_is_caught(bench: Bench) -> None:
+    command = peers.compiled("copy", bench.folder)  # sends back requests instead of replies
+    with FilterProcess(command, bench.log("copy")) as process:
+        traffic = build(Sessions(process.hooks, message_lines(10)), 1, units=10)
+        with pytest.raises(WrongReplies):
+            process.exchange(traffic)
+
+
+@pytest.mark.parametrize(
+    ("value", "up", "text"),
+    [
+        (7.999, False, "7.99"),
+        (7.991, True, "8.00"),
+        (1.5, False, "1.50"),
+        (1_234_567.9, False, "1,234,567"),
+        (0.03891, True, "0.0390"),
+        (0.0, True, "0"),
+    ],
+)
+def test_figures_are_never_rounded_in_their_favour(value: float, up: bool, text: str) -> None:
+    assert shown(value, up=up) == text
+
+
+def test_the_table_and_the_chart_show_what_was_not_reached() -> None:
+    rows = [
+        Row("lines", "greenfilter", (9.0, 10.0, 11.0), "lines/s", ratio=7.999, target="at least 8"),
+        limited("start", "greenfilter", [501.0], "ms", 500, "at most 500 ms"),
+    ]
+    assert [line.split()[-2] for line in table(rows).splitlines()[-2:]] == ["-", "NO"]
+    bars = ElementTree.fromstring(svg(rows)).iter("{http://www.w3.org/2000/svg}rect")
+    assert [bar.get("fill") for bar in bars if bar.get("x")] == ["#90a4ae", "#c62828"]
+
+
+BUSY_CHILD = """
+import sys, time
+print(flush=True)
+sys.stdin.readline()
+while time.process_time() < 0.2: pass
+block = bytearray(b"x") * (50 * 1024 * 1024)
+del block
+print(flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_the_peak_of_memory_and_the_processor_time_of_a_filter_are_seen() -> None:
+    command = [sys.executable, "-c", BUSY_CHILD]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin
+        assert child.stdout
+        child.stdout.readline()
+        pids = procinfo.tree(child.pid)
+        procinfo.reset_peak(pids)
+        idle = procinfo.resident(pids)
+        print(file=child.stdin, flush=True)
+        child.stdout.readline()
+        peak, cpu = procinfo.peak(pids) - idle, procinfo.cpu_seconds(pids)
+        print(file=child.stdin, flush=True)
+    assert 49 <= peak / 2**20 < 55
+    assert cpu >= 0.2
