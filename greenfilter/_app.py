@@ -276,7 +276,7 @@ class Filter:
             hook,
             _parameters(kind, name),
             deadline=seconds(options.get("deadline", self.deadline), at),
-            on_error=self._policy(options, phase if kind != "report" else None, at),
+            on_error=self._policy(options, phase if kind != "report" else None, hook, at),
             thread=bool(options.get("thread", False)),
             cancel_on_close=bool(options.get("cancel_on_close", False)),
         )
@@ -289,10 +289,13 @@ class Filter:
         else:
             self._add_filter(name, handler)
 
-    def _policy(self, options: dict[str, Any], phase: Any, at: str | None) -> Any:
+    def _policy(self, options: dict[str, Any], phase: Any, hook: str, at: str | None) -> Any:
         """Give the handler's policy; the app's own one yields where it is not legal (junk)."""
         if "on_error" in options:
-            return policy(options["on_error"], phase, at)
+            decision = policy(options["on_error"], phase, at)
+            if decision.kind == "report" and hook != f"filter.{phase.name}":
+                raise misuse(f"on_error={decision!r} cannot be kept for commit", at)
+            return decision
         decision = policy(self.on_error, None, at)
         if phase is not None and decision.kind not in phase.decisions:
             return policy("tempfail", phase, at)

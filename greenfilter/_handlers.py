@@ -120,30 +120,31 @@ def check_parameters(fn: Callable[..., Any], count: int, hook: str) -> None:
         signature.bind(*range(count))
     except TypeError as error:
         raise misuse(
-            f"{hook} calls its handler with {count} arguments ({expected(hook)}), "
+            f"{hook} calls its handler with {count} arguments ({expected(hook, count)}), "
             f"but {getattr(fn, '__name__', fn)}{signature} does not take them: {error}",
             where(fn),
         ) from None
 
 
-def expected(hook: str) -> str:
-    """The parameters that handlers of a hook take, as text: ``ctx, rdns, address``."""
+def expected(hook: str, count: int) -> str:
+    """The last ``count`` parameters that a hook's handler takes: ``ctx, rdns, address``."""
     kind, _, name = hook.partition(".")
     special = {
-        "lines": "ctx, lines",
-        "tap": "ctx, lines",
-        "message": "ctx, message",
-        "on_config": "config",
-        "local_session": "ctx",
-        "local_message": "ctx",
+        "lines": ["lines"],
+        "tap": ["lines"],
+        "message": ["message"],
+        "on_config": ["config"],
+        "local_session": [],
+        "local_message": [],
     }
     if kind == "filter" and name in PHASES:
         names = [field.name for field in PHASES[name].fields]
     elif kind == "report" and name in EVENTS:
         names = [field.name for field in EVENTS[name].fields]
     else:
-        return special.get(kind, "ctx, object")
-    return ", ".join(["ctx", *names])
+        names = special.get(kind, ["object"])
+    names = ["ctx", *names]
+    return ", ".join(names[len(names) - count :])
 
 
 def takes_ctx(fn: Callable[..., Any], arguments: int) -> bool:

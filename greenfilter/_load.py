@@ -71,14 +71,15 @@ def _import(name: str) -> ModuleType:
     except RegistrationError as error:
         raise UsageError(str(error)) from error
     except SyntaxError as error:
-        raise UsageError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+        where = f"{error.filename}:{error.lineno}" if error.filename else name
+        raise UsageError(f"{where}: {error.msg}") from error
     except ModuleNotFoundError as error:
         if not is_file and error.name and f"{name}.".startswith(f"{error.name}."):
             raise UsageError(f"{name}: no such file, and no module of that name") from error
         raise UsageError(f"{_where(error, name)}: {error}; install what it needs") from error
     except Exception as error:
         text = f"{_where(error, name)}: {type(error).__name__}: {error}"
-        raise UsageError(text) from error
+        raise UsageError(" ".join(text.splitlines())) from error
 
 
 def _import_file(path: str) -> ModuleType:

@@ -123,6 +123,6 @@ def main() -> NoReturn:
     try:
         cli()
     except UsageError as error:
-        click.echo(f"greenfilter: {' '.join(str(error).splitlines())}", err=True)
+        click.echo(f"greenfilter: {error}", err=True)
         sys.exit(error.exit_code)
     sys.exit(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ def run(options: Options, supervised: bool, pidfile: str | None) -> None:
     Raises:
         UsageError: the filter cannot be loaded, or nobody is there to talk to.
     """
-    if os.isatty(0):
+    if not _is_stream(0):
         raise UsageError(
             "smtpd starts this, with the protocol on standard input; to look at a filter: "
             f"greenfilter check {options.target}"
@@ -45,6 +46,14 @@ def run(options: Options, supervised: bool, pidfile: str | None) -> None:
     finally:
         if pidfile is not None:
             os.unlink(pidfile)
+
+
+def _is_stream(fd: int) -> bool:
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    return stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)
 
 
 def _run_here(options: Options, fds: tuple[int, int]) -> None:

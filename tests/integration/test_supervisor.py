@@ -13,8 +13,16 @@ def workers(server, name):
 
 
 def kill_workers(server, name):
-    for pid in workers(server, name):
+    """Kill the workers and return them."""
+    killed = workers(server, name)
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
+    return killed
+
+
+def wait_for_new_workers(server, name, old):
+    """Wait for a worker that is none of ``old``. Until then, requests are refused for a while."""
+    wait_until(lambda: workers(server, name) - old, 10, "a new worker")
 
 
 def test_a_request_that_a_killed_worker_owed_is_refused_and_its_session_goes_on(smtpd, sink):
@@ -26,8 +34,9 @@ def test_a_request_that_a_killed_worker_owed_is_refused_and_its_session_goes_on(
             # Answered later than the first request was delivered to the worker.
             other.greet()
             assert other.command("MAIL FROM:<alice@example.net>").startswith("250 ")
-        kill_workers(server, "slow")
+        killed = kill_workers(server, "slow")
         assert client.reply()[0].startswith("451 4.3.0 ")
+        wait_for_new_workers(server, "slow", killed)
         client.envelope("alice@example.net", "bob@example.org")
         assert client.data(b"Subject: survived\r\n\r\nhello\r\n").startswith("250 ")
     assert sink.by_subject("survived").body == b"hello\r\n"
@@ -42,9 +51,10 @@ def test_a_message_whose_worker_is_killed_midway_is_refused_and_can_be_sent_agai
         assert client.command("DATA").startswith("354 ")
         client.send(b"Subject: cut\r\n\r\nhalf\r\n")
         server.wait_for_log("gone: tapped half")
-        kill_workers(server, "gone")
+        killed = kill_workers(server, "gone")
         client.send(b"other half\r\n.\r\n")
         assert client.reply()[0].startswith("451 4.3.0 ")
+        wait_for_new_workers(server, "gone", killed)
         client.envelope("alice@example.net", "bob@example.org")
         assert client.data(b"Subject: again\r\n\r\nwhole\r\n").startswith("250 ")
     assert sink.by_subject("again").body == b"whole\r\n"
@@ -56,9 +66,7 @@ def test_session_and_transaction_are_known_to_the_new_worker(smtpd, sink):
     with Client(server.port) as client:
         client.greet("known.example.net")
         client.envelope("mail-from-rewrite@example.net", "bob@example.org")
-        before = workers(server, "decide")
-        kill_workers(server, "decide")
-        wait_until(lambda: workers(server, "decide") - before, 10, "a new worker")
+        wait_for_new_workers(server, "decide", kill_workers(server, "decide"))
         assert client.data(b"Subject: known\r\n\r\n").startswith("250 ")
     server.wait_for_log("committed known.example.net rewritten@example.net bob@example.org")
 
@@ -79,7 +87,7 @@ def mail_from(ctx, sender):
         path.write_text(code.format("new"))
         before = workers(server, "reloaded")
         os.kill(server.filter_pid("reloaded"), signal.SIGHUP)
-        wait_until(lambda: workers(server, "reloaded") - before, 10, "a new worker")
+        wait_for_new_workers(server, "reloaded", before)
 
         def new_session_has_new_code():
             with Client(server.port) as new:

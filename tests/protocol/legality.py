@@ -62,6 +62,8 @@ class Judge:
             if parts[0] != b"filter" or len(parts) < 7:
                 continue
             version, phase, sid, token = parts[1], *parts[4:7]
+            if not re.fullmatch(_ID + rb"\|" + _ID, sid + b"|" + token):
+                continue  # nobody could answer this one
             who, at = (sid, token), _version(version)
             if at < (0, 5):
                 who = (token, sid)

@@ -70,7 +70,7 @@ class Sink:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._servers: list[asyncio.Server] = []
-        self._connections: set[asyncio.BaseTransport] = set()
+        self._connections: set[asyncio.WriteTransport] = set()
 
     def __enter__(self) -> Sink:
         self._thread.start()
@@ -141,14 +141,15 @@ class Sink:
             self._servers.append(server)
 
     async def _shut_down(self) -> None:
+        # A server that is closed while it accepts a connection leaks it: stop accepting first.
+        for server in self._servers:
+            self._loop.remove_reader(server.sockets[0].fileno())
+        while self._connections or len(asyncio.all_tasks()) > 1:
+            for transport in list(self._connections):
+                transport.abort()
+            await asyncio.sleep(0.001)
         for server in self._servers:
             server.close()
-        for transport in list(self._connections):
-            transport.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Server(SMTP):

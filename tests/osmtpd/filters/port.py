@@ -1,5 +1,7 @@
 """port.c line by line."""
 
+# ruff: noqa: F403, F405
+
 import sys
 
 from greenfilter.osmtpd import *
@@ -63,13 +65,11 @@ def filter_helo(ctx, identity):
 
 def filter_ehlo(ctx, identity):
     count(ctx)
-    print(f"ehlo: {identity} {ctx.identity}", file=sys.stderr)
+    print(f"ehlo: {identity} {ctx.identity}, we are {ctx.greeting.identity}", file=sys.stderr)
     if identity == "spam.example.net":
         osmtpd_filter_reject(ctx, 550, "%s is 100%% spam, %ld times", identity, 3)
     elif identity == "gone.example.net":
         osmtpd_filter_disconnect(ctx, "go away, %s", identity)
-    elif identity == "old.example.net":
-        osmtpd_filter_rewrite(ctx, "new.%s", "example.net")
     else:
         osmtpd_filter_proceed(ctx)
 
@@ -90,8 +90,6 @@ def filter_rcptto(ctx, rcpt):
     print(f"rcptto: {rcpt} from {ctx.mailfrom} msgid {ctx.msgid != 0:d}", file=sys.stderr)
     if rcpt.startswith("nobody@"):
         osmtpd_filter_reject(ctx, 450, "no %s here", rcpt)
-    elif rcpt.startswith("old@"):
-        osmtpd_filter_rewrite(ctx, "<new%s>", rcpt[3:])
     else:
         osmtpd_filter_proceed(ctx)
 
@@ -154,10 +152,6 @@ def report_disconnect(ctx):
     print("report disconnect", file=sys.stderr)
 
 
-def report_greeting(ctx, identity):
-    print(f"report greeting: {identity} {ctx.greeting.identity}", file=sys.stderr)
-
-
 def report_begin(ctx, msgid):
     print(f"report begin: {msgid == ctx.msgid:d}", file=sys.stderr)
 
@@ -215,7 +209,6 @@ osmtpd_register_filter_noop(filter_noop)
 osmtpd_register_filter_commit(filter_commit)
 osmtpd_register_report_connect(1, report_connect)
 osmtpd_register_report_disconnect(1, report_disconnect)
-osmtpd_register_report_greeting(1, report_greeting)
 osmtpd_register_report_begin(1, report_begin)
 osmtpd_register_report_mail(1, report_mail)
 osmtpd_register_report_rcpt(1, report_rcpt)

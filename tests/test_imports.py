@@ -1,0 +1,139 @@
+"""The layers: who may import whom, and who may import gevent."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "greenfilter"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# A module may import from its own layer and from those above it in this list.
+LAYERS = [
+    {"errors"},
+    {"protocol"},
+    {"_log", "_stdio", "_headers", "_spool", "_message", "_handlers", "_app", "_context"},
+    {"_control", "_load", "osmtpd", ""},
+    {"_runtime"},
+    {"_worker"},
+    {"_supervisor"},
+    {"testing"},
+    {"_cli"},
+    {"__main__"},
+]
+# They start or drive a runtime, so they import it where it is used: inside a function.
+LAZY = {"_cli": {"gevent"}, "_worker": {"gevent", "_runtime"}}
+GEVENT_AT_THE_TOP = {"_runtime", "testing"}
+
+
+def layer(name: str) -> int:
+    (index,) = (index for index, names in enumerate(LAYERS) if name in names)
+    return index
+
+
+def part(path: Path) -> str:
+    """The module or package right below greenfilter that a file belongs to; "" for itself."""
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool, int]]:
+    """Imported modules with their full names, whether inside a function, and the line."""
+    package = ["greenfilter", *path.relative_to(PACKAGE).parts[:-1]]
+    tree = ast.parse(path.read_text())
+    for node, lazy in _run(tree.body, False):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, lazy, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            if node.module is None or stem == "greenfilter":
+                for alias in node.names:
+                    yield f"{stem}.{alias.name}", lazy, node.lineno
+            else:
+                yield stem, lazy, node.lineno
+
+
+def _run(body: list[ast.stmt], lazy: bool) -> Iterator[tuple[ast.stmt, bool]]:
+    """Statements that run, with what stands in functions; none below ``if TYPE_CHECKING``."""
+    for node in body:
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            yield from _run(node.orelse, lazy)
+            continue
+        yield node, lazy
+        inside = lazy or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for name in ("body", "orelse", "finalbody"):
+            yield from _run(getattr(node, name, []), inside)
+        for handler in getattr(node, "handlers", []):
+            yield from _run(handler.body, inside)
+
+
+def imported_part(name: str) -> str | None:
+    """Which part of greenfilter an imported module is; None if it is somebody else's."""
+    words = name.split(".")
+    if words[0] != "greenfilter":
+        return None
+    known = set().union(*LAYERS)
+    return words[1] if len(words) > 1 and words[1] in known else ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_from_its_own_layer_or_from_those_below(path):
+    own = part(path)
+    for name, lazy, line in imports(path):
+        other = imported_part(name)
+        if other is None or (own == other or (lazy and other in LAZY.get(own, ()))):
+            continue
+        # The package's own __init__ re-exports; whoever imports "greenfilter" gets the app layer.
+        assert layer(other) <= layer(own), f"{path}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_runtime_imports_gevent_and_commands_inside_functions(path):
+    own = part(path)
+    for name, lazy, line in imports(path):
+        if name.split(".")[0] in ("gevent", "greenlet"):
+            allowed = own in GEVENT_AT_THE_TOP or (lazy and "gevent" in LAZY.get(own, ()))
+            assert allowed, f"{path}:{line} imports {name}"
+
+
+def test_the_protocol_does_no_io_and_knows_no_clock():
+    forbidden = {"os", "io", "socket", "select", "selectors", "time", "threading", "subprocess"}
+    forbidden |= {"asyncio", "logging", "sys", "signal", "pathlib"}
+    for path in MODULES:
+        if part(path) in ("protocol", "errors"):
+            found = {name.split(".")[0] for name, _, _ in imports(path)}
+            assert not found & forbidden, path
+            assert "open(" not in path.read_text(), path
+
+
+def test_errors_import_nothing():
+    assert [name for name, _, _ in imports(PACKAGE / "errors.py")] == ["__future__"]
+
+
+@pytest.mark.parametrize(
+    "module", ["greenfilter", "greenfilter.protocol", "greenfilter._supervisor"]
+)
+def test_importing_it_imports_neither_gevent_nor_click(module):
+    code = f"import sys, {module}; print(*(name.partition('.')[0] for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"gevent", "greenlet", "click"} & set(done.stdout.split())
+
+
+def test_every_module_of_the_package_can_be_imported():
+    names = [
+        ".".join(["greenfilter", *path.relative_to(PACKAGE).with_suffix("").parts])
+        for path in MODULES
+        if path.name not in ("__init__.py", "__main__.py")
+    ]
+    code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
