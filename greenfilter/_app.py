@@ -14,6 +14,8 @@ from .protocol import EVENTS, EVERYTHING, NEED_EVENTS, PHASES, Config, Need
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DATA_MODES = ("data_line", "lines", "message", "raw_line")
+# What may begin or end the life of a message's local object.
+_MESSAGE_EVENTS = ("tx-begin", "tx-reset", "link-disconnect")
 _OPTIONS = ("deadline", "on_error", "thread", "cancel_on_close")
 
 
@@ -214,11 +216,12 @@ class Filter:
         """Give the reports that handlers or storage hooks wait for, as (subsystem, event)."""
         wanted = {(subsystem, EVENTS[name].wire) for subsystem, name in self.reports}
         for subsystem in self._subsystems():
-            wanted.add((subsystem, "link-disconnect"))
             if self.session_storage is not None:
-                wanted.add((subsystem, "link-connect"))
+                wanted |= {(subsystem, "link-connect"), (subsystem, "link-disconnect")}
+            if self.data or self.taps:
+                wanted.add((subsystem, "link-disconnect"))
             if self.message_storage is not None:
-                wanted |= {(subsystem, "tx-begin"), (subsystem, "tx-reset")}
+                wanted |= {(subsystem, event) for event in _MESSAGE_EVENTS}
         return wanted
 
     def registered_reports(self) -> set[tuple[str, str]]:
@@ -228,7 +231,7 @@ class Filter:
             for need, events in NEED_EVENTS.items()
             if need.value & self.need_bits()
             for event in events
-        }
+        } | {"link-disconnect"}
         return self.deliveries() | {
             (subsystem, event) for subsystem in self._subsystems() for event in kept
         }

@@ -92,8 +92,6 @@ def _import_file(path: str) -> ModuleType:
     sys.path.insert(0, os.path.dirname(path))
     try:
         loader.exec_module(module)
-    except Loaded:
-        pass
     except OSError as error:
         if error.filename == path:
             raise UsageError(f"{path}: {error.strerror}") from error
@@ -110,7 +108,7 @@ def _find(module: ModuleType, target: str, attribute: str | None) -> Filter:
     found = {id(value): name for name, value in vars(module).items() if isinstance(value, Filter)}
     if not found:
         osmtpd = sys.modules.get("greenfilter.osmtpd")
-        if osmtpd is not None:
+        if osmtpd is not None and not osmtpd.app.is_empty():
             return osmtpd.app  # type: ignore[no-any-return]
         raise UsageError(f"{target}: no Filter in it; write: app = Filter('name')")
     if len(found) > 1:

@@ -162,7 +162,9 @@ def test_a_file_that_is_no_text():
 
 def test_a_file_with_nul_bytes():
     Path("guard.py").write_bytes(b"x = 1\0\n")
-    assert refused("guard.py") == "guard.py: source code string cannot contain null bytes"
+    where, _, what = refused("guard.py").partition(":")
+    assert where.endswith("guard.py")
+    assert "null bytes" in what
 
 
 def test_a_filter_that_raises_is_told_with_the_line_that_did():

@@ -10,7 +10,7 @@ import click
 from .. import __version__
 from ..errors import UsageError
 
-_PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+_PASS_ON = {"allow_interspersed_args": False}  # what follows FILTER is not ours
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

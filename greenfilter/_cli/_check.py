@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import click
 
@@ -50,11 +51,17 @@ def _needs(app: Filter) -> str:
     return ", ".join(str(need.name).lower() for need in NEED_EVENTS if need.value & bits)
 
 
+def _program() -> str:
+    """The greenfilter command in full: smtpd looks for others in its own libexec directory."""
+    program = os.path.abspath(sys.argv[0])
+    return f"{sys.executable} -m greenfilter" if program.endswith(".py") else program
+
+
 def conf_lines(app: Filter, target: str, args: list[str]) -> list[str]:
     """Give the lines of smtpd.conf(5) that put a filter to use."""
     if os.path.exists(target):
         target = os.path.abspath(target)
-    command = " ".join(["greenfilter", "run", target, *args])
+    command = " ".join([_program(), "run", target, *args])
     name = "".join(char if char.isalnum() else "-" for char in app.name)
     lines = [f'filter {name} proc-exec "{command}"']
     subsystems = {subsystem for subsystem, _ in app.registered_reports()}

@@ -59,12 +59,12 @@ class Clock:
 
     def drop(self, session: LiveSession) -> None:
         """Forget about a session that has ended."""
-        if session.held and self._forgotten is not None:
+        if self._forgotten is not None and session.born < self._connection.generation:
             self._forgotten.pop(session.sid, None)
 
     def tick(self) -> None:
         """Look after everything once. In the hub; never switches greenlets to wait."""
-        now = self._engine.clock()
+        now = self._engine.now = self._engine.clock()
         busy = list(self._workers.busy)
         waiting = [task for task in self._workers.ready if isinstance(task, LiveSession)]
         sessions = [worker.task for worker in busy if isinstance(worker.task, LiveSession)]
@@ -116,7 +116,6 @@ class Clock:
             stream.damaged = True
             self._engine.guard.decide_commit(stream, TEMPFAIL)
         session.worker = None
-        session.waiting = False
         session.queued = True
         self._workers.ready.append(session)
         self._workers.schedule()
@@ -141,7 +140,6 @@ class Clock:
             forgotten.expire()
         for session in looked_at:
             if session.seen >= self._connection.generation - 1 and not session.closed:
-                session.held = True
                 forgotten[session.sid] = session
 
     def _let_go(self, session: LiveSession) -> None:

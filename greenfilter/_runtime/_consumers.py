@@ -217,11 +217,11 @@ class Generated(HandledConsumer):
     def _park(self, worker: Any) -> None:
         session = self._session
         running, worker.running = worker.running, None
-        session.queued, session.waiting = False, True
+        session.queued = False
         try:
             gevent.get_hub().switch()
         finally:
-            session.queued, session.waiting = True, False
+            session.queued = True
             worker.running, worker.since = running, self.engine.clock()
 
     def _accept(self, chunk: Chunk) -> None:

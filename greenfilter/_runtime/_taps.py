@@ -23,8 +23,6 @@ class Tap:
     The lines are echoed without waiting for the tap; commit waits for it.
     """
 
-    waiting = False
-
     def __init__(self, engine: Engine, stream: Stream, handler: Handler) -> None:
         self.worker: Worker | None = None
         self._engine = engine

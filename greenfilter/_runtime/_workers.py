@@ -23,10 +23,8 @@ _MAX_IDLE = 256
 class Task(Protocol):
     """Something that a worker does."""
 
-    waiting: bool
-    """A worker is parked inside the task, until more input for it has come."""
-
     worker: Worker | None
+    """Who is inside it. A task that is ready and has one waits there for more input."""
 
     def work(self, worker: Worker) -> None:
         """Do it. May switch greenlets."""
@@ -85,10 +83,9 @@ class Workers:
         self._scheduled = False
         ready = self.ready
         while ready:
-            if ready[0].waiting:
-                task = ready.popleft()
-                task.waiting = False
-                worker = task.worker
+            worker = ready[0].worker
+            if worker is not None:
+                ready.popleft()
             elif self._idle:
                 worker = self._idle.pop()
             elif len(self.busy) < self._limit:
@@ -97,14 +94,13 @@ class Workers:
                 self._full = True
                 self._on_full()
                 return
-            if worker is not None:
-                worker.switch()
+            worker.switch()
 
     def _run(self, worker: Worker) -> None:
         ready, busy = self.ready, self.busy
         while True:
             busy[worker] = None
-            while ready and not ready[0].waiting:
+            while ready and ready[0].worker is None:
                 worker.task = task = ready.popleft()
                 try:
                     task.work(worker)

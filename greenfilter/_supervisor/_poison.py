@@ -73,6 +73,5 @@ def message_key(session: Session, header: list[bytes]) -> Key:
 
 
 def _sender(session: Session) -> Key:
-    session._read()
     tx = session.tx
-    return (str(session._src), tx._mail_from if tx is not None else None)
+    return (str(session.src), tx._mail_from if tx is not None else None)

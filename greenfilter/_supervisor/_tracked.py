@@ -29,16 +29,15 @@ class Tracked(Session):
 
     assign: ClassVar[Callable[[Tracked], WorkerProcess | None]]
 
-    __slots__ = ("kept", "overflowed", "owed", "stale", "worker")
+    __slots__ = ("kept", "overflowed", "owed", "stale")
 
     def __init__(self, sid: bytes, incoming: bool, needs: int) -> None:
         super().__init__(sid, incoming, needs)
-        self.worker: WorkerProcess | None
         self.kept: list[bytes] = []
         self.owed: Call | None = None
         self.overflowed = False
         self.stale = 0
-        self.worker = self.assign(self)
+        self.worker = type(self).assign(self)
 
     def add_report(self, line: bytes) -> None:
         """Keep a report for the next worker, and pass it on to the present one."""

@@ -30,11 +30,10 @@ def _text(raw: bytes) -> str:
 def _answer(ctx: osmtpd_ctx, decision: Decision) -> bool:
     """Answer the request of ctx, else the oldest one of its session that is not answered yet."""
     requests = pending_of(ctx._call.session).requests
-    call = ctx._request or (requests[0] if requests else None)
+    call = ctx._request or next(iter(requests), None)
     if call is None:
         raise DecisionError(f"{decision!r}, but smtpd waits for no answer in this session")
-    if call in requests:
-        requests.remove(call)
+    requests.pop(call, None)
     return call.reply(decision)
 
 

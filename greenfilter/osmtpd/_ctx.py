@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
@@ -211,7 +210,7 @@ class Pending:
     __slots__ = ("requests", "write")
 
     def __init__(self) -> None:
-        self.requests: deque[Context] = deque()
+        self.requests: dict[Context, None] = {}
         self.write: Write | None = None
 
 

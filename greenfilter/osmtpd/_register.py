@@ -51,12 +51,11 @@ def _filter(phase: str, name: str) -> Callable[[Callback], None]:
         def handler(call: Context, *values: Any) -> Any:
             deferred = call.defer()
             requests = pending_of(call.session).requests
-            requests.append(call)
+            requests[call] = None
             try:
                 cb(osmtpd_ctx(call, request=call), *values)
             except BaseException:
-                if call in requests:
-                    requests.remove(call)
+                requests.pop(call, None)
                 raise
             return deferred
 

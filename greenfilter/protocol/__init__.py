@@ -32,7 +32,7 @@ from ._decision import (
     report,
     rewrite,
 )
-from ._fields import Address
+from ._fields import Address, text
 from ._guard import LINE_TOO_LONG, TEMPFAIL, Guard
 from ._registration import registration
 from ._session import EVERYTHING, Session, Transaction
@@ -73,4 +73,5 @@ __all__ = [
     "reject",
     "report",
     "rewrite",
+    "text",
 ]

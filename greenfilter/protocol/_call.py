@@ -16,21 +16,24 @@ class Call:
     Attributes:
         session: whose it is.
         hook: the phase asked for, or the event told.
-        token: to be echoed in the answer; None in a report.
         line: as smtpd wrote it, without its LF.
+        body: where the parameter of a request begins in it; 0 in a report.
         owed: where the guard keeps it while it waits for an answer.
     """
 
-    __slots__ = ("__weakref__", "hook", "line", "owed", "session", "token")
+    __slots__ = ("__weakref__", "body", "hook", "line", "owed", "session")
 
-    def __init__(
-        self, session: Session, hook: Phase | Event, token: bytes | None, line: bytes
-    ) -> None:
+    def __init__(self, session: Session, hook: Phase | Event, line: bytes, body: int) -> None:
         self.session = session
         self.hook = hook
-        self.token = token
         self.line = line
+        self.body = body
         self.owed: dict[Any, float] | None = None
+
+    @property
+    def token(self) -> bytes | None:
+        """To be echoed in the answer; None in a report."""
+        return self.line[self.body - 17 : self.body - 1] if self.body else None
 
     @property
     def version(self) -> tuple[int, int]:
@@ -42,7 +45,7 @@ class Call:
         """When smtpd wrote the line: seconds since the epoch. Steps back now and then."""
         try:
             return float(self.line.split(b"|", 3)[2])
-        except ValueError:
+        except (IndexError, ValueError):
             return 0.0
 
     def values(self) -> list[Any]:
@@ -52,7 +55,7 @@ class Call:
             RemoteProtocolError: a report without one of its fields, or with one that is none.
         """
         if isinstance(self.hook, Phase):
-            return parse_parameter(self.hook, self.line.split(b"|", 7)[7])
+            return parse_parameter(self.hook, self.line[self.body :])
         parts = self.line.split(b"|", 6)
         return parse_report(self.hook, self.version, parts[6] if len(parts) > 6 else None)
 

@@ -12,6 +12,7 @@ from enum import Flag, StrEnum, auto
 
 OLDEST = (0, 4)
 NEWEST = (0, 7)
+KNOWN_VERSIONS = tuple((0, minor) for minor in range(OLDEST[1], NEWEST[1] + 1))
 
 
 class Status(StrEnum):
@@ -55,7 +56,7 @@ class Field:
     optional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Phase:
     """A filter request (smtpd-filters(7), "FILTERS").
 
@@ -75,7 +76,7 @@ class Phase:
         return self.wire.replace("-", "_")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Event:
     """A report (smtpd-filters(7), "REPORTS").
 

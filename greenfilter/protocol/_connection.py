@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from ..errors import RemoteProtocolError
 from ._call import Call, Chunk, Stream
-from ._catalogue import EVENTS, NEWEST, OLDEST, PHASES, Phase
+from ._catalogue import EVENTS, KNOWN_VERSIONS, NEWEST, OLDEST, PHASES, Phase
 from ._decision import PROCEED
 from ._fields import text, version_of
 from ._session import EVERYTHING, Session
@@ -30,6 +30,14 @@ _MAX_TOKENS = 256
 _PHASES = {phase.wire.encode(): phase for phase in PHASES.values()}
 _EVENTS = {event.wire.encode(): event for event in EVENTS.values()}
 _SUBSYSTEMS = {b"smtp-in": True, b"smtp-out": False}
+
+# What lines begin with up to their time stamp, and whether they are requests.
+_HEADS = {
+    b"%b|%d.%d|" % (kind, major, minor): kind == b"filter"
+    for kind in (b"filter", b"report")
+    for major, minor in KNOWN_VERSIONS
+}
+_PLAIN_PHASES = {wire: phase for wire, phase in _PHASES.items() if wire != b"data-line"}
 
 
 class Config:
@@ -122,6 +130,7 @@ class Connection:
         self.configured = False
         self.sessions: dict[bytes, Session] = {}
         self._deliver = frozenset((sub.encode(), event.encode()) for sub, event in deliver)
+        self._kept = frozenset(_EVENTS) - {event for _, event in self._deliver}
         self._session_type = session_type
         self._call_type = call_type
         self._needs = needs
@@ -176,10 +185,34 @@ class Connection:
         self._cut = b""
 
     def _parse(self, lines: list[bytes], ready: list[Session]) -> None:
+        sessions, tokens, kept = self.sessions, self._tokens, self._kept
         index, count = 0, len(lines)
         while index < count:
             line = lines[index]
             index += 1
+            # Nearly all lines look like this. Slices at known places instead of a split: 0.35
+            # instead of 0.55 us per line. What is not as expected goes the long way below.
+            is_request = _HEADS.get(line[:11])
+            if is_request is not None and line[28:37] == b"|smtp-in|":
+                end = line.find(b"|", 37)
+                session = sessions.get(line[end + 1 : end + 17])
+                if session is None:
+                    pass
+                elif is_request:
+                    if line[end + 17 : end + 35] in tokens:
+                        phase = _PLAIN_PHASES.get(line[37:end])
+                        if phase is not None:
+                            self._call(ready, session, phase, line, end + 35)
+                            continue
+                elif line[37:end] in kept and line[end + 17 : end + 18] in b"|":
+                    session.seen = self.generation
+                    if session.queued:
+                        session.queue.append(line)
+                    else:
+                        session.add_report(line)
+                    if len(line) == end + 17 and line[37:end] == b"link-disconnect":
+                        self._disconnected(session)
+                    continue
             parts = line.split(b"|", 6)
             try:
                 if parts[0] == b"filter":
@@ -198,23 +231,24 @@ class Connection:
 
     def _request(self, ready: list[Session], line: bytes, parts: list[bytes]) -> None:
         rest = parts[6]
-        token = rest[:16]
-        if token not in self._tokens or parts[1] != self._version:
-            self._check_first_seen(token, parts)
-        if rest[16:17] != b"|":
-            if len(rest) > 16:
-                raise RemoteProtocolError("not a token")
+        self._check_request(parts)
+        if len(rest) == 16:
             line += b"|"  # a request without its last field is answered like one that has it empty
         session = self.sessions.get(parts[5]) or self._new_session(parts)
         phase = _PHASES.get(parts[4])
         if phase is None:
             phase = Phase(text(parts[4]), (), frozenset({PROCEED.kind}))
             self._problem(f"unknown phase {phase.wire}", line)
+        self._call(ready, session, phase, line, sum(map(len, parts[:6])) + 23)
+
+    def _call(
+        self, ready: list[Session], session: Session, phase: Phase, line: bytes, body: int
+    ) -> None:
         session.seen = self.generation
         if session.stream is not None:  # smtpd has gone on: it takes no more data lines
             session.stream.open = False
             session.stream = None
-        session.queue.append(self._call_type(session, phase, token, line))
+        session.queue.append(self._call_type(session, phase, line, body))
         if not session.queued:
             session.queued = True
             ready.append(session)
@@ -226,7 +260,7 @@ class Connection:
         if parts[1] != self._version:
             self._check_version(parts[1])
         if (parts[3], wire) in self._deliver:
-            session.queue.append(self._call_type(session, _EVENTS[wire], None, line))
+            session.queue.append(self._call_type(session, _EVENTS[wire], line, 0))
             if not session.queued:
                 session.queued = True
                 ready.append(session)
@@ -252,11 +286,8 @@ class Connection:
     ) -> int:
         """Take the run of data lines that begins at ``index``; give the index after it."""
         line = lines[index]
+        self._check_request(parts)
         token = parts[6][:16]
-        if token not in self._tokens or parts[1] != self._version:
-            self._check_first_seen(token, parts)
-        if parts[6][16:17] not in (b"|", b""):
-            raise RemoteProtocolError("not a token")
         session = self.sessions.get(parts[5]) or self._new_session(parts)
         # Lines of one message differ in nothing but time stamp and content. Comparing one slice
         # instead of splitting each line: 0.17 instead of 0.60 us per line.
@@ -313,22 +344,27 @@ class Connection:
             self.forget(oldest)
             self._on_evict(oldest)
         session = self.sessions[sid] = self._session_type(sid, incoming, self._needs)
+        session.born = self.generation
         return session
 
-    def _check_first_seen(self, token: bytes, parts: list[bytes]) -> None:
-        if not _ID.match(token):
+    def _check_request(self, parts: list[bytes]) -> None:
+        token, bar = parts[6][:16], parts[6][16:17]
+        known = b"|%b|" % token
+        if known not in self._tokens:
+            if not _ID.match(token):
+                raise RemoteProtocolError("not a token")
+            if len(self._tokens) < _MAX_TOKENS:
+                self._tokens.add(known)
+        if bar not in (b"|", b""):
             raise RemoteProtocolError("not a token")
-        if parts[3] not in _SUBSYSTEMS:
-            raise RemoteProtocolError(f"unknown subsystem {text(parts[3])}")
-        if len(self._tokens) < _MAX_TOKENS:
-            self._tokens.add(token)
-        self._check_version(parts[1])
+        if parts[1] != self._version:
+            self._check_version(parts[1])
 
     def _check_version(self, raw: bytes) -> None:
         if raw == self._version:
             return
         self._version = raw
-        if not OLDEST <= version_of(raw) <= NEWEST or b"." not in raw:
+        if version_of(raw) not in KNOWN_VERSIONS or b"." not in raw:
             known = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
             self._problem(f"protocol {text(raw)} is none of {known}; going on as well as can be")
 

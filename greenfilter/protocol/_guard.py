@@ -27,6 +27,7 @@ _MAX_ANSWER, _MAX_ANSWER_OLD = 16_000, 1_997
 
 _COMMIT = PHASES["commit"]
 _BRACKETED = (PHASES["mail_from"], PHASES["rcpt_to"])
+_TOKEN_FIRST = frozenset(b"0.%d|" % minor for minor in range(5))  # before protocol 0.5
 _REFUSALS = ("reject", "disconnect")
 _WITHOUT_VALUE = ("proceed", "junk")
 # What is not of this form becomes "421 Internal server error" to the client.
@@ -50,6 +51,10 @@ def _check_length(decision: Decision, old: bool) -> None:
         raise DecisionError(f"a {decision.kind} of {size} bytes is longer than smtpd takes")
 
 
+def _swapped_ids(call: Call) -> bytes:
+    return b"%b|%b|" % (call.line[call.body - 17 : call.body - 1], call.session.sid)
+
+
 class Guard:
     """Makes every answer, exactly one for each request."""
 
@@ -66,11 +71,12 @@ class Guard:
             deadline: seconds from now after which :meth:`expired` gives it.
             now: the time.
         """
-        owed = self._owed.get(deadline)
-        if owed is None:
-            owed = self._owed[deadline] = {}
-        call.owed = owed
+        owed = call.owed = self.group(deadline)
         owed[call] = now + deadline
+
+    def group(self, deadline: float) -> dict[Call, float]:
+        """Give the dict in which requests of one deadline are kept: what :meth:`expect` does."""
+        return self._owed.setdefault(deadline, {})
 
     def expired(self, now: float) -> list[Call]:
         """Give the requests that wait past their deadline. Each stays owed until answered."""
@@ -89,6 +95,14 @@ class Guard:
         """Whether smtpd still waits for the answer to this request."""
         return call.owed is not None and call in call.owed
 
+    def proceed(self, call: Call) -> bytes | None:
+        """Answer a request other than commit with proceed. As :meth:`answer`, at half its cost."""
+        if call.owed is None or call.owed.pop(call, None) is None:
+            return None
+        line, body = call.line, call.body
+        ids = line[body - 34 : body] if line[7:11] not in _TOKEN_FIRST else _swapped_ids(call)
+        return b"filter-result|" + ids + b"proceed\n"
+
     def answer(self, call: Call, decision: Decision) -> bytes | None:
         """Answer a request. Safe to call from any thread.
 
@@ -105,14 +119,13 @@ class Guard:
         elif decision is not PROCEED:
             decision = self._legal(call, decision)
         # dict.pop is one step under the GIL: of two threads that answer, one gets the request.
-        if call.owed is None or call.owed.pop(call, None) is None or call.token is None:
+        if call.owed is None or call.owed.pop(call, None) is None:
             return None
         if message is not None:
             call.session.last_stream = None
-        first, second = call.session.sid, call.token
-        if call.version < (0, 5):
-            first, second = second, first
-        return b"filter-result|%b|%b|%b\n" % (first, second, decision.wire)
+        line, body = call.line, call.body
+        ids = line[body - 34 : body] if line[7:11] not in _TOKEN_FIRST else _swapped_ids(call)
+        return b"filter-result|%b%b\n" % (ids, decision.wire)
 
     def decide_commit(self, stream: Stream, decision: Decision) -> None:
         """Fix how commit will be answered for a message; the first to refuse wins.

@@ -62,7 +62,7 @@ class _Fact(Generic[T]):
         if not instance._needs & self.need:
             raise NeedError(f"{self.name} was read, but needs= does not name it")
         instance._read()
-        return getattr(instance, self.slot)
+        return getattr(instance, self.slot, None)
 
 
 class Transaction:
@@ -133,6 +133,7 @@ class Session:
         "_unread",
         "_username",
         "begun",
+        "born",
         "closed",
         "incoming",
         "last_stream",
@@ -142,6 +143,7 @@ class Session:
         "seen",
         "sid",
         "stream",
+        "worker",
     )
 
     src = _Fact["Address | None"](Need.SRC, "The client's end of the connection.")
@@ -165,7 +167,8 @@ class Session:
         # What the parser, the guard and whoever works on the session share:
         self.queue: deque[Call | Chunk | bytes] = deque()
         self.queued = False  # in somebody's hands, or about to be
-        self.seen = 0  # the parser's generation when it last saw a line of this session
+        self.worker: Any = None  # who has it in hand
+        self.born = self.seen = 0  # the parser's generation when it first, and last, saw a line
         self.stream: Stream | None = None  # the message whose lines are coming in
         self.last_stream: Stream | None = None  # the message that commit is about
         self._needs = needs
@@ -173,15 +176,6 @@ class Session:
         self._tx: Transaction | None = None
         self._last_tx: Transaction | None = None
         self._rewritten: str | None = None
-        self._src: Address | None = None
-        self._dst: Address | None = None
-        self._rdns: str | None = None
-        self._fcrdns: Status | None = None
-        self._greeting: str | None = None
-        self._identity: str | None = None
-        self._method: str | None = None
-        self._ciphers: str | None = None
-        self._username: str | None = None
 
     @property
     def id(self) -> str:

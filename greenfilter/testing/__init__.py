@@ -1,21 +1,30 @@
 """Test a filter without a mail server.
 
 :class:`FakeSmtpd` plays smtpd over the real protocol, to an app in this process or to a command,
-and fails the test wherever real smtpd would die, hang, or cut the client.
+and fails the test wherever real smtpd would die, hang, or cut the client. With pytest, the
+fixtures of :mod:`greenfilter.testing.plugin` are there without an import.
 """
 
-from ._model import Message as Message
-from ._oracle import ClientCut as ClientCut
-from ._oracle import OracleError as OracleError
-from ._oracle import SmtpdWouldDie as SmtpdWouldDie
-from ._oracle import SmtpdWouldHang as SmtpdWouldHang
-from ._session import Reply as Reply
-from ._session import Session as Session
-from ._smtp_out import OutSession as OutSession
-from ._smtpd import FakeSmtpd as FakeSmtpd
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._model import Message as Message
+    from ._oracle import ClientCut as ClientCut
+    from ._oracle import OracleError as OracleError
+    from ._oracle import SmtpdWouldDie as SmtpdWouldDie
+    from ._oracle import SmtpdWouldHang as SmtpdWouldHang
+    from ._session import Reply as Reply
+    from ._session import Session as Session
+    from ._smtp_out import OutSession as OutSession
+    from ._smtpd import FakeSmtpd as FakeSmtpd
+    from ._time import Clock as Clock
 
 __all__ = [
     "ClientCut",
+    "Clock",
     "FakeSmtpd",
     "Message",
     "OracleError",
@@ -25,3 +34,23 @@ __all__ = [
     "SmtpdWouldDie",
     "SmtpdWouldHang",
 ]
+
+# pytest imports this package for its plugin in every run: gevent only where it is wanted.
+_HOMES = {
+    "ClientCut": "_oracle",
+    "Clock": "_time",
+    "FakeSmtpd": "_smtpd",
+    "Message": "_model",
+    "OracleError": "_oracle",
+    "OutSession": "_smtp_out",
+    "Reply": "_session",
+    "Session": "_session",
+    "SmtpdWouldDie": "_oracle",
+    "SmtpdWouldHang": "_oracle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -43,6 +43,7 @@ class FilterLink:
         target: the filter.
         version: protocol version.
         timeout: seconds to wait for each answer.
+        read_bytes: how much is read of the filter at once; little makes a slow reader.
         observer: called with ``("<", line)`` for what smtpd writes and ``(">", line)`` for what
             the filter writes, as soon as it does.
 
@@ -57,6 +58,7 @@ class FilterLink:
         version: Version = (0, 7),
         timeout: float = 10.0,
         observer: Observer | None = None,
+        read_bytes: int = _READ_BYTES,
     ) -> None:
         self.target = target
         self.timeout = timeout
@@ -64,6 +66,9 @@ class FilterLink:
         self.errors: list[OracleError] = []
         self._wire = Wire(version)
         self._observer = observer
+        self._read_bytes = read_bytes
+        self._reading = gevent.event.Event()
+        self._reading.set()
         # smtpd makes one token per filter and phase, for its whole life.
         self._tokens: defaultdict[str, str] = defaultdict(new_id)
         self._waiting: dict[str, gevent.event.AsyncResult[Answer | None]] = {}
@@ -176,12 +181,21 @@ class FilterLink:
             self._raise(self.errors[-1])
         self._check()
 
+    def pause(self) -> None:
+        """Read nothing more of the filter until :meth:`resume`. Never switches."""
+        self._reading.clear()
+
+    def resume(self) -> None:
+        """Read again. Never switches."""
+        self._reading.set()
+
     def close(self) -> list[OracleError]:
         """End of file for the filter, then wait for its end. Switches greenlets.
 
         Returns:
             The errors that were not raised in the greenlet that made this object.
         """
+        self.resume()
         if not self._dead:
             self._out_empty.wait(self.timeout)
         self._closing = True
@@ -243,8 +257,9 @@ class FilterLink:
                 self._fail(SmtpdWouldDie(ended + self._tail()))
 
     def _receive(self) -> bytes:
+        self._reading.wait()
         try:
-            return self._sock.recv(_READ_BYTES)
+            return self._sock.recv(self._read_bytes)
         except OSError:
             return b""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from email.message import EmailMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,10 @@ class Message:
     rcpt_to: tuple[str, ...]
     data: bytes
     junk: bool
+
+    def as_email(self) -> EmailMessage:
+        """Parse :attr:`data`: ``message.as_email()["Subject"]``."""
+        return message_from_bytes(self.data, policy=policy.SMTP)
 
 
 @dataclass(slots=True)

@@ -48,6 +48,23 @@ class Reply:
         """Whether the code is 2xx or 3xx."""
         return 200 <= self.code < 400
 
+    def rejected(self, code: int | None = None, text: str = "") -> bool:
+        """Whether the client was refused: ``assert reply.rejected(550, "listed")``.
+
+        Args:
+            code: with exactly this; None for any 4xx or 5xx.
+            text: and with this in the text.
+        """
+        refused = 400 <= self.code < 600
+        return refused and code in (None, self.code) and text in self.text
+
+    def __repr__(self) -> str:
+        if not self.lines:
+            return "<Reply: none>"
+        more = f" and {len(self.lines) - 1} lines before" if len(self.lines) > 1 else ""
+        message = "" if self.message is None else f", message of {len(self.message)} bytes"
+        return f"<Reply {self.lines[-1]!r}{more}{message}>"
+
 
 class Session:
     """A client of smtpd. Made by ``FakeSmtpd.connect()``.
@@ -72,6 +89,7 @@ class Session:
         self.reply = Reply(())
         self.closed = False
         self._hung: SmtpdWouldHang | None = None
+        self._delivered: list[Message] = []
         self._link = link
         self._deliver = deliver
         self._message: Message | None = None
@@ -79,10 +97,20 @@ class Session:
         self._smtp = SmtpIn(link, version, listener, peer, self._accept)
         self._smtps = peer.smtps
 
+    def __repr__(self) -> str:
+        state = ", closed" if self.closed else ""
+        decisions = ", ".join(f"{phase} {decision}" for phase, decision in self.decisions[-4:])
+        return f"<Session {self.id}{state}, {self.reply!r}, decisions: {decisions or 'none'}>"
+
     @property
     def id(self) -> str:
         """Session id, 16 hexadecimal digits."""
         return self._smtp.id
+
+    @property
+    def delivered(self) -> list[Message]:
+        """Messages of this session that smtpd accepted, in order."""
+        return list(self._delivered)
 
     @property
     def decisions(self) -> list[tuple[str, str]]:
@@ -245,4 +273,5 @@ class Session:
 
     def _accept(self, message: Message) -> None:
         self._message = message
+        self._delivered.append(message)
         self._deliver(message)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
@@ -12,10 +14,12 @@ from ._oracle import OracleError
 from ._session import Session
 from ._smtp_out import OutSession
 from ._target import InMemory, Process, Target
+from ._time import Clock
+from ._transcript import transcript
 from ._wire import Wire, parse_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from .. import Filter
@@ -46,6 +50,7 @@ class FakeSmtpd:
         auth: offer AUTH after STARTTLS.
         received: begin each message with smtpd's own ``Received:`` header.
         max_message_bytes: SIZE.
+        read_bytes: how much smtpd reads of the filter at once; little makes a slow reader.
 
     Attributes:
         messages: what was delivered, in order.
@@ -66,14 +71,33 @@ class FakeSmtpd:
         auth: bool = True,
         received: bool = True,
         max_message_bytes: int = 36_700_160,
+        read_bytes: int = 65_536,
     ) -> None:
         self.messages: list[Message] = []
         self.trace: list[tuple[str, bytes]] = []
         self._version = parse_version(version)
         self._config = Wire(self._version).config(tuple(subsystems), session_timeout, hostname)
         self._listener = Listener(hostname, starttls, auth, received, max_message_bytes)
-        target: Target = Process(app) if isinstance(app, list) else InMemory(app)
-        self._link = FilterLink(target, self._version, timeout, self._observe)
+        self._clock = Clock()
+        self._process = Process(app) if isinstance(app, list) else None
+        target: Target = self._process or InMemory(app, self._clock)  # type: ignore[arg-type]
+        self._link = FilterLink(target, self._version, timeout, self._observe, read_bytes)
+        self._unseen: list[OracleError] | None = None
+
+    def __repr__(self) -> str:
+        version = ".".join(map(str, self._version))
+        return f"<FakeSmtpd {version}, {len(self.trace)} lines, {len(self.messages)} messages>"
+
+    @property
+    def clock(self) -> Clock:
+        """The time that deadlines go by: ``smtpd.clock.advance(30.0)``.
+
+        Raises:
+            RuntimeError: the filter is a command, and has a time of its own.
+        """
+        if self._process is not None:
+            raise RuntimeError("only an app in this process goes by the test's clock")
+        return self._clock
 
     @property
     def errors(self) -> list[OracleError]:
@@ -104,12 +128,61 @@ class FakeSmtpd:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        unseen = self._link.close()
+        unseen = self.stop()
         if error is None and unseen:
             raise unseen[0]
         for hidden in unseen:
             if hidden is not error and error is not None:
                 error.add_note(f"{type(hidden).__name__}: {hidden}")
+
+    def transcript(self, last: int | None = None) -> str:
+        """The trace as text, a line each, without the credentials of AUTH.
+
+        Args:
+            last: how many lines at most, the last ones; None for all.
+        """
+        return transcript(self.trace, last)
+
+    def stop(self) -> list[OracleError]:
+        """Stop smtpd, whatever its clients are doing: end of file for the filter. Switches.
+
+        Returns:
+            What the oracle found that no call has raised. Leaving the block raises it too.
+        """
+        if self._unseen is None:
+            self._unseen = self._link.close()
+        return self._unseen
+
+    def kill(self) -> None:
+        """Kill the command with SIGKILL. Real smtpd ends with its filter: what follows raises.
+
+        Raises:
+            RuntimeError: the filter is no command.
+        """
+        self._command().signal(signal.SIGKILL)
+
+    def kill_worker(self) -> None:
+        """Kill what the command has started: the worker processes of ``greenfilter run``.
+
+        smtpd and its sessions live on, as the supervisor answers what the worker owed.
+
+        Raises:
+            RuntimeError: the filter is no command, or it has started no process.
+        """
+        if not self._command().kill_children():
+            raise RuntimeError("the command has no process of its own")
+
+    @contextmanager
+    def not_reading(self) -> Iterator[None]:
+        """Within the block smtpd reads nothing of what the filter writes.
+
+        A call that waits for an answer would wait in vain there: :meth:`start` it.
+        """
+        self._link.pause()
+        try:
+            yield
+        finally:
+            self._link.resume()
 
     def connect(
         self,
@@ -178,6 +251,11 @@ class FakeSmtpd:
         """Write bytes to the filter that smtpd would never write. Switches greenlets."""
         self._link.send_raw(data)
         self._link.flush()
+
+    def _command(self) -> Process:
+        if self._process is None:
+            raise RuntimeError("the filter is an app in this process, not a command")
+        return self._process
 
     def _observe(self, direction: str, line: bytes) -> None:
         self.trace.append((direction, line))

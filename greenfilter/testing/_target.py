@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from .. import Filter
     from .._runtime import Runtime
+    from ._time import Clock
 
 _POLL_SECONDS = 0.002
 
@@ -49,9 +52,10 @@ class Target(Protocol):
 class InMemory:
     """An app in this process, served by the hub of the calling thread."""
 
-    def __init__(self, app: Filter) -> None:
+    def __init__(self, app: Filter, clock: Clock) -> None:
         self.log: list[str] = []
         self._app = app
+        self._clock = clock
         self._runtime: Runtime | None = None
 
     def start(self, sock: socket.socket) -> None:
@@ -59,7 +63,8 @@ class InMemory:
         # Not at the top: a filter in a subprocess needs no runtime here.
         from .._runtime import Runtime
 
-        self._runtime = Runtime(self._app, sock)
+        self._runtime = Runtime(self._app, sock, clock=self._clock)
+        self._clock.attach(self._runtime.tick)
         self._runtime.start()
 
     def wait(self, timeout: float) -> str | None:
@@ -121,7 +126,29 @@ class Process:
         assert self._log_reader is not None
         self._log_reader.kill()
 
+    def signal(self, number: int) -> None:
+        """Send the process a signal."""
+        assert self._process is not None, "start() comes first"
+        self._process.send_signal(number)
+
+    def kill_children(self) -> list[int]:
+        """Kill what the process has started, and give the process ids."""
+        assert self._process is not None, "start() comes first"
+        found = children(self._process.pid)
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+        return found
+
     def _read_log(self, sock: gevent.socket.socket) -> None:
         with sock, sock.makefile("rb") as lines:
             for line in lines:
                 self.log.append(line.rstrip(b"\n").decode("utf-8", "backslashreplace"))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that still run, from ps(1)."""
+    table = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = [line.split() for line in table.splitlines()]
+    return [int(row[0]) for row in rows if int(row[1]) == pid and not row[2].startswith("Z")]

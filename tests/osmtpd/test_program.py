@@ -1,6 +1,7 @@
 """osmtpd_run() and the ways out: in a script, and under the command."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -56,6 +57,14 @@ def test_check_finds_the_filter_of_the_module(program, tmp_path, by_name):
     assert "not reached" not in checked.stdout
 
 
+def test_a_program_that_registers_nothing_is_refused(tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text("from greenfilter.osmtpd import *\nosmtpd_run()\n")
+    checked = run(sys.executable, "-m", "greenfilter", "check", str(path))
+    assert checked.returncode == 1
+    assert "Filter('osmtpd') has no handler" in checked.stderr
+
+
 def test_osmtpd_run_outside_of_a_script_says_what_to_do(osmtpd, monkeypatch):
     osmtpd.osmtpd_register_filter_noop(lambda ctx: None)
     monkeypatch.setattr("greenfilter._load._is_loader", False)
@@ -74,12 +83,12 @@ def test_a_callback_cannot_end_the_filter(program, again):
         assert "gone wrong" in smtpd.log
 
 
-@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize("command", [["run"], ["run", "--no-supervisor"], ["check"]])
 def test_errx_before_the_start_ends_the_program(program, command):
     path = program(before="osmtpd_errx(3, 'bad %s: %ld', 'option', 5)")
-    ended = run(
-        *(sys.executable, "-m", "greenfilter", command, str(path)), stdin=subprocess.DEVNULL
-    )
+    smtpd, ours = socket.socketpair()
+    with smtpd, ours:
+        ended = run(sys.executable, "-m", "greenfilter", *command, str(path), stdin=ours)
     assert ended.returncode == 3
     assert "bad option: 5\n" in ended.stderr
 

@@ -454,6 +454,14 @@ def test_wanted_reports_are_delivered_as_calls_and_others_are_not():
     assert b"timeout" in line
 
 
+def test_tokens_without_end_are_answered_and_not_all_remembered():
+    driver = Driver()
+    tokens = [b"%016x" % number for number in range(1000)]
+    out = driver.feed(b"".join(request("noop", token=token) for token in tokens))
+    assert [line.split(b"|")[2] for line in out.splitlines()] == tokens
+    assert len(driver.connection._tokens) < len(tokens)
+
+
 def test_forgetting_a_session_leaves_a_newer_one_with_its_id():
     driver = Driver()
     driver.feed(report("timeout"))

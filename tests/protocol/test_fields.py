@@ -108,6 +108,11 @@ def test_a_version_that_is_newer_than_all_known_reads_like_the_newest():
     assert values == ["01234567", Status.OK, "a@example.org"]
 
 
+@pytest.mark.parametrize("version", [(0, 1), (0, 3), (1, 0), (9, 9)])
+def test_fields_that_never_changed_places_are_read_in_order_in_any_version(version):
+    assert parse_report(EVENTS["link_identify"], version, b"EHLO|a|b") == ["EHLO", "a|b"]
+
+
 @pytest.mark.parametrize(
     ("raw", "status"),
     [

@@ -51,9 +51,12 @@ def message(version: str = "0.7") -> tuple[Session, Stream]:
     return session, session.queue.popleft().stream
 
 
-def commit_of(session: Session, version: str = "0.7") -> Call:
-    call = Call(session, PHASES["commit"], TOKEN, request("commit", version=version)[:-1])
-    return call
+def next_of(session: Session, phase: str = "commit") -> Call:
+    """The next request of a session."""
+    connection = Connection()
+    connection.sessions[session.sid] = session
+    connection.receive(request(phase))
+    return session.queue.pop()
 
 
 def answered(guard: Guard, call: Call, decision: Decision) -> bytes:
@@ -107,6 +110,22 @@ def test_a_decision_that_is_not_legal_leaves_the_request_owed():
         guard.answer(call, junk())
     assert guard.is_owed(call)
     assert guard.answer(call, TEMPFAIL) is not None
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5", "0.6", "0.7", "0.10", "x"])
+@pytest.mark.parametrize("phase", sorted(set(ASKED) - {"commit"}))
+def test_the_short_way_to_proceed_says_the_same_once(phase, version):
+    guard = Guard()
+    call = asked(phase, version, guard)
+    line = guard.proceed(call)
+    assert line == Guard().answer(asked(phase, version), PROCEED)
+    assert guard.proceed(call) is None
+    assert guard.answer(call, PROCEED) is None
+
+
+def test_the_short_way_answers_nothing_that_was_not_asked():
+    (session,) = Connection().receive(request("noop"))
+    assert Guard().proceed(session.queue[0]) is None
 
 
 # Legality
@@ -273,7 +292,7 @@ def test_a_line_that_cannot_pass_is_left_out_and_commit_refuses(line):
     out = guard.data(stream, [b"a", line, b"b"], True)
     assert [part.rpartition(b"|")[2] for part in out.splitlines()] == [b"a", b"b", b"."]
     assert stream.damaged
-    call = commit_of(session)
+    call = next_of(session)
     guard.expect(call, 1.0, 0.0)
     assert answered(guard, call, PROCEED) == LINE_TOO_LONG.wire
 
@@ -303,7 +322,7 @@ def test_what_was_kept_for_commit_wins_over_the_handler():
     guard = Guard()
     session, stream = message()
     guard.decide_commit(stream, reject(552, "no"))
-    call = commit_of(session)
+    call = next_of(session)
     guard.expect(call, 1.0, 0.0)
     assert answered(guard, call, report("fine")) == b"reject|552 no"
 
@@ -334,7 +353,7 @@ def test_what_was_kept_is_for_one_commit_only():
     session, stream = message()
     guard.decide_commit(stream, reject(552, "no"))
     for expected in (b"reject|552 no", b"proceed"):
-        call = commit_of(session)
+        call = next_of(session)
         guard.expect(call, 1.0, 0.0)
         assert answered(guard, call, PROCEED) == expected
 
@@ -343,7 +362,7 @@ def test_it_is_for_commit_and_no_other_phase():
     guard = Guard()
     session, stream = message()
     guard.decide_commit(stream, reject(552, "no"))
-    call = Call(session, PHASES["rset"], TOKEN, request("rset")[:-1])
+    call = next_of(session, "rset")
     guard.expect(call, 1.0, 0.0)
     assert answered(guard, call, PROCEED) == b"proceed"
 

@@ -57,14 +57,18 @@ _SPLICES = st.one_of(
 
 
 def _head(line: bytes) -> int:
-    """Where a data line of the run begins to count: its first word, version and time do not."""
+    """Bytes of a data line's first word, version and time; none of any other line."""
     parts = line.split(b"|", 4)
     return sum(map(len, parts[:3])) + 3 if parts[4:] and parts[4].startswith(b"data-line|") else 0
 
 
 @st.composite
 def damaged_lines(draw: st.DrawFn, whole_heads: bool = False) -> list[bytes]:
-    """A part of a recording with lines changed, cut, repeated, lost, swapped and put in."""
+    """A part of a recording with lines changed, cut, repeated, lost, swapped and put in.
+
+    With ``whole_heads`` the first word, version and time of data lines stay as they are: within a
+    run of data lines they are not looked at.
+    """
     recording = draw(st.sampled_from(RECORDED))
     start = draw(st.integers(0, max(0, len(recording) - 20)))
     found = list(recording[start : start + 60])
@@ -105,7 +109,12 @@ SIZES = st.lists(st.integers(1, 4000), min_size=1, max_size=8)
 
 # What is decided
 
-TEXT = st.one_of(st.text(max_size=30), st.text(max_size=3000), st.just("x" * 20_000))
+TEXT = st.one_of(
+    st.text(max_size=30),
+    st.text(st.characters(), max_size=30),  # with lone surrogates
+    st.text(max_size=3000),
+    st.just("x" * 20_000),
+)
 RAW = st.builds(
     Decision,
     st.one_of(
