@@ -19,6 +19,17 @@ _MESSAGE_EVENTS = ("tx-begin", "tx-reset", "link-disconnect")
 _OPTIONS = ("deadline", "on_error", "thread", "cancel_on_close")
 
 
+class Loaded(SystemExit):
+    """Raised by :meth:`Filter.run` where greenfilter loads the file: what follows is not for now.
+
+    Attributes:
+        applies: this process is greenfilter's own, not a script that starts it; also a callback
+            that calls run() may not put another program in its place.
+    """
+
+    applies = False
+
+
 class _Hook:
     """A decorator for one hook: bare (``@app.filter.ehlo``) or with options."""
 
@@ -197,8 +208,10 @@ class Filter:
         imported, and so that nothing it prints reaches smtpd.
 
         Raises:
-            UsageError: not called from a script.
+            UsageError: called neither from a script nor while greenfilter loads a file.
         """
+        if Loaded.applies:
+            raise Loaded
         script = getattr(sys.modules.get("__main__"), "__file__", None)
         if not script or not os.path.exists(script):
             raise UsageError("app.run() is for the end of a script; or use: greenfilter run FILTER")

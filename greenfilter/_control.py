@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PREFIX = b"greenfilter|"
 ALIVE = PREFIX + b"alive\n"
+HELLO = PREFIX + b"hello|"
+REPLAY = PREFIX + b"replay|"
 # Seconds between two ALIVE lines.
 BEAT = 0.25
 
@@ -74,7 +76,7 @@ def hello(app: Filter) -> bytes:
         {phase: deadlines.get(phase, app.deadline) for phase in sorted(app.phases())},
         policies,
     )
-    return PREFIX + b"hello|" + json.dumps(asdict(fact)).encode("ascii") + b"\n"
+    return HELLO + json.dumps(asdict(fact)).encode("ascii") + b"\n"
 
 
 def parse_hello(line: bytes) -> Hello:
@@ -84,7 +86,7 @@ def parse_hello(line: bytes) -> Hello:
         ValueError: it is none.
     """
     try:
-        fields = json.loads(line[len(PREFIX) + len(b"hello|") :])
+        fields = json.loads(line[len(HELLO) :])
         fields["reports"] = [(subsystem, event) for subsystem, event in fields["reports"]]
         fields["policies"] = {name: (k, v) for name, (k, v) in fields["policies"].items()}
         return Hello(**fields)

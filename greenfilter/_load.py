@@ -9,21 +9,11 @@ import sys
 import traceback
 from types import ModuleType
 
-from ._app import Filter
+from ._app import Filter, Loaded
 from .errors import RegistrationError, UsageError
 
 _MODULE = "__greenfilter__"
 _OWN_FILES = os.path.dirname(os.path.abspath(__file__))
-_is_loader = False
-
-
-class Loaded(SystemExit):
-    """Raised by ``osmtpd_run()`` while a file is loaded: what follows it is not for now."""
-
-
-def is_loader() -> bool:
-    """Whether it is greenfilter that loads the filter in this process: it is no script's own."""
-    return _is_loader
 
 
 def load(target: str, args: list[str]) -> Filter:
@@ -38,8 +28,7 @@ def load(target: str, args: list[str]) -> Filter:
             with something registered. The text says which, where, and what to do.
         SystemExit: the file ended the process itself, as option parsers do.
     """
-    global _is_loader
-    _is_loader = True
+    Loaded.applies = True
     name, attribute = _split(target)
     sys.argv = [target, *args]
     module = _import(name)

@@ -18,22 +18,25 @@ LAYERS = [
     {"errors"},
     {"protocol"},
     {"_log", "_stdio", "_headers", "_spool", "_message", "_handlers", "_app", "_context"},
-    {"_control", "_load", "osmtpd", ""},
+    {"_control", "_load", "osmtpd", "_checks", ""},
     {"_runtime"},
     {"_worker"},
     {"_supervisor"},
     {"testing"},
+    {"_serve"},
     {"_cli"},
     {"__main__"},
 ]
 # They start or drive a runtime, so they import it where it is used: inside a function.
 LAZY = {"_cli": {"gevent"}, "_worker": {"gevent", "_runtime"}}
-GEVENT_AT_THE_TOP = {"_runtime", "testing"}
+# The runtime, and what plays smtpd.
+GEVENT_AT_THE_TOP = {"_runtime", "testing", "_serve"}
 
 
 def layer(name: str) -> int:
-    (index,) = (index for index, names in enumerate(LAYERS) if name in names)
-    return index
+    found = [index for index, names in enumerate(LAYERS) if name in names]
+    assert len(found) == 1, f"greenfilter.{name} has no layer: put it into LAYERS"
+    return found[0]
 
 
 def part(path: Path) -> str:

@@ -7,8 +7,9 @@ nothing of sockets: what is to be written goes to ``send``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from greenlet import GreenletExit
 
@@ -47,10 +48,17 @@ if TYPE_CHECKING:
     from ._workers import Worker
 
 _COMMIT = PHASES["commit"]
+_DATA_LINE = PHASES["data_line"]
 # State ends with these, so their handlers see it as it was.
 _ENDINGS = ("tx-reset", "link-disconnect", "session-end")
 # What ends a session that smtpd has not ended: it was forgotten, or smtpd itself has gone.
 _SESSION_END = Event("session-end", ())
+
+
+class _Told(NamedTuple):
+    """In a queue: a report whose handler was given up; what the report itself does is still due."""
+
+    call: Context
 
 
 class _Plain:
@@ -75,6 +83,7 @@ class Engine:
         send: queues whole lines for smtpd.
         send_threadsafe: the same, from any thread.
         wait_room: waits while smtpd reads slower than we write.
+        park: waits, with what it is given, for more lines of a message.
         start_task: has a task done by a worker.
         mark: where to leave the id of the session whose handler was called last, or None.
         clock: gives the time (monotonic seconds).
@@ -86,6 +95,7 @@ class Engine:
         send: Callable[[bytes], None],
         send_threadsafe: Callable[[bytes], None],
         wait_room: Callable[[], None],
+        park: Callable[[Callable[[], Any]], None],
         start_task: Callable[[Any], None],
         mark: Any = None,
         clock: Callable[[], float] = time.monotonic,
@@ -94,6 +104,7 @@ class Engine:
         self.guard = Guard()
         self.send = send
         self.wait_room = wait_room
+        self.park = park
         self.start_task = start_task
         self._mark = mark
         self.clock = clock
@@ -140,7 +151,7 @@ class Engine:
             owed[item] = self.now + short.deadline
             if mark is not None:
                 mark[:16] = session.sid
-            worker.running, worker.since = short.handler, self.now
+            worker.begin(short.handler, self.now)
             try:
                 if short.texts == 1:
                     decision = short.fn(item, text(item.line[item.body :]))
@@ -169,6 +180,8 @@ class Engine:
         elif type(item) is Chunk:
             if item.stream.open:
                 self._lines(worker, item)
+        elif type(item) is _Told:
+            self._end_report(worker, session, item.call)
         elif item.token is None:
             self._report(worker, session, item)
         else:
@@ -226,11 +239,16 @@ class Engine:
             except RemoteProtocolError as problem:
                 logger.warning("skipped a report: %s", problem)
             except BaseException as error:
+                if worker.abandoned:
+                    return
                 self._log_failure(call, handler, error, "")
-        if wire == "tx-reset":
+        self._end_report(worker, session, call)
+
+    def _end_report(self, worker: Worker, session: LiveSession, call: Context) -> None:
+        if call.hook.wire == "tx-reset":
             self._storage.end_message(worker, call)
             session.add_report(call.line)
-        elif wire in _ENDINGS:
+        elif call.hook.wire in _ENDINGS:
             self._end_session(worker, session, call)
 
     def call(
@@ -251,21 +269,44 @@ class Engine:
             self._storage.begin(worker, ctx)
         if self._mark is not None:
             self._mark[:16] = ctx.session.sid
-        outer = worker.running
-        worker.running, worker.since = handler, self.clock()
+        outer, worker.call = worker.running, ctx
+        worker.begin(handler, self.clock())
         try:
             if handler.thread:
                 return self._threads.call(fn, *args)
             return fn(*args)
         finally:
-            worker.running = outer
-            if outer is not None:
-                worker.since = self.clock()
+            worker.begin(outer, self.clock())
             if worker.abandoned:
                 raise GreenletExit  # its session has gone on without it
 
+    @contextmanager
+    def unhurried(self, worker: Worker) -> Iterator[None]:
+        """Stop the deadline while the author's code waits for smtpd or for the client."""
+        running, worker.running = worker.running, None
+        try:
+            yield
+        finally:
+            worker.begin(running, self.clock())
+
+    def take_over(self, session: LiveSession, worker: Worker) -> None:
+        """Make a session ready to go on without a worker that does not end. In the hub."""
+        if worker.running.hook.startswith("report."):
+            session.queue.appendleft(_Told(worker.call))
+        self.spoil_message(session)
+        session.worker = None
+        session.waiting = False
+        session.queued = True
+
+    def spoil_message(self, session: LiveSession) -> None:
+        """Refuse the message that a session is at: what was done with it cannot be trusted."""
+        stream = session.last_stream
+        if stream is not None and stream.open and stream.consumer is not None:
+            stream.consumer.spoil()
+
     def _end_session(self, worker: Worker, session: LiveSession, call: Context) -> None:
         """Let a session go: its message is given up, its delete hooks run."""
+        session.ended = True
         if session.last_stream is not None:
             self.end_stream(session.last_stream)
         self._storage.end_message(worker, call)
@@ -337,6 +378,9 @@ class Engine:
 
     def expire(self, call: Any) -> None:
         """Answer by policy a request that has passed its deadline. In the hub."""
+        if call.hook is _DATA_LINE:  # a raw_line handler owes the end of its message
+            call.session.last_stream.consumer.expire()
+            return
         handler = self._filters.get(call.hook)
         deadline = self.deadline_of(call)
         line = self._policy_line(call, handler, HandlerTimeout(f"no answer within {deadline:g} s"))
@@ -347,9 +391,6 @@ class Engine:
         self, ctx: Context, stream: Stream, handler: Handler, error: BaseException
     ) -> None:
         """Have commit apply the policy of a data handler that failed."""
-        if not stream.open:  # the client has left, and with it the message
-            logger.debug("%r ended with its session", handler, exc_info=error)
-            return
         self._log_failure(ctx, handler, error, f"commit will be answered {handler.on_error!r}")
         try:
             self.guard.decide_commit(stream, handler.on_error)

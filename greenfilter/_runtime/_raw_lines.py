@@ -37,13 +37,13 @@ class RawLines(HandledConsumer):
         self._all_given = False
         self._done = False
         self._loop = gevent.get_hub().loop
-        self._timer = self._loop.timer(handler.deadline)
 
     def take(self, worker: Worker, chunk: Chunk) -> None:
         """Give the handler a run of lines. May switch greenlets."""
         rest = iter(self.open(chunk))
         if chunk.ended and not self.failed:
-            self._timer.start(self._expire)
+            now = self.engine.clock()
+            self.engine.guard.expect(self.ctx, self.handler.deadline, now)
         if not self.failed:
             self._worker = worker
             try:
@@ -83,8 +83,14 @@ class RawLines(HandledConsumer):
     def close(self) -> None:
         """Free what is held."""
         super().close()
-        self._timer.close()
+        self._settle()
         self._out.clear()
+
+    def expire(self) -> None:
+        """End a message that the handler has not ended by its deadline. In the hub."""
+        deadline = self.handler.deadline
+        self.fail(HandlerTimeout(f"the message was not ended within {deadline:g} s"))
+        self._pass([], True)
 
     def _handle(self, lines: Iterator[bytes], ended: bool) -> None:
         if self._give is None:
@@ -102,17 +108,16 @@ class RawLines(HandledConsumer):
         ended = b"." in lines
         self.write(lines[: lines.index(b".")] if ended else lines, ended)
         if ended:
-            self._timer.close()
+            self._settle()
 
     def _pass(self, lines: list[bytes], ended: bool) -> None:
         """Pass on what the handler failed to deal with. The message is refused at commit."""
         self._out.clear()
         self.write(lines, ended)
         if ended:
-            self._timer.close()
+            self._settle()
 
-    def _expire(self) -> None:
-        """End a message that the handler has not ended. In the hub."""
-        deadline = self.handler.deadline
-        self.fail(HandlerTimeout(f"the message was not ended within {deadline:g} s"))
-        self._pass([], True)
+    def _settle(self) -> None:
+        """Note that smtpd no longer waits for the end of the message."""
+        if self.ctx.owed is not None:
+            self.ctx.owed.pop(self.ctx, None)

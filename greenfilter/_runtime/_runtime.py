@@ -62,6 +62,7 @@ class Runtime:
             self._wire.send,
             self._wire.send_threadsafe,
             self._wire.wait_room,
+            self._workers.park,
             self._start_task,
             mark,
             clock,

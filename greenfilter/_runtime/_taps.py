@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gevent.event import Event
 
 from .._handlers import Handler
+from .._log import logger
 from .._spool import Spool
 from ..errors import MessageError, SessionClosed
 from ..protocol import TEMPFAIL, Stream
@@ -71,7 +72,10 @@ class Tap:
             if decision is not None:
                 self._engine.decide_message(ctx, self._stream, self._handler, decision)
         except BaseException as error:
-            self._engine.fail_message(ctx, self._stream, self._handler, error)
+            if isinstance(self._error, SessionClosed):
+                logger.debug("%r ended with its session", self._handler, exc_info=error)
+            else:
+                self._engine.fail_message(ctx, self._stream, self._handler, error)
         finally:
             self._spool.close()
             self.worker = None
@@ -85,13 +89,10 @@ class Tap:
             self._more.clear()
             if position < self._spool.size:
                 lines, position = self._spool.read_lines(position)
-                worker.since = self._engine.clock()
+                worker.begin(worker.running, self._engine.clock())
                 yield from lines
             elif self._ended:
                 return
             else:
-                running, worker.running = worker.running, None
-                try:
-                    self._more.wait()
-                finally:
-                    worker.running, worker.since = running, self._engine.clock()
+                with self._engine.unhurried(worker):
+                    self._engine.park(self._more.wait)

@@ -38,6 +38,7 @@ class Worker(greenlet):
         since: time at which that began.
         warned: how often it has been told that it is late.
         abandoned: it did not listen; its session has gone on with another worker.
+        call: the event of the handler that was called last, but for those of plain requests.
         task: what it works on.
     """
 
@@ -47,14 +48,19 @@ class Worker(greenlet):
         self.since = 0.0
         self.warned = 0
         self.abandoned = False
+        self.call: Any = None
         self.task: Task | None = None
+
+    def begin(self, running: Any, now: float) -> None:
+        """Note what begins to run in the author's code, with all of its deadline before it."""
+        self.running, self.since, self.warned = running, now, 0
 
 
 class Workers:
     """The pool.
 
     Args:
-        limit: tasks in hand at once.
+        limit: tasks in hand at once, but for those that are parked.
         on_full: called when the limit is reached, in the hub or in a worker.
         on_room: called when it no longer is.
     """
@@ -71,6 +77,26 @@ class Workers:
         self._on_room = on_room
         self._full = False
         self._scheduled = False
+        self._parked = 0
+
+    def park(self, switch: Callable[[], Any]) -> None:
+        """Wait in a task for a client's next lines. Switches greenlets.
+
+        It does not count as in hand meanwhile: what it waits for is still to be read.
+        """
+        self._parked += 1
+        self._make_room()
+        try:
+            switch()
+        finally:
+            self._parked -= 1
+
+    def abandon(self, worker: Worker) -> None:
+        """Go on without a worker that does not end. In the hub."""
+        worker.abandoned = True
+        worker.running = None
+        self.busy.pop(worker, None)
+        self._make_room()
 
     def schedule(self) -> None:
         """Have :meth:`dispatch` run soon."""
@@ -86,14 +112,14 @@ class Workers:
             worker = ready[0].worker
             if worker is not None:
                 ready.popleft()
-            elif self._idle:
-                worker = self._idle.pop()
-            elif len(self.busy) < self._limit:
-                worker = Worker(self._run, self._hub)
-            else:
+            elif len(self.busy) - self._parked >= self._limit:
                 self._full = True
                 self._on_full()
                 return
+            elif self._idle:
+                worker = self._idle.pop()
+            else:
+                worker = Worker(self._run, self._hub)
             worker.switch()
 
     def _run(self, worker: Worker) -> None:
@@ -108,17 +134,18 @@ class Workers:
                     if not worker.abandoned:
                         logger.exception("a worker survived an error outside of any handler")
                 if worker.abandoned:
-                    del busy[worker]
                     return
                 worker.task = None
-                worker.warned = 0
             del busy[worker]
-            if ready or self._full:
-                self.schedule()
-            if self._full:
-                self._full = False
-                self._on_room()
+            self._make_room()
             if len(self._idle) >= _MAX_IDLE:
                 return
             self._idle.append(worker)
             self._hub.switch()
+
+    def _make_room(self) -> None:
+        if self.ready or self._full:
+            self.schedule()
+        if self._full:
+            self._full = False
+            self._on_room()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import selectors
 from collections.abc import Callable
 
@@ -17,6 +18,11 @@ class Link:
         fds: to read from and to write to; may be one and the same.
         receive: is given each piece of input.
         ended: is called once when the other end has closed.
+
+    Attributes:
+        pending: bytes that the other end has not taken yet.
+        closed: nothing more comes or goes.
+        reading: input is being taken.
     """
 
     def __init__(
@@ -35,14 +41,10 @@ class Link:
         self._out: list[bytes] = []
         self._stuck = b""
         self._masks = dict.fromkeys(fds, 0)
+        self.pending = 0
         self.closed = False
         self.reading = True
         self._watch()
-
-    @property
-    def pending(self) -> int:
-        """Bytes that the other end has not taken yet."""
-        return len(self._stuck) + sum(map(len, self._out))
 
     @property
     def stuck(self) -> bool:
@@ -53,6 +55,7 @@ class Link:
         """Queue bytes for the next flush."""
         if data and not self.closed:
             self._out.append(data)
+            self.pending += len(data)
 
     def flush(self) -> None:
         """Write what is queued, as far as the other end takes it."""
@@ -67,6 +70,12 @@ class Link:
         if reading != self.reading and not self.closed:
             self.reading = reading
             self._watch()
+
+    def hung_up(self) -> bool:
+        """Whether the other end has closed, which nobody sees who does not read."""
+        poll = select.poll()
+        poll.register(self._fds[0], 0)
+        return bool(poll.poll(0))
 
     def on_event(self, mask: int) -> None:
         """Deal with what the selector says of one of the descriptors."""
@@ -101,6 +110,9 @@ class Link:
                 if self._masks[fd]:
                     self._selector.unregister(fd)
                 os.close(fd)
+            self._out.clear()
+            self._stuck = b""
+            self.pending = 0
 
     def _put(self, data: bytes) -> None:
         try:
@@ -108,7 +120,8 @@ class Link:
         except BlockingIOError:
             sent = 0
         except OSError:
-            return  # the other end is gone; reading tells
+            sent = len(data)  # the other end is gone; reading tells
+        self.pending -= sent
         self._stuck = data[sent:]
         self._watch()
 

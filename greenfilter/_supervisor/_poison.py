@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cachetools import TTLCache
 
@@ -24,54 +24,70 @@ class Poison:
 
     Args:
         clock: gives the time (monotonic seconds).
+
+    Attributes:
+        active: there is anything to look for. Without it no key needs to be made.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._deaths: TTLCache[Key, int] = TTLCache(_MAX_KEYS, _SECONDS, clock)
+        self.active = False
 
-    def blame(self, key: Key) -> int:
-        """Count a death, and give the number of them."""
-        deaths = self._deaths.get(key, 0) + 1
-        self._deaths[key] = deaths
-        return deaths
+    def blame(self, keys: Iterable[Key]) -> None:
+        """Count one death for each of what was in the worker's hands."""
+        for key in set(keys):
+            self._deaths[key] = self._deaths.get(key, 0) + 1
+        self.active = bool(self._deaths)
+
+    def absolve(self, *keys: Key) -> None:
+        """Note that a worker has dealt with these and lives."""
+        for key in keys:
+            self._deaths.pop(key, None)
+        self.active = bool(self._deaths)
+
+    def deaths(self, key: Key) -> int:
+        """Give the number of deaths that this was there for."""
+        return self._deaths.get(key, 0)
 
     def knows(self, key: Key) -> bool:
         """Whether this is not to be tried again."""
-        return bool(self._deaths) and self._deaths.get(key, 0) >= _DEATHS
+        return self.deaths(key) >= _DEATHS
 
     def suspects(self, key: Key) -> bool:
         """Whether this has been there for any death."""
-        return bool(self._deaths) and key in self._deaths
+        return key in self._deaths
 
 
-def request_key(call: Call, header: list[bytes] | None) -> Key:
+def request_key(call: Call, state: Session, header: list[bytes] | None) -> Key:
     """What makes a request the same when the client comes again.
 
     Args:
         call: the request.
+        state: what is known of its session.
         header: of the message that it is about, at commit.
     """
     if header is not None:
-        return (call.hook.wire, *message_key(call.session, header))
-    parameter = call.line.split(b"|", 7)[7]
-    return (call.hook.wire, parameter, *_sender(call.session))
+        return (call.hook.wire, *message_key(state, header))
+    # Not the parameter itself: at auth that is the password.
+    parameter = hashlib.sha256(call.line[call.body :]).digest()
+    return (call.hook.wire, parameter, *_sender(state))
 
 
-def envelope_key(session: Session) -> Key:
+def envelope_key(state: Session) -> Key:
     """What makes a message likely to be the same, before its header is known."""
-    tx = session.tx
-    return ("envelope", tuple(tx._rcpt_to) if tx is not None else (), *_sender(session))
+    tx = state.tx
+    return ("envelope", tuple(tx.rcpt_to) if tx is not None else (), *_sender(state))
 
 
-def message_key(session: Session, header: list[bytes]) -> Key:
+def message_key(state: Session, header: list[bytes]) -> Key:
     """What makes a message the same: its envelope, and its header but for trace fields."""
     digest = hashlib.sha256()
     for line in header:
         if not line.lower().startswith(_CHANGING):
             digest.update(line + b"\n")
-    return ("message", digest.digest(), *envelope_key(session))
+    return ("message", digest.digest(), *envelope_key(state))
 
 
-def _sender(session: Session) -> Key:
-    tx = session.tx
-    return (str(session.src), tx._mail_from if tx is not None else None)
+def _sender(state: Session) -> Key:
+    tx = state.tx
+    return (str(state.src), tx.mail_from if tx is not None else None)

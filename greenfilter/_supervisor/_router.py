@@ -11,6 +11,7 @@ from .._control import Hello
 from .._log import logger, session_logger
 from ..errors import DecisionError, ProtocolError
 from ..protocol import PHASES, PROCEED, TEMPFAIL, Call, Chunk, Connection, Decision, Guard, Stream
+from ._flow import Flow
 from ._poison import Key, Poison, envelope_key, message_key, request_key
 from ._tracked import Tracked
 
@@ -18,39 +19,11 @@ if TYPE_CHECKING:
     from ._process import WorkerProcess
 
 _COMMIT = PHASES["commit"]
+_DEADLINE = 30.0
 # The worker keeps its deadlines itself; the supervisor steps in this much later (seconds).
 _GRACE = 0.25
-_MAX_HEADER_LINES = 500
 _MAX_LINE = 1 << 20
-
-
-class Flow:
-    """What becomes of the lines of one message.
-
-    Attributes:
-        worker: who gets them; None: they go back to smtpd unchanged.
-        prefix: what each line begins with on its way to the worker.
-        header: the first lines, to know the message again by.
-        held: chunks that wait until the header is known, because the message is suspected.
-    """
-
-    __slots__ = ("header", "header_ended", "held", "prefix", "worker")
-
-    def __init__(self, worker: WorkerProcess | None, stream: Stream) -> None:
-        self.worker = worker
-        self.prefix = b"|".join(stream.line.split(b"|", 7)[:7]) + b"|"
-        self.header: list[bytes] = []
-        self.header_ended = False
-        self.held: list[Chunk] | None = None
-
-    def note_header(self, chunk: Chunk) -> None:
-        """Keep the lines of the header."""
-        for line in chunk.lines:
-            if not line or len(self.header) >= _MAX_HEADER_LINES:
-                self.header_ended = True
-                return
-            self.header.append(line)
-        self.header_ended = chunk.ended
+_MAX_TOLD = 100
 
 
 class Router:
@@ -59,15 +32,17 @@ class Router:
     Args:
         send: queues bytes for smtpd.
         assign: gives the worker for a new session, or None.
-        on_close: is told of each session that has ended.
         on_hello: is told what a worker's filter registers.
+
+    Attributes:
+        hello: of the filter that new sessions go to; None before the first has loaded.
+        connection: what smtpd says.
     """
 
     def __init__(
         self,
         send: Callable[[bytes], None],
         assign: Callable[[Tracked], WorkerProcess | None],
-        on_close: Callable[[Tracked], None],
         on_hello: Callable[[WorkerProcess, Hello], None],
     ) -> None:
         self.hello: Hello | None = None
@@ -81,8 +56,8 @@ class Router:
         self.connection = Connection(
             session_type=bound,
             on_problem=self._on_problem,
-            on_close=on_close,  # type: ignore[arg-type]
-            on_evict=on_close,  # type: ignore[arg-type]
+            on_close=self._on_close,  # type: ignore[arg-type]
+            on_evict=self._on_evict,  # type: ignore[arg-type]
         )
 
     # smtpd to workers
@@ -102,20 +77,22 @@ class Router:
             session.queued = False
 
     def _request(self, session: Tracked, call: Call) -> None:
-        hello, wire = self.hello, call.hook.wire
-        deadline = hello.deadlines.get(wire, 30.0) if hello is not None else 30.0
+        if session.closed:
+            return  # smtpd waits for nothing any more
+        hello, wire, worker = self._hello_of(session), call.hook.wire, session.worker
+        deadline = hello.deadlines.get(wire, _DEADLINE) if hello is not None else _DEADLINE
         self._guard.expect(call, deadline + _GRACE, self.clock())
         stream = session.last_stream if call.hook is _COMMIT else None
         if stream is not None and stream.outcome is not None:
             self._answer(call, PROCEED)  # the outcome wins
-        elif session.worker is None or session.overflowed or session.stale:
-            self._answer(call, self._policy(wire))
-        elif self._poison.knows(_key(call)):
+        elif worker is None or session.stale:
+            self._answer(call, self._policy(session, wire))
+        elif self._poison.active and self._poison.knows(_key(call)):
             session_logger(session.id).error("%s has ended workers before: not tried again", wire)
-            self._answer(call, self._policy(wire))
+            self._answer(call, self._policy(session, wire))
         else:
             session.owed = call
-            session.worker.link.send(call.line + b"\n")
+            worker.link.send(call.line + b"\n")
 
     def _lines(self, session: Tracked, chunk: Chunk) -> None:
         stream = chunk.stream
@@ -124,25 +101,23 @@ class Router:
             flow = stream.consumer = self._begin(session, stream)
         if not flow.header_ended:
             flow.note_header(chunk)
-        if flow.held is not None:
-            flow.held.append(chunk)
-            if not flow.header_ended:
-                return
+        if flow.held is None:
+            self._pass_lines(stream, flow, chunk)
+            return
+        flow.held.append(chunk)
+        if flow.header_ended:
             chunks, flow.held = flow.held, None
-            if self._poison.knows(message_key(session, flow.header)):
+            if self._poison.knows(message_key(session.state(), flow.header)):
                 session_logger(session.id).error("message has ended workers before: not tried")
-                self._bypass(stream, flow, self._policy("data-line"))
-        else:
-            chunks = [chunk]
-        for piece in chunks:
-            self._pass_lines(stream, flow, piece)
+                self._bypass(stream, flow, self._policy(session, "data-line"))
+            for piece in chunks:
+                self._pass_lines(stream, flow, piece)
 
     def _begin(self, session: Tracked, stream: Stream) -> Flow:
-        usable = session.worker is not None and not session.stale and not session.overflowed
-        flow = Flow(session.worker if usable else None, stream)
+        flow = Flow(None if session.stale else session.worker, stream)
         if flow.worker is None:
-            self._bypass(stream, flow, self._policy("data-line"))
-        elif self._poison.suspects(envelope_key(session)):
+            self._bypass(stream, flow, self._policy(session, "data-line"))
+        elif self._poison.active and self._poison.suspects(envelope_key(session.state())):
             flow.held = []
         return flow
 
@@ -157,14 +132,8 @@ class Router:
     def _pass_lines(self, stream: Stream, flow: Flow, chunk: Chunk) -> None:
         if flow.worker is None:
             self._send(self._guard.data(stream, chunk.lines, chunk.ended))
-            return
-        prefix = flow.prefix
-        out = b""
-        if chunk.lines:
-            out = prefix + (b"\n" + prefix).join(chunk.lines) + b"\n"
-        if chunk.ended:
-            out += prefix + b".\n"
-        flow.worker.link.send(out)
+        else:
+            flow.worker.link.send(flow.to_worker(chunk))
 
     # Workers to smtpd
 
@@ -184,7 +153,7 @@ class Router:
             elif line.startswith(_control.PREFIX):
                 self._control(worker, line)
             else:
-                self._tell_once(f"worker {worker.pid} wrote a line of its own: {line[:80]!r}")
+                self._tell_once("stray", f"worker wrote a line of its own: {line[:80]!r}")
 
     def _session_of(self, worker: WorkerProcess, line: bytes) -> Tracked | None:
         # Which of the two ids comes first depends on the version of the protocol.
@@ -199,12 +168,15 @@ class Router:
         call, session.owed = session.owed, None
         if call is None:
             session.stale = max(0, session.stale - 1)
+            self._tell_once("late", "an answer came late and was dropped")
             return
         try:
             decision = _parse_decision(line.split(b"|", 3)[3])
         except (DecisionError, IndexError) as error:
-            self._tell_once(f"worker {worker.pid} wrote an answer that is none: {error}")
-            decision = self._policy(call.hook.wire)
+            self._tell_once("answer", f"worker wrote an answer that is none: {error}")
+            decision = self._policy(session, call.hook.wire)
+        if self._poison.active:
+            self._absolve(session, call)
         self._answer(call, decision)
 
     def _data_lines(self, worker: WorkerProcess, lines: list[bytes], index: int) -> int:
@@ -229,14 +201,14 @@ class Router:
         return index
 
     def _control(self, worker: WorkerProcess, line: bytes) -> None:
-        if line.startswith(_control.PREFIX + b"hello|"):
+        worker.beat = self.clock()
+        if line.startswith(_control.HELLO):
             try:
                 hello = _control.parse_hello(line)
             except ValueError as error:
-                self._tell_once(f"worker {worker.pid}: {error}")
+                self._tell_once("hello", f"worker {worker.pid}: {error}")
                 return
             self._on_hello(worker, hello)
-        worker.beat = self.clock()
 
     # Answers that no worker gives
 
@@ -247,40 +219,46 @@ class Router:
             if session.owed is call:
                 session.owed = None
                 session.stale += 1
-            logger.error(
-                "%s: no answer from the worker to %s in time; answered by policy",
-                session.id,
-                call.hook.wire,
+            session_logger(session.id).error(
+                "no answer from the worker to %s in time; answered by policy", call.hook.wire
             )
-            self._answer(call, self._policy(call.hook.wire))
+            self._answer(call, self._policy(session, call.hook.wire))
 
-    def abandon(self, worker: WorkerProcess) -> list[Tracked]:
-        """Answer all that a dead worker owed, and give its sessions."""
+    def abandon(self, worker: WorkerProcess, blame: bool) -> int:
+        """Answer all that a worker owed that is no more, and let go its sessions.
+
+        Args:
+            worker: no longer to be used.
+            blame: it may be one of the requests that has ended it.
+
+        Returns:
+            The number of its sessions.
+        """
         sessions = list(worker.sessions.values())
+        if blame:
+            self._blame(worker, [s for s in sessions if _in_hand(s)])
         worker.sessions.clear()
-        self._blame(worker, [s for s in sessions if self._in_hand(s)])
         for session in sessions:
-            session.worker, session.stale = None, 0
             stream = session.last_stream
-            if stream is not None and stream.open and isinstance(stream.consumer, Flow):
-                self._cut_off(session, stream, stream.consumer)
-            elif stream is not None and isinstance(stream.consumer, Flow):
-                # Its lines are out, but what the worker had in mind for commit is lost.
-                self._bypass(stream, stream.consumer, TEMPFAIL)
+            flow = stream.consumer if stream is not None else None
+            if stream is not None and isinstance(flow, Flow) and flow.worker is worker:
+                self._cut_off(session, stream, flow)
             call, session.owed = session.owed, None
             if call is not None:
-                self._answer(call, self._policy(call.hook.wire))
-        return sessions
+                self._answer(call, self._policy(session, call.hook.wire))
+            session.worker, session.stale = None, 0
+        return len(sessions)
 
-    def _in_hand(self, session: Tracked) -> bool:
-        stream = session.last_stream
-        flow = stream.consumer if stream is not None and stream.open else None
-        return session.owed is not None or (isinstance(flow, Flow) and flow.worker is not None)
+    def adopt(self, assign: Callable[[Tracked], WorkerProcess | None]) -> None:
+        """Give sessions without a worker to one."""
+        for session in list(self.connection.sessions.values()):
+            if isinstance(session, Tracked) and session.worker is None and not session.overflowed:
+                worker = assign(session)
+                if worker is not None:
+                    session.move_to(worker)
 
     def _cut_off(self, session: Tracked, stream: Stream, flow: Flow) -> None:
-        """A message was half through: it goes to its end, and is refused."""
-        if flow.worker is None:
-            return
+        """A message was in a worker's hands: it goes to its end, and is refused."""
         self._bypass(stream, flow, TEMPFAIL)
         held, flow.held = flow.held or [], None
         for chunk in held:
@@ -288,55 +266,91 @@ class Router:
         if session.stream is not stream:  # its final dot has come already
             self._send(self._guard.data(stream, [], True))
 
+    # Poison
+
     def _blame(self, worker: WorkerProcess, suspects: list[Tracked]) -> None:
         marked = worker.marked()
         culprits = [session for session in suspects if session.sid == marked] or suspects
+        keys: dict[Key, Tracked] = {}
         for session in culprits:
-            stream = session.last_stream
+            flow = session.last_stream.consumer if session.last_stream is not None else None
             if session.owed is not None:
-                key = _key(session.owed)
-            elif stream is not None and isinstance(stream.consumer, Flow):
-                self._poison.blame(envelope_key(session))
-                key = message_key(session, stream.consumer.header)
-            else:
-                continue
-            deaths = self._poison.blame(key)
+                keys[_key(session.owed)] = session
+            elif isinstance(flow, Flow):
+                keys.update(dict.fromkeys(_message_keys(session, flow), session))
+        self._poison.blame(keys)
+        for key, session in keys.items():
             session_logger(session.id).error(
-                "worker %d ended in the hands of %s (%d times)", worker.pid, key[0], deaths
+                "worker %d ended with %s in its hands (%d times)",
+                worker.pid,
+                key[0],
+                self._poison.deaths(key),
             )
 
-    def replay(self, session: Tracked, worker: WorkerProcess) -> None:
-        """Give a session to another worker, with what is known of it."""
-        session.worker = worker
-        worker.sessions[session.sid] = session
-        replay = _control.PREFIX + b"replay|"
-        worker.link.send(b"".join(replay + line + b"\n" for line in session.kept))
+    def _absolve(self, session: Tracked, call: Call) -> None:
+        """What a worker has answered is no poison."""
+        self._poison.absolve(_key(call))
+        flow = session.last_stream.consumer if session.last_stream is not None else None
+        if call.hook is _COMMIT and isinstance(flow, Flow):
+            self._poison.absolve(*_message_keys(session, flow))
 
-    def _policy(self, wire: str) -> Decision:
-        return self.hello.policy(wire) if self.hello is not None else TEMPFAIL
+    def _hello_of(self, session: Tracked) -> Hello | None:
+        worker = session.worker
+        return worker.hello if worker is not None and worker.hello is not None else self.hello
+
+    def _policy(self, session: Tracked, wire: str) -> Decision:
+        hello = self._hello_of(session)
+        return hello.policy(wire) if hello is not None else TEMPFAIL
 
     def _answer(self, call: Call, decision: Decision) -> None:
         try:
             line = self._guard.answer(call, decision)
         except DecisionError as error:
-            self._tell_once(f"an answer was not legal: {error}")
+            self._tell_once(f"illegal at {call.hook.wire}", f"an answer was not legal: {error}")
             line = self._guard.answer(call, TEMPFAIL)
         if line is not None:
             self._send(line)
 
-    def _on_problem(self, problem: ProtocolError) -> None:
-        self._tell_once(f"from smtpd: {problem}")
+    def _on_close(self, session: Tracked) -> None:
+        call, session.owed = session.owed, None
+        if call is not None and call.owed is not None:
+            call.owed.pop(call, None)  # smtpd waits for nothing any more
+        if session.worker is not None:
+            session.worker.sessions.pop(session.sid, None)
 
-    def _tell_once(self, text: str) -> None:
-        if text not in self._told and len(self._told) < 100:
-            self._told.add(text)
-            logger.warning("%s", text)
+    def _on_evict(self, session: Tracked) -> None:
+        self._tell_once("evict", f"{session.id}: too many sessions; let go")
+        call = session.owed
+        if call is not None:
+            self._answer(call, self._policy(session, call.hook.wire))
+        self._on_close(session)
+
+    def _on_problem(self, problem: ProtocolError) -> None:
+        self._tell_once(str(problem), f"from smtpd: {problem}")
+
+    def _tell_once(self, key: str, text: str) -> None:
+        if key not in self._told and len(self._told) < _MAX_TOLD:
+            self._told.add(key)
+            logger.warning("%s (told once)", text)
+
+
+def _in_hand(session: Tracked) -> bool:
+    """Whether a worker has something to do for a session."""
+    stream = session.last_stream
+    flow = stream.consumer if stream is not None and stream.open else None
+    return session.owed is not None or (isinstance(flow, Flow) and flow.worker is not None)
 
 
 def _key(call: Call) -> Key:
-    stream = call.session.last_stream if call.hook is _COMMIT else None
+    session: Any = call.session
+    stream = session.last_stream if call.hook is _COMMIT else None
     flow = stream.consumer if stream is not None else None
-    return request_key(call, flow.header if isinstance(flow, Flow) else None)
+    return request_key(call, session.state(), flow.header if isinstance(flow, Flow) else None)
+
+
+def _message_keys(session: Tracked, flow: Flow) -> tuple[Key, Key]:
+    state = session.state()
+    return message_key(state, flow.header), envelope_key(state)
 
 
 def _parse_decision(raw: bytes) -> Decision:

@@ -5,57 +5,102 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
+from .. import _control
 from ..protocol import Session
 
 if TYPE_CHECKING:
     from ..protocol import Call
     from ._process import WorkerProcess
 
-# smtpd takes 1,000 recipients for a message by default, and each makes three reports.
-_MAX_KEPT = 10_000
+# smtpd takes 1,000 recipients for a message by default; their reports have some 400 KB.
+_MAX_KEPT_BYTES = 2 << 20
+_OF_SESSION = frozenset(
+    [b"link-connect", b"link-greeting", b"link-identify", b"link-tls", b"link-auth"]
+)
+_OF_TRANSACTION = frozenset(
+    [b"tx-begin", b"tx-mail", b"tx-rcpt", b"tx-envelope", b"tx-data", b"tx-commit"]
+)
 
 
 class Tracked(Session):
     """A session with what a new worker would have to be told of it.
 
+    Reports are kept as they came. They are read only when a worker has died.
+
     Attributes:
         worker: whose hands it is in; None while there is no worker.
-        kept: its reports, but those of transactions that are over.
-        owed: the request that smtpd waits for.
-        overflowed: too many reports to keep, so that a new worker could not know the truth.
+        owed: the request that smtpd waits for and the worker works on.
+        overflowed: the transaction has too many reports to keep: no new worker could know the
+            truth of it.
         stale: requests that were answered here while the worker still works on them. Until it has
             answered those too, nothing else of the session is given to it: all have one token.
     """
 
     assign: ClassVar[Callable[[Tracked], WorkerProcess | None]]
 
-    __slots__ = ("kept", "overflowed", "owed", "stale")
+    __slots__ = ("_facts", "_kept_bytes", "_last", "_open", "overflowed", "owed", "stale", "worker")
 
     def __init__(self, sid: bytes, incoming: bool, needs: int) -> None:
         super().__init__(sid, incoming, needs)
-        self.kept: list[bytes] = []
+        self._facts: dict[bytes, bytes] = {}  # the last report of each event of the session
+        self._open: list[bytes] = []  # of the transaction
+        self._last: list[bytes] = []  # of the one before, which may go on in smtp-out
+        self._kept_bytes = 0
         self.owed: Call | None = None
         self.overflowed = False
         self.stale = 0
-        self.worker = type(self).assign(self)
+        self.worker: WorkerProcess | None = None
+        self.worker = self.assign(self)
 
     def add_report(self, line: bytes) -> None:
         """Keep a report for the next worker, and pass it on to the present one."""
-        super().add_report(line)
-        worker = self.worker
-        if worker is not None:
-            worker.link.send(line + b"\n")
-        event = line.split(b"|", 5)[4]
-        if event == b"tx-reset":
-            self.kept = [kept for kept in self.kept if not _is_of_transaction(kept)]
-            self.overflowed = False
-        elif event == b"filter-response" and b"|rewrite|" not in line:
-            pass  # says nothing of the state
-        elif len(self.kept) < _MAX_KEPT:
-            self.kept.append(line)
+        if self.worker is not None:
+            self.worker.link.send(line + b"\n")
+        if line[28:37] == b"|smtp-in|":
+            event = line[37 : line.find(b"|", 37)]
+        else:
+            event = line.split(b"|", 5)[4]
+        if event in _OF_TRANSACTION:
+            self._keep(line)
+        elif event == b"filter-response":
+            # One that rewrites goes with the tx-mail or tx-rcpt that follows it; another one says
+            # something only right after such a one.
+            if b"|rewrite|" in line or (self._open and b"|filter-response|" in self._open[-1]):
+                self._keep(line)
+        elif event in _OF_SESSION:
+            self._facts[event] = line
+        elif event == b"tx-reset":
+            self._end_transaction(line)
+
+    def kept(self) -> list[bytes]:
+        """Give the reports that lead to the present state."""
+        return [*self._facts.values(), *self._last, *self._open]
+
+    def state(self) -> Session:
+        """Give what is known of the session and its transaction."""
+        session = Session(self.sid, self.incoming)
+        for line in self.kept():
+            session.add_report(line)
+        return session
+
+    def move_to(self, worker: WorkerProcess) -> None:
+        """Give it to a worker that does not know it yet."""
+        self.worker = worker
+        worker.sessions[self.sid] = self
+        worker.link.send(b"".join(_control.REPLAY + line + b"\n" for line in self.kept()))
+
+    def _keep(self, line: bytes) -> None:
+        self._kept_bytes += len(line)
+        if self._kept_bytes <= _MAX_KEPT_BYTES:
+            self._open.append(line)
         else:
             self.overflowed = True
 
-
-def _is_of_transaction(line: bytes) -> bool:
-    return line.split(b"|", 5)[4].startswith((b"tx-", b"filter-response"))
+    def _end_transaction(self, line: bytes) -> None:
+        self._last = [] if self.incoming else [*self._open, line]
+        self._open = []
+        self._kept_bytes = 0
+        if self.overflowed:
+            self.overflowed = False
+            if self.worker is None and (worker := self.assign(self)) is not None:
+                self.move_to(worker)

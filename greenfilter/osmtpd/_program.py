@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any, NoReturn
 
-from .. import _load
 from ._answers import formatted
 from ._app import app
 
@@ -19,8 +18,6 @@ def osmtpd_run() -> NoReturn:
     Raises:
         UsageError: called neither from a script nor while greenfilter loads a file.
     """
-    if _load.is_loader():
-        raise _load.Loaded
     app.run()
 
 

@@ -94,15 +94,13 @@ def is_domain(text: str) -> bool:
     return len(text) <= _MAX_DOMAIN_BYTES and bool(_DOMAIN.match(text))
 
 
-def parse_plain(response: str) -> str | None:
-    """The user name in a PLAIN response (RFC 4616); None for a syntax error."""
+def parse_plain(response: str) -> tuple[str, str] | None:
+    """User name and password in a PLAIN response (RFC 4616); None for a syntax error."""
     raw = decode_base64(response)
     if raw is None:
         return None
-    words = raw.split(b"\0")
-    if len(words) < 3 or not words[1]:
-        return None
-    return words[1].decode("utf-8", "surrogateescape")
+    _, username, password, *_ = [*raw.decode("utf-8", "surrogateescape").split("\0"), "", ""]
+    return (username, password) if username and raw.count(b"\0") >= 2 else None
 
 
 def decode_base64(text: str) -> bytes | None:

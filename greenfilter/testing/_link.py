@@ -46,6 +46,7 @@ class FilterLink:
         read_bytes: how much is read of the filter at once; little makes a slow reader.
         observer: called with ``("<", line)`` for what smtpd writes and ``(">", line)`` for what
             the filter writes, as soon as it does.
+        on_error: called with what the oracle finds, as soon as it does; it may not switch.
 
     Attributes:
         errors: what the oracle found, in order.
@@ -59,6 +60,7 @@ class FilterLink:
         timeout: float = 10.0,
         observer: Observer | None = None,
         read_bytes: int = _READ_BYTES,
+        on_error: Callable[[OracleError], None] | None = None,
     ) -> None:
         self.target = target
         self.timeout = timeout
@@ -66,6 +68,7 @@ class FilterLink:
         self.errors: list[OracleError] = []
         self._wire = Wire(version)
         self._observer = observer
+        self._on_error = on_error
         self._read_bytes = read_bytes
         self._reading = gevent.event.Event()
         self._reading.set()
@@ -177,7 +180,7 @@ class FilterLink:
         """Wait until all is written that was sent. Switches greenlets."""
         self._check()
         if not self._out_empty.wait(self.timeout):
-            self.errors.append(SmtpdWouldHang(f"the filter did not read for {self.timeout} s"))
+            self._note(SmtpdWouldHang(f"the filter did not read for {self.timeout} s"))
             self._raise(self.errors[-1])
         self._check()
 
@@ -211,7 +214,7 @@ class FilterLink:
         self._writer.kill()
         self._sock.close()
         if trouble and not self._dead:
-            self.errors.append(OracleError(f"the filter did not end well: {trouble}{self._tail()}"))
+            self._note(OracleError(f"the filter did not end well: {trouble}{self._tail()}"))
         for waiter in self._waiting.values():
             waiter.set_exception(ConnectionError("smtpd was stopped"))
         return [error for error in self.errors if id(error) not in self._raised]
@@ -287,8 +290,13 @@ class FilterLink:
         if waiter:
             waiter.set(answer)
 
-    def _fail(self, error: OracleError) -> None:
+    def _note(self, error: OracleError) -> None:
         self.errors.append(error)
+        if self._on_error:
+            self._on_error(error)
+
+    def _fail(self, error: OracleError) -> None:
+        self._note(error)
         session_id = error.session_id
         if isinstance(error, SmtpdWouldDie) or session_id is None:
             self._dead = error
@@ -312,7 +320,7 @@ class FilterLink:
             self._raise(error)
         except gevent.Timeout:
             reason = f"no {what} within {self.timeout} s{self._tail()}"
-            self.errors.append(SmtpdWouldHang(reason, session_id=session_id))
+            self._note(SmtpdWouldHang(reason, session_id=session_id))
             self._raise(self.errors[-1])
 
     def _check(self) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # SMTP_LINE_MAX, and LINE_MAX with its ending NUL.
-_MAX_LINE_BYTES = 65_535
+MAX_LINE_BYTES = 65_535
 _MAX_COMMAND_BYTES = 2047
 
 _MAIL_OPTIONS = ("AUTH=", "SIZE=", "BODY=7BIT", "BODY=8BITMIME", "RET=", "ENVID=")
@@ -108,8 +108,7 @@ class SmtpIn:
     def execute(self, line: str, result: str) -> None:
         """Do what smtpd does with one command line; see ``Session.command()``."""
         if len(line) > _MAX_COMMAND_BYTES:
-            self.ending = True
-            self._say(_texts.COMMAND_TOO_LONG)
+            self.bad_input(_texts.COMMAND_TOO_LONG)
             return
         self._result = result
         if self._auth_step:
@@ -130,13 +129,24 @@ class SmtpIn:
         """Take a line of the message, dot-stuffed, without LF."""
         assert self._state.tx is not None
         line = line.removesuffix(b"\r").split(b"\0", 1)[0]
-        if len(line) >= _MAX_LINE_BYTES:
-            self.ending = True
-            self._say(_texts.LINE_TOO_LONG)
+        if len(line) >= MAX_LINE_BYTES:
+            self.bad_input(_texts.LINE_TOO_LONG)
             return
         self._state.tx.received_bytes += len(line) + 1
         if not self._too_big:
             self._link.send_data(self.id, (line,))
+
+    def bad_input(self, reply: str) -> None:
+        """End the session, as what the client sends is not even a command or a line."""
+        self.ending = True
+        self._say(reply)
+
+    def check_password(self, username: str, password: str) -> str:
+        """Say what smtpd itself thinks of a user: ``ok``, ``permfail`` or ``tempfail``.
+
+        Here it is what the test wants.
+        """
+        return self._result
 
     def end_of_data(self) -> None:
         """Take the final dot."""
@@ -301,26 +311,27 @@ class SmtpIn:
     def _continue_auth(self, response: str) -> None:
         step, self._auth_step = self._auth_step, ""
         if step == "PLAIN":
-            username = _commands.parse_plain(response)
+            credentials = _commands.parse_plain(response)
         else:
             raw = _commands.decode_base64(response)
-            username = None if raw is None else decode(raw)
-        if username is None:
+            credentials = None if raw is None else (self._username, decode(raw))
+        if credentials is None:
             self._say(_texts.SYNTAX_ERROR)
         elif step == "username":
-            self._username = username
+            self._username = credentials[1]
             self._auth_step = "password"
             self._say("334 UGFzc3dvcmQ6")
         else:
-            self._authenticate(username if step == "PLAIN" else self._username)
+            self._authenticate(*credentials)
 
-    def _authenticate(self, username: str) -> None:
-        shown = {"ok": "pass", "permfail": "fail", "tempfail": "error"}[self._result]
+    def _authenticate(self, username: str, password: str) -> None:
+        result = self.check_password(username, password)
+        shown = {"ok": "pass", "permfail": "fail", "tempfail": "error"}[result]
         self.report("link-auth", shown, vis(username, self._version))
-        if self._result == "ok":
+        if result == "ok":
             self._state.authenticated = True
             self._say("235 2.0.0 Authentication succeeded")
-        elif self._result == "permfail":
+        elif result == "permfail":
             self._say("535 Authentication failed")
         else:
             self._say("421 4.3.0 Temporary failure")

@@ -13,7 +13,7 @@ import gevent.socket
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .. import Filter
     from .._runtime import Runtime
@@ -77,10 +77,18 @@ class InMemory:
 
 
 class Process:
-    """A command with smtpd's file descriptors: one socket as 0 and 1, another as 2."""
+    """A command with smtpd's file descriptors: one socket as 0 and 1, another as 2.
 
-    def __init__(self, command: Sequence[str]) -> None:
+    Args:
+        command: program and arguments. It runs in a session of its own: Ctrl-C does not reach it.
+        on_log: called with each line that the command logs.
+    """
+
+    def __init__(
+        self, command: Sequence[str], on_log: Callable[[str], None] | None = None
+    ) -> None:
         self.log: list[str] = []
+        self._on_log = on_log
         self._command = list(command)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_reader: gevent.Greenlet[..., None] | None = None
@@ -94,7 +102,11 @@ class Process:
             fd = sock.fileno()
             try:
                 self._process = subprocess.Popen(
-                    self._command, stdin=fd, stdout=fd, stderr=theirs.fileno()
+                    self._command,
+                    stdin=fd,
+                    stdout=fd,
+                    stderr=theirs.fileno(),
+                    start_new_session=True,
                 )
             except OSError:
                 ours.close()
@@ -142,7 +154,10 @@ class Process:
     def _read_log(self, sock: gevent.socket.socket) -> None:
         with sock, sock.makefile("rb") as lines:
             for line in lines:
-                self.log.append(line.rstrip(b"\n").decode("utf-8", "backslashreplace"))
+                text = line.rstrip(b"\n").decode("utf-8", "backslashreplace")
+                self.log.append(text)
+                if self._on_log:
+                    self._on_log(text)
 
 
 def children(pid: int) -> list[int]:

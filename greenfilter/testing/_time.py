@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 import gevent
-import gevent.event
 
 # An advance is made of steps, as what is due at one may set another deadline.
 _STEPS = 400
@@ -39,26 +38,22 @@ class Clock:
     def advance(self, seconds: float) -> None:
         """Let time pass, and what is due with it happen. Switches greenlets.
 
+        Whatever has been started by now, such as ``smtpd.start(session.mail_from, ...)``, gets as
+        far as it can before time begins to pass.
+
         Args:
             seconds: how much.
         """
+        gevent.idle()
         self.freeze()
         steps = max(1, min(_STEPS, round(seconds / _LEAST_STEP)))
         begin = self()
         for step in range(1, steps + 1):
             self._now = begin + seconds * step / steps
-            self._in_hub()
+            if self._tick is not None:
+                gevent.get_hub().loop.run_callback(self._tick)
+            gevent.idle()
 
     def attach(self, tick: Callable[[], None]) -> None:
         """Say what to call, in the hub, when time has passed."""
         self._tick = tick
-
-    def _in_hub(self) -> None:
-        """Let the runtime look at the clock; then everybody who was woken by that has a turn."""
-        if self._tick is not None:
-            done = gevent.event.Event()
-            loop = gevent.get_hub().loop
-            loop.run_callback(self._tick)
-            loop.run_callback(done.set)
-            done.wait()
-        gevent.sleep(0)

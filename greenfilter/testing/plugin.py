@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures to test a filter with. Installed with greenfilter, nothing to import.
+r"""The pytest plugin: fixtures to test a filter with. They are there without an import.
 
 A test of an app in its own process::
 
@@ -14,9 +14,9 @@ of a filter file, started as smtpd starts it, at two versions of the protocol::
         session.ehlo("client.example.net")
         session.mail_from("alice@example.net")
         session.rcpt_to("bob@example.org")
-        session.data(b"Subject: hello\\n\\nhello\\n")
+        session.data(b"Subject: hello\n\nhello\n")
         [message] = session.delivered
-        assert message.data.endswith(b"checked\\r\\n")
+        assert message.data.endswith(b"checked\r\n")
 
 of a deadline, without waiting for it::
 
@@ -186,7 +186,7 @@ def run_filter(request: pytest.FixtureRequest, _greenfilter: SmtpdFactory) -> Fi
 
 @pytest.fixture
 def load_filter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FilterLoader:
-    """Import a filter file: ``app = load_filter("guard.py", "--option")``."""
+    """Import a filter file and give its Filter: ``load_filter("guard.py", "--option")``."""
     return FilterLoader(monkeypatch, request.path.parent)
 
 

@@ -66,14 +66,14 @@ def test_what_helo_accepts(text, valid):
 
 
 @pytest.mark.parametrize(
-    ("response", "username"),
+    ("response", "credentials"),
     [
-        ("AGFsaWNlAHNlY3JldA==", "alice"),
-        ("YXV0aHp8aWQAYWxpY2UAc2VjcmV0", "alice"),
-        ("AG5vfGJvZHkAeA==", "no|body"),
+        ("AGFsaWNlAHNlY3JldA==", ("alice", "secret")),
+        ("YXV0aHp8aWQAYWxpY2UAc2VjcmV0", ("alice", "secret")),
+        ("AG5vfGJvZHkAeA==", ("no|body", "x")),
         ("!!!notbase64", None),
         ("YWxpY2U=", None),
     ],
 )
-def test_a_plain_response_holds_the_user_name(response, username):
-    assert parse_plain(response) == username
+def test_a_plain_response_holds_user_name_and_password(response, credentials):
+    assert parse_plain(response) == credentials

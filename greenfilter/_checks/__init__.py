@@ -1,0 +1,23 @@
+"""What can be found wrong with a filter before it starts: in its source, in smtpd.conf, on disk."""
+
+from ._conf import Conf as Conf
+from ._conf import find_filters as find_filters
+from ._conf import read_conf as read_conf
+from ._deployment import check_deployment as check_deployment
+from ._deployment import check_syntax as check_syntax
+from ._handlers import check_handlers as check_handlers
+from ._permissions import check_permissions as check_permissions
+from ._permissions import default_user as default_user
+from ._problem import Problem as Problem
+
+__all__ = [
+    "Conf",
+    "Problem",
+    "check_deployment",
+    "check_handlers",
+    "check_permissions",
+    "check_syntax",
+    "default_user",
+    "find_filters",
+    "read_conf",
+]

@@ -1,0 +1,272 @@
+"""The filter's process: started, watched, replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gevent
+import gevent.event
+
+from ..errors import UsageError
+from ..testing import OracleError, SmtpdWouldDie, SmtpdWouldHang
+from ..testing._link import FilterLink
+from ..testing._target import Process
+from ..testing._wire import Version
+from ._transcript import Transcript
+from ._watch import Watch
+
+# Seconds: how long smtpd waits (it waits for ever), how long a start and an end may take, how
+# often files are looked at.
+_ANSWER_SECONDS = 300.0
+_START_SECONDS = 30.0
+_CLOSE_SECONDS = 5.0
+_LOOK_SECONDS = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What is known of a filter besides what it registers.
+
+    Args:
+        name: as its author calls it.
+        handlers: names of the functions that decide, by phase.
+        files: a change of one of them starts the filter anew.
+    """
+
+    name: str
+    handlers: dict[str, list[str]] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What to run.
+
+    Args:
+        target: FILTER of ``greenfilter run``, or a command as in ``proc-exec``.
+        args: the filter's own options.
+        proc_exec: whether it is a command.
+    """
+
+    target: str
+    args: tuple[str, ...] = ()
+    proc_exec: bool = False
+
+    @property
+    def command(self) -> list[str]:
+        """What smtpd.conf(5) would name."""
+        if self.proc_exec:
+            return [*shlex.split(self.target), *self.args]
+        return [sys.executable, "-m", "greenfilter", "run", self.target, *self.args]
+
+    def describe(self) -> Described:
+        """Look into the filter, in a process of its own. Switches greenlets.
+
+        Raises:
+            UsageError: it cannot be loaded.
+        """
+        if self.proc_exec:
+            files = tuple(word for word in self.command if os.path.isfile(word))
+            return Described(Path(self.command[0]).name, files=files)
+        command = [sys.executable, "-m", "greenfilter._serve._describe", self.target, *self.args]
+        done = gevent.get_hub().threadpool.apply(_run, (command,))
+        try:
+            found = json.loads(done.stdout) if done.returncode == 0 else None
+        except ValueError:
+            found = None
+        if found is None:
+            text = done.stderr.strip() or f"{self.target}: ended with status {done.returncode}"
+            raise UsageError(text.splitlines()[-1], exit_code=1)
+        return Described(found["name"], found["handlers"], tuple(found["files"]))
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    # A session of its own: Ctrl-C is for the server.
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+        start_new_session=True,
+    )
+
+
+class RunningFilter:
+    """One process of the filter, and who uses it.
+
+    Attributes:
+        described: what is known of it.
+        link: to it.
+        watch: what passes on the link.
+        users: greenlets that serve a client or relay a message on it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        described: Described,
+        version: Version,
+        transcript: Transcript,
+        on_error: Callable[[RunningFilter, OracleError], None],
+    ) -> None:
+        self.described = described
+        self.watch = Watch(transcript.protocol if transcript.wants_protocol else None)
+        self.users: set[gevent.Greenlet[..., None]] = set()
+        process = Process(source.command, transcript.log)
+        self.link = FilterLink(
+            process, version, _START_SECONDS, self.watch, on_error=self._found_wrong
+        )
+        self._on_error = on_error
+
+    def open(self, config: Sequence[bytes]) -> None:
+        """Start the process. Switches greenlets.
+
+        Raises:
+            OracleError: smtpd would not start with it.
+            OSError: there is no such command.
+        """
+        self.link.open(config)
+        self.link.timeout = _ANSWER_SECONDS
+
+    def close(self) -> None:
+        """End the process. Switches greenlets."""
+        self.link.timeout = _CLOSE_SECONDS
+        self.link.close()
+
+    def _found_wrong(self, error: OracleError) -> None:
+        self._on_error(self, error)
+
+
+class FilterKeeper:
+    """Sees to it that there is a filter for each new client.
+
+    Args:
+        source: what to run.
+        version: protocol version.
+        config: lines that smtpd starts a filter with.
+        transcript: told of all that happens to the filter.
+    """
+
+    def __init__(
+        self, source: Source, version: Version, config: Sequence[bytes], transcript: Transcript
+    ) -> None:
+        self.current: RunningFilter | None = None
+        self._source = source
+        self._version = version
+        self._config = config
+        self._transcript = transcript
+        self._opened: set[RunningFilter] = set()
+        self._files: tuple[str, ...] = ()
+        self._seen: list[object] = []
+        self._watcher: gevent.Greenlet[..., None] | None = None
+
+    def start(self) -> None:
+        """Start the filter. Switches greenlets.
+
+        Raises:
+            UsageError: it cannot be loaded, or does not register.
+        """
+        described = self._source.describe()
+        self._remember(described.files)
+        running = RunningFilter(
+            self._source, described, self._version, self._transcript, self._on_error
+        )
+        self._opened.add(running)
+        try:
+            running.open(self._config)
+        except OSError as error:
+            self._opened.discard(running)
+            raise UsageError(f"{self._source.command[0]}: {error.strerror}", 1) from error
+        except OracleError as error:
+            self._close(running)
+            raise UsageError(f"real smtpd would not start: {error}", 1) from error
+        before, self.current = self.current, running
+        self._transcript.filter_started(described.name, again=before is not None)
+        self._watcher = self._watcher or gevent.spawn(self._watch_files)
+        if before:
+            self._close_unused(before)
+
+    def acquire(self) -> RunningFilter | None:
+        """Give the filter to a new user, the calling greenlet; None if there is none."""
+        if self.current:
+            self.current.users.add(gevent.getcurrent())
+        return self.current
+
+    def release(self, running: RunningFilter) -> None:
+        """The calling greenlet is done with the filter. Switches greenlets."""
+        running.users.discard(gevent.getcurrent())
+        self._close_unused(running)
+
+    def stop(self) -> None:
+        """End all processes. Switches greenlets."""
+        if self._watcher:
+            self._watcher.kill()
+        self.current = None
+        for running in list(self._opened):
+            gevent.killall(list(running.users))
+        gevent.joinall([gevent.spawn(self._close, running) for running in list(self._opened)])
+
+    def _close_unused(self, running: RunningFilter) -> None:
+        if running is not self.current and not running.users:
+            self._close(running)
+
+    def _close(self, running: RunningFilter) -> None:
+        if running in self._opened:
+            self._opened.discard(running)
+            running.close()
+
+    def _on_error(self, running: RunningFilter, error: OracleError) -> None:
+        if not running.link.oracle.ready:
+            return  # start() says it
+        self._transcript.wrong(error)
+        whole = isinstance(error, SmtpdWouldHang) and error.session_id is None
+        if whole or isinstance(error, SmtpdWouldDie):
+            # Its clients lose their connections, as they would; new ones get a new process.
+            was_current = running is self.current
+            self.current = None if was_current else self.current
+            gevent.spawn(self._bury, running, was_current)
+
+    def _bury(self, dead: RunningFilter, was_current: bool) -> None:
+        gevent.killall(list(dead.users))
+        self._close(dead)
+        if was_current:
+            self._start_or_tell()
+
+    def _start_or_tell(self) -> None:
+        try:
+            self.start()
+        except UsageError as error:
+            self._transcript.not_started(str(error), goes_on=self.current is not None)
+
+    def _watch_files(self) -> None:
+        while True:
+            gevent.sleep(_LOOK_SECONDS)
+            now = _states(self._files)
+            # A file that is just being replaced has no state.
+            if now != self._seen and None not in now:
+                self._seen = now
+                self._start_or_tell()
+
+    def _remember(self, files: tuple[str, ...]) -> None:
+        self._files = files
+        self._seen = _states(files)
+
+
+def _states(files: Sequence[str]) -> list[object]:
+    states: list[object] = []
+    for path in files:
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            states.append(None)
+        else:
+            states.append((found.st_mtime_ns, found.st_size, found.st_ino))
+    return states

@@ -1,0 +1,117 @@
+"""What passes between smtpd and the filter, as a person wants to know it: times, and changes."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..testing._wire import decode
+
+# A comparison of longer messages takes too long.
+_MAX_COMPARED_LINES = 2000
+HIDDEN = "********"
+
+Trace = Callable[[str, str, str], None]
+
+
+@dataclass(slots=True)
+class _Exchange:
+    phase: str = ""
+    asked: float = 0.0
+    seconds: float | None = None
+    given: list[bytes] = field(default_factory=list)
+    written: list[bytes] = field(default_factory=list)
+
+
+class Watch:
+    """Looks at each line of the protocol.
+
+    Args:
+        trace: called with direction (``<`` from smtpd, ``>`` from the filter), line (credentials
+            hidden) and session id ("" for lines of no session).
+    """
+
+    def __init__(self, trace: Trace | None = None) -> None:
+        self._trace = trace
+        self._sessions: dict[str, _Exchange] = {}
+
+    def __call__(self, direction: str, line: bytes) -> None:
+        """Take a line, as observer of a ``FilterLink``."""
+        session_id = ""
+        words = line.split(b"|", 7)
+        if direction == "<" and words[0] == b"filter":
+            session_id = decode(words[5])
+            self._asked(self._sessions.setdefault(session_id, _Exchange()), words)
+        elif direction == ">" and len(words) > 3 and words[0].startswith(b"filter-"):
+            session_id = decode(words[1])
+            exchange = self._sessions.get(session_id)
+            if exchange:
+                self._answered(exchange, line.split(b"|", 3))
+        elif words[0] == b"report" and len(words) > 5:
+            session_id = decode(words[5])
+        if self._trace:
+            self._trace(direction, self._shown(session_id, direction, line), session_id)
+
+    def seconds(self, session_id: str) -> float | None:
+        """How long the filter took for its last answer."""
+        exchange = self._sessions.get(session_id)
+        return exchange.seconds if exchange else None
+
+    def changes(self, session_id: str) -> list[str] | None:
+        """Tell what the filter made of the last message: ``+ line`` and ``- line``.
+
+        Returns:
+            None for a message too long to be compared.
+        """
+        exchange = self._sessions.get(session_id, _Exchange())
+        given, written = exchange.given, exchange.written
+        exchange.given, exchange.written = [], []
+        if given == written:
+            return []
+        if max(len(given), len(written)) > _MAX_COMPARED_LINES:
+            return None
+        lines = difflib.ndiff(list(map(decode, given)), list(map(decode, written)))
+        return [line for line in lines if line[0] in "+-"]
+
+    def forget(self, session_id: str) -> None:
+        """A session is over."""
+        self._sessions.pop(session_id, None)
+
+    def _asked(self, exchange: _Exchange, words: list[bytes]) -> None:
+        phase, parameter = decode(words[4]), words[7]
+        if phase == "data-line" and exchange.phase != "data-line":
+            exchange.given, exchange.written = [], []
+        exchange.phase = phase
+        if phase == "data-line" and parameter != b".":
+            if len(exchange.given) <= _MAX_COMPARED_LINES:
+                exchange.given.append(parameter)
+            return
+        exchange.asked = time.monotonic()
+        exchange.seconds = None
+
+    def _answered(self, exchange: _Exchange, words: list[bytes]) -> None:
+        if words[0] == b"filter-dataline" and words[3] != b".":
+            if len(exchange.written) <= _MAX_COMPARED_LINES:
+                exchange.written.append(words[3])
+        elif exchange.seconds is None:
+            exchange.seconds = time.monotonic() - exchange.asked
+
+    def _shown(self, session_id: str, direction: str, line: bytes) -> str:
+        """Give the line with the credentials of AUTH hidden."""
+        exchange = self._sessions.get(session_id)
+        text = decode(line)
+        if exchange is None or exchange.phase != "auth":
+            return text
+        if direction == "<" and text.startswith("filter|"):
+            *words, parameter = text.split("|", 7)
+            return "|".join([*words, hide_auth(parameter)])
+        head, rewrite, parameter = text.partition("|rewrite|")
+        return head + rewrite + hide_auth(parameter)
+
+
+def hide_auth(parameter: str) -> str:
+    """Keep the method of an AUTH parameter, and hide the credentials."""
+    method, space, credentials = parameter.partition(" ")
+    return method + space + (HIDDEN if credentials else "")
