@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import sys
 
 # Above the descriptors that programs count on, so that nothing reuses it by accident.
@@ -34,3 +35,24 @@ def take() -> tuple[int, int]:
     if reconfigure is not None:
         reconfigure(line_buffering=True)
     return read, write
+
+
+def keep_from_children(fds: tuple[int, int]) -> None:
+    """See to it that a process forked from this one cannot speak to smtpd, nor read what it says.
+
+    Programs that it executes do not inherit the socket in any case. A fork (``os.fork``,
+    ``multiprocessing``) does, with the event loop that reads it: it gets a socket instead on which
+    nothing ever comes.
+
+    Args:
+        fds: of the connection.
+    """
+    kept: list[socket.socket] = []
+
+    def replace() -> None:
+        pair = socket.socketpair()
+        kept.extend(pair)  # open for as long as the child lives
+        for fd in set(fds):
+            os.dup2(pair[0].fileno(), fd, inheritable=False)
+
+    os.register_at_fork(after_in_child=replace)

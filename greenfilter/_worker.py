@@ -13,7 +13,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from . import _log
+from . import _log, _stdio
 from .errors import UsageError
 
 # The author's threads may not hold up the end.
@@ -37,6 +37,7 @@ def start(options: dict[str, Any]) -> None:
     os.close(options["mark_fd"])
     fd = options["fd"]
     os.set_inheritable(fd, False)
+    _stdio.keep_from_children((fd, fd))
     app = load(options["target"], options["args"])
     Runtime(app, (fd, fd), mark=mark).run()
     end_soon()

@@ -5,9 +5,8 @@ import inspect
 
 import pytest
 
-from greenfilter._app import Loaded
-
 from greenfilter import Filter, Need, RegistrationError, junk, proceed, reject, report, rewrite
+from greenfilter._app import Loaded
 from greenfilter.errors import UsageError
 from greenfilter.protocol import EVENTS, JUNK, PHASES, PROCEED, TEMPFAIL
 

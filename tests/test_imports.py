@@ -23,7 +23,7 @@ LAYERS = [
     {"_worker"},
     {"_supervisor"},
     {"testing"},
-    {"_serve"},
+    {"_serve", "_record"},
     {"_cli"},
     {"__main__"},
 ]

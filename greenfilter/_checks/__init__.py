@@ -8,6 +8,7 @@ from ._deployment import check_syntax as check_syntax
 from ._handlers import check_handlers as check_handlers
 from ._permissions import check_permissions as check_permissions
 from ._permissions import default_user as default_user
+from ._permissions import own_command as own_command
 from ._problem import Problem as Problem
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "check_syntax",
     "default_user",
     "find_filters",
+    "own_command",
     "read_conf",
 ]

@@ -72,12 +72,14 @@ class _Reader(ast.NodeVisitor):
         self._made = made
         self._seen = seen
         self._depth = depth
+        self._parameters: set[str] = set()
 
     def read(self, node: FunctionNode) -> None:
         key = (id(node), tuple(sorted(self._kinds.items())))
         if key in self._seen or self._depth > _MAX_DEPTH:
             return
         self._seen.add(key)
+        self._parameters = set(parameters(node))
         body = [node.body] if isinstance(node, ast.Lambda) else node.body
         if isinstance(node, ast.Lambda) and self._depth == 0:
             self._reads.returns.append(node.body)
@@ -103,7 +105,20 @@ class _Reader(ast.NodeVisitor):
         """What the handler decides."""
         if self._depth == 0 and node.value is not None:
             self._reads.returns.append(node.value)
+        self._lost(node.value)
         self.generic_visit(node)
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        """A value that nobody takes."""
+        self._lost(node.value)
+        self.generic_visit(node)
+
+    def _lost(self, node: ast.expr | None) -> None:
+        """Note a call of an async function whose coroutine nobody awaits."""
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            called = self._source.functions.get(node.func.id)
+            if isinstance(called, ast.AsyncFunctionDef):
+                self._reads.coroutines.append((called.name, node.lineno))
 
     def visit_Assign(self, node: ast.Assign) -> None:
         """A variable may take the place of ctx.session."""
@@ -137,20 +152,21 @@ class _Reader(ast.NodeVisitor):
         """Something is called."""
         if isinstance(node.func, ast.Name) and node.func.id in self._source.functions:
             self._follow(node, self._source.functions[node.func.id])
-        elif dotted := self._source.dotted(node.func) or self._method(node.func):
+        elif dotted := self._called(node.func):
             self._reads.calls.append((dotted, node.lineno))
         self.generic_visit(node)
 
-    def _method(self, func: ast.expr) -> str | None:
-        """``db.cursor``, where db holds what psycopg2.connect() has given."""
-        if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name):
-            return self._made.get(func.value.id)
-        return None
+    def _called(self, func: ast.expr) -> str | None:
+        """``dkim.sign``, or what made the object: psycopg2.connect for ``db.cursor``."""
+        root = func
+        while isinstance(root, ast.Attribute):
+            root = root.value
+        if not isinstance(root, ast.Name) or root.id in self._parameters:
+            return None
+        made = self._made.get(root.id) if isinstance(func, ast.Attribute) else None
+        return self._source.dotted(func) or made
 
     def _follow(self, call: ast.Call, callee: FunctionNode) -> None:
-        if isinstance(callee, ast.AsyncFunctionDef):
-            self._reads.coroutines.append((callee.name, call.lineno))
-            return
         given = list(zip(parameters(callee), call.args, strict=False))
         given += [(keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg]
         kinds = {name: kind for name, value in given if (kind := self._kind(value))}

@@ -104,13 +104,168 @@ def reload(pidfile: str) -> None:
 
 
 @cli.command(context_settings=_PASS_ON)
+@click.option(
+    "--smtpd-conf",
+    type=click.Path(),
+    metavar="FILE",
+    help="See whether this smtpd.conf names the filter where its hooks need it.",
+)
+@click.option(
+    "--user",
+    metavar="NAME",
+    help="See whether this user gets at all files. With --smtpd-conf the default is who "
+    "proc-exec names there, or else smtpd's own user.",
+)
+@click.option("--strict", is_flag=True, help="Warnings are errors.")
 @click.argument("target", metavar="FILTER")
 @click.argument("args", metavar="[OPTION]...", nargs=-1, type=click.UNPROCESSED)
-def check(target: str, args: tuple[str, ...]) -> None:
-    """Import FILTER, list its hooks, and print the lines that smtpd.conf needs."""
+def check(args: tuple[str, ...], **others: Any) -> None:
+    """Find what is wrong with FILTER before it starts.
+
+    Imports it, lists its hooks, prints the lines that smtpd.conf needs, and looks for mistakes.
+    Each is a line on standard error, FILE:LINE: TEXT; the exit status is 1 if there is one, not
+    counting warnings.
+    """
+    from ._check import CheckOptions
     from ._check import check as check_filter
 
-    check_filter(target, _own(args))
+    sys.exit(check_filter(CheckOptions(args=_own(args), **others)))
+
+
+@cli.command(context_settings=_PASS_ON)
+@click.option(
+    "--listen",
+    default="127.0.0.1:2525",
+    show_default=True,
+    metavar="ADDRESS:PORT",
+    help="Where mail clients connect. Port 0 takes a free one.",
+)
+@click.option(
+    "--protocol",
+    "version",
+    type=click.Choice(["0.6", "0.7"]),
+    default="0.7",
+    show_default=True,
+    help="Version of the filter protocol: 0.6 is OpenSMTPD 6.8, 0.7 is 7.x.",
+)
+@click.option(
+    "--user", "users", multiple=True, metavar="NAME:PASSWORD", help="Offer AUTH, after STARTTLS."
+)
+@click.option("--maildir", type=click.Path(), help="Store accepted mail in this Maildir.")
+@click.option(
+    "--smtp-out",
+    metavar="HOST:PORT",
+    help="Relay accepted mail to this server, with smtp-out reports to the filter.",
+)
+@click.option("--src", metavar="ADDRESS", help="Address that clients seem to come from.")
+@click.option("--rdns", metavar="NAME", help="Name that they seem to have; '<unknown>' for none.")
+@click.option(
+    "--hostname", default="mx.example.org", show_default=True, help="Name of the mail server."
+)
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object for each event.")
+@click.option(
+    "--show-protocol",
+    "wants_protocol",
+    is_flag=True,
+    help="Show each line between smtpd and the filter too.",
+)
+@click.option(
+    "--proc-exec",
+    is_flag=True,
+    help="FILTER is a command, as after proc-exec in smtpd.conf.",
+)
+@click.argument("target", metavar="FILTER")
+@click.argument("args", metavar="[OPTION]...", nargs=-1, type=click.UNPROCESSED)
+def serve(target: str, args: tuple[str, ...], proc_exec: bool, **others: Any) -> None:
+    """Serve mail clients with FILTER, no mail server needed, and show what happens."""
+    from .._serve import Source
+    from ._serve import serve as serve_filter
+
+    serve_filter(Source(target, tuple(_own(args)), proc_exec), **others)
+
+
+@cli.command(context_settings=_PASS_ON)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(),
+    required=True,
+    metavar="FILE",
+    help="Record to this; what is in it is kept.",
+)
+@click.option(
+    "--max-size",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    metavar="MIB",
+    help="Begin a new file then: FILE becomes FILE.1, that FILE.2.",
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(0),
+    default=9,
+    show_default=True,
+    metavar="N",
+    help="How many of these older files to keep.",
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def record(output: str, max_size: int, keep: int, command: tuple[str, ...]) -> None:
+    """Record what smtpd and a filter say, without passwords, for replay.
+
+    In smtpd.conf, in front of the command of any filter:
+    filter NAME proc-exec "greenfilter record -o FILE -- COMMAND..."
+
+    Whatever becomes of the recording, the mail goes on.
+    """
+    from ._record import record as record_filter
+
+    record_filter(command, output, max_size << 20, keep)
+
+
+@cli.command()
+@click.option(
+    "--speed",
+    type=click.Choice(["max", "original"]),
+    default="max",
+    show_default=True,
+    help="As fast as the filter answers, or with the pauses of the recording.",
+)
+@click.option(
+    "--filter-option",
+    "filter_options",
+    multiple=True,
+    metavar="OPTION",
+    help="An option of the filter's own; can be given many times: --filter-option=--strict",
+)
+@click.option(
+    "--command", "is_command", is_flag=True, help="FILTER is a command line, of any filter."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the filter may take for an answer.",
+)
+@click.option(
+    "--timeline",
+    type=click.Path(dir_okay=False),
+    metavar="HTML",
+    help="Write a page that shows every session and how long each answer took.",
+)
+@click.argument("target", metavar="FILTER")
+@click.argument("logs", metavar="LOG...", nargs=-1, required=True, type=click.Path())
+def replay(target: str, logs: tuple[str, ...], **others: Any) -> None:
+    """Play recordings into FILTER and tell where it decides otherwise than the recorded one did.
+
+    The exit status is 0 if it decides the same, 1 if not, 2 if a recording cannot be read or the
+    filter does not start.
+    """
+    from ._replay import replay as replay_logs
+
+    replay_logs(target, logs, **others)
 
 
 def _own(args: tuple[str, ...]) -> list[str]:

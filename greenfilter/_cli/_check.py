@@ -3,33 +3,98 @@
 from __future__ import annotations
 
 import os
-import sys
+import shlex
+from dataclasses import dataclass
 
 import click
 
+from .. import _checks
 from .._app import Filter
+from .._checks import Conf, Problem
 from .._handlers import Handler
 from .._load import load
 from ..errors import UsageError
 from ..protocol import NEED_EVENTS
 
 
-def check(target: str, args: list[str]) -> None:
-    """Import a filter, list what it does, and print its lines for smtpd.conf.
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """What to check.
+
+    Args:
+        target: the filter's file, or ``package.module:name``.
+        args: its own options.
+        smtpd_conf: path of the configuration, or None.
+        user: name of the user that the filter is to run as, or None.
+        strict: warnings count as errors.
+    """
+
+    target: str
+    args: list[str]
+    smtpd_conf: str | None = None
+    user: str | None = None
+    strict: bool = False
+
+
+def check(options: CheckOptions) -> int:
+    """Import a filter, list what it does, print its lines for smtpd.conf, and look for mistakes.
+
+    Returns:
+        The exit status: 1 if there was an error.
 
     Raises:
-        UsageError: the filter cannot be loaded; ends with exit status 1.
+        UsageError: the filter cannot be loaded, there is no such configuration or user; ends
+            with exit status 1.
     """
     try:
-        app = load(target, args)
+        app = load(options.target, options.args)
     except UsageError as error:
         raise UsageError(str(error), exit_code=1) from error
-    click.echo(f"{app.name}: {target}")
+    _describe(app, options)
+    conf = _read_conf(options.smtpd_conf) if options.smtpd_conf is not None else None
+    problems = _checks.check_handlers(app)
+    if conf is not None:
+        problems += _checks.check_deployment(app, options.target, conf)
+        problems += _checks.check_syntax(conf.path)
+    if conf is not None or options.user is not None:
+        problems += _check_permissions(options, conf)
+    for problem in problems:
+        click.echo(problem, err=True)
+    return int(any(problem.is_error or options.strict for problem in problems))
+
+
+def _read_conf(path: str) -> Conf:
+    try:
+        return _checks.read_conf(path)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", exit_code=1) from error
+
+
+def _check_permissions(options: CheckOptions, conf: Conf | None) -> list[Problem]:
+    """As every user that smtpd.conf runs the filter as; --user goes before."""
+    filters = _checks.find_filters(conf, options.target) if conf is not None else {}
+    default = options.user or _checks.default_user()
+    runs = [
+        (options.user or program.user or default, program.words) for program in filters.values()
+    ]
+    found: list[Problem] = []
+    for user, command in runs or [(default, [_checks.own_command()])]:
+        if user is None:
+            continue  # smtpd is not installed here
+        try:
+            found += _checks.check_permissions(options.target, user, command)
+        except KeyError as error:
+            raise UsageError(f"no user {user} on this machine", exit_code=1) from error
+    return found
+
+
+def _describe(app: Filter, options: CheckOptions) -> None:
+    click.echo(f"{app.name}: {options.target}")
     for handler in app.handlers():
         click.echo(f"  {_described(app, handler)}")
     click.echo(f"needs: {_needs(app)}")
     click.echo("smtpd.conf:")
-    for line in conf_lines(app, target, args):
+    for line in conf_lines(app, options.target, options.args):
         click.echo(f"  {line}")
 
 
@@ -51,22 +116,21 @@ def _needs(app: Filter) -> str:
     return ", ".join(str(need.name).lower() for need in NEED_EVENTS if need.value & bits)
 
 
-def _program() -> str:
-    """The greenfilter command in full: smtpd looks for others in its own libexec directory."""
-    program = os.path.abspath(sys.argv[0])
-    return f"{sys.executable} -m greenfilter" if program.endswith(".py") else program
-
-
 def conf_lines(app: Filter, target: str, args: list[str]) -> list[str]:
     """Give the lines of smtpd.conf(5) that put a filter to use."""
-    if os.path.exists(target):
-        target = os.path.abspath(target)
-    command = " ".join([_program(), "run", target, *args])
     name = "".join(char if char.isalnum() else "-" for char in app.name)
-    lines = [f'filter {name} proc-exec "{command}"']
+    lines = [f'filter {name} proc-exec "{_command(target, args)}"']
     subsystems = {subsystem for subsystem, _ in app.registered_reports()}
     if "smtp-in" in subsystems or app.phases():
         lines.append(f"listen on all filter {name}")
     if "smtp-out" in subsystems:
         lines.append(f'action "outbound" relay filter {name}')
     return lines
+
+
+def _command(target: str, args: list[str]) -> str:
+    """The command with whole paths: smtpd runs others from its own libexec directory."""
+    if os.path.exists(target):
+        target = os.path.abspath(target)
+    program = _checks.own_command()
+    return shlex.join([program, "run", target, *args]).replace('"', '\\"')

@@ -57,6 +57,8 @@ def _is_stream(fd: int) -> bool:
 
 
 def _run_here(options: Options, fds: tuple[int, int]) -> None:
+    _stdio.keep_from_children(fds)
+
     from gevent import monkey
 
     monkey.patch_all()

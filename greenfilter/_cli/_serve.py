@@ -3,37 +3,92 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import click
 
-from .._serve import Options, Server, Transcript
+from .._serve import Options, Server, Source, Transcript
+from ..errors import UsageError
 
 
-def serve(options: Options, as_json: bool, wants_protocol: bool) -> None:
+class _Ended(BaseException):
+    """SIGINT or SIGTERM came."""
+
+
+def serve(
+    source: Source,
+    listen: str,
+    users: tuple[str, ...],
+    smtp_out: str | None,
+    maildir: str | None,
+    as_json: bool,
+    wants_protocol: bool,
+    **others: str | None,
+) -> None:
     """Serve mail clients until SIGINT or SIGTERM.
 
     Args:
-        options: how.
+        source: the filter.
+        listen: ``address:port``.
+        users: ``name:password`` of each user.
+        smtp_out: ``host:port`` of the server where accepted mail is relayed.
+        maildir: where it is stored.
         as_json: write JSON objects instead of lines for a person.
         wants_protocol: write each line between smtpd and the filter too.
+        others: the options of the same name.
 
     Raises:
-        UsageError: the filter cannot be started, or the address cannot be used.
-        OSError: the Maildir cannot be made.
+        UsageError: an option is wrong, the filter cannot be started, or the address cannot be used.
     """
-    import gevent
-    import gevent.event
-
-    ended = gevent.event.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        gevent.signal_handler(number, ended.set)
-    server = Server(options, Transcript(click.echo, as_json, wants_protocol))
-    starting = gevent.spawn(server.start)
+    options = Options(
+        source,
+        address(listen, "--listen"),
+        users=dict(map(_user, users)),
+        smtp_out=address(smtp_out, "--smtp-out") if smtp_out else None,
+        maildir=Path(maildir) if maildir else None,
+        **others,  # type: ignore[arg-type]
+    )
     try:
-        gevent.wait([starting, ended], count=1)
-        if starting.ready():
-            starting.get()
-        ended.wait()
+        server = Server(options, Transcript(click.echo, as_json, wants_protocol))
+    except OSError as error:
+        raise UsageError(f"--maildir {maildir}: {error.strerror}") from error
+    _run(server)
+
+
+def _run(server: Server) -> None:
+    import gevent
+
+    main = gevent.getcurrent()
+    signals = [
+        gevent.signal_handler(number, gevent.kill, main, _Ended)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    ]
+    try:
+        server.start()
+        gevent.get_hub().join()
+    except _Ended:
+        pass
     finally:
-        starting.kill()
+        for watcher in signals:
+            watcher.cancel()
         server.stop()
+
+
+def address(text: str, option: str) -> tuple[str, int]:
+    """Read ``host:port``, an IPv6 address being in brackets.
+
+    Raises:
+        UsageError: it is nothing of the kind; names ``option``.
+    """
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not (colon and bare and port.isdecimal() and int(port) < 65536):
+        raise UsageError(f"{option} {text}: write HOST:PORT, as in 127.0.0.1:2525 or [::1]:2525")
+    return bare, int(port)
+
+
+def _user(text: str) -> tuple[str, str]:
+    name, colon, password = text.partition(":")
+    if not (name and colon):
+        raise UsageError("--user: write NAME:PASSWORD, as in alice:secret")
+    return name, password

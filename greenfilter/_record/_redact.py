@@ -22,7 +22,7 @@ _SECRETS = re.compile(
     rb"^(filter\|[^|\n]*\|[^|\n]*\|smtp-in\|auth\|[^|\n]*\|[^|\n]*\|"
     rb"|filter-result\|[^|\n]*\|[^|\n]*\|rewrite\|(?=(?i:PLAIN|LOGIN|CRAM-MD5|XOAUTH2) )"
     rb"|report\|[^|\n]*\|[^|\n]*\|[^|\n]*\|filter-response\|[^|\n]*\|auth\|rewrite\|"
-    rb"|report\|[^|\n]*\|[^|\n]*\|[^|\n]*\|protocol-client\|[^|\n]*\|(?i:AUTH) +)([^\n]+)$",
+    rb"|report\|[^|\n]*\|[^|\n]*\|[^|\n]*\|protocol-client\|[^|\n]*\|(?i:AUTH)[ \t]+)([^\n]+)$",
     re.MULTILINE,
 )
 _CONTINUATION = re.compile(
@@ -30,6 +30,7 @@ _CONTINUATION = re.compile(
     rb"(?!(?i:" + _VERBS + rb")\r?$)[^\s|.*][^\s|]*\r?$",
     re.MULTILINE,
 )
+_MECHANISM = re.compile(rb"([A-Za-z0-9_-]{1,20})(?:[ \t]+(.*)|[ \t\r]*)\Z", re.DOTALL)
 
 
 def redact(lines: bytes) -> bytes:
@@ -46,8 +47,11 @@ def redact_auth(parameter: bytes) -> bytes:
     The user name stays: that of ``PLAIN`` (RFC 4616) is encoded again with stars as its password,
     so that a filter that decodes it still can. What follows ``LOGIN`` is a user name.
     """
-    mechanism, space, response = parameter.partition(b" ")
-    if not space:
+    found = _MECHANISM.match(parameter)
+    if found is None:
+        return STARS
+    mechanism, response = found.groups()
+    if not response:
         return parameter
     kept = STARS
     words = _decoded(response).split(b"\0")

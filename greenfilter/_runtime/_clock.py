@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gevent
 from cachetools import TTLCache
@@ -15,7 +15,7 @@ from .._log import logger
 from .._message import split_lines
 from .._spool import Spool
 from ..errors import HandlerTimeout, MessageError
-from ..protocol import TEMPFAIL, Chunk, Connection
+from ..protocol import Chunk, Connection
 from ._session import LiveSession
 from ._taps import Tap
 from ._workers import Worker, Workers
@@ -82,18 +82,22 @@ class Clock:
         self._evict(now)
 
     def _look_after_queue(self, session: LiveSession, now: float) -> None:
-        """Start the deadlines of queued requests; put queued lines on disk."""
+        """Start the deadlines of queued requests; put queued lines on a spool."""
         engine = self._engine
+        spool: Spool | None = None
         for item in session.queue:
             if type(item) is Chunk:
-                if item.lines:
-                    spill(item)
+                if item.spilled is not None:
+                    spool = item.spilled.spool
+                elif item.lines:
+                    spool = spool or Spool(memory_bytes=_SPILL_BYTES)
+                    spill(item, spool)
             elif isinstance(item, Context) and item.token is not None and item.owed is None:
                 engine.guard.expect(item, engine.deadline_of(item), now)
 
     def _hurry(self, worker: Worker) -> None:
         """End a handler that passed its deadline: ask, insist, and then go on without it."""
-        handler, task = worker.running, worker.task
+        handler = worker.running
         worker.warned += 1
         if worker.warned == 1:
             worker.throw(HandlerTimeout(f"{handler!r} passed its {handler.deadline:g} s"))
@@ -101,24 +105,17 @@ class Clock:
             worker.throw(GreenletExit())
         else:
             logger.error("%r does not end; its session goes on without it", handler)
-            worker.abandoned = True
-            worker.running = None
-            if isinstance(task, Tap):
-                task.give_up()
-            elif isinstance(task, LiveSession) and task.worker is worker:
-                self._take_over(task)
+            self.abandon(worker)
 
-    def _take_over(self, session: LiveSession) -> None:
-        """Give a session to another worker. A message half through cannot be trusted."""
-        stream = session.stream or session.last_stream
-        if stream is not None and stream.consumer is not None:
-            stream.consumer.failed = True
-            stream.damaged = True
-            self._engine.guard.decide_commit(stream, TEMPFAIL)
-        session.worker = None
-        session.queued = True
-        self._workers.ready.append(session)
-        self._workers.schedule()
+    def abandon(self, worker: Worker) -> None:
+        """Have another worker go on with what this one does not end. In the hub."""
+        task = worker.task
+        if isinstance(task, Tap):
+            task.give_up()
+        elif isinstance(task, LiveSession) and task.worker is worker:
+            self._engine.take_over(task, worker)
+            self._workers.ready.append(task)
+        self._workers.abandon(worker)
 
     def _evict(self, now: float) -> None:
         """Let go sessions of which smtpd has said nothing for too long.
@@ -173,18 +170,26 @@ class _Forgotten(TTLCache[bytes, LiveSession]):
         return expired
 
 
-def spill(chunk: Chunk) -> None:
-    """Put the lines of a waiting chunk on a spool of their own, and give them back when asked."""
-    spool = Spool(memory_bytes=_SPILL_BYTES)
+def spill(chunk: Chunk, spool: Spool) -> None:
+    """Put the lines of a waiting chunk on a spool, from which it gets them when it is their turn.
+
+    The spool lives as long as a chunk needs it.
+    """
+    start = spool.size
     try:
         spool.append(chunk.lines)
     except MessageError:
         return  # no room on disk either: they stay in memory
-
-    def load() -> list[bytes]:
-        lines = split_lines(spool.read())
-        spool.close()
-        return lines
-
-    chunk.spilled = load
+    chunk.spilled = _Spilled(spool, start, spool.size)
     chunk.lines = []
+
+
+class _Spilled(NamedTuple):
+    """Where the lines of a chunk are."""
+
+    spool: Spool
+    start: int
+    end: int
+
+    def __call__(self) -> list[bytes]:
+        return split_lines(self.spool.read(self.start, self.end))

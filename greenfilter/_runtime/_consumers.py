@@ -14,10 +14,11 @@ from greenlet import getcurrent
 
 from .._context import Context
 from .._handlers import Handler
+from .._log import logger
 from .._message import Message, split_lines
 from .._spool import Spool
 from ..errors import MessageError, SessionClosed
-from ..protocol import DROP, Chunk, Decision, Stream
+from ..protocol import DROP, TEMPFAIL, Chunk, Decision, Stream
 from ._taps import Tap
 
 if TYPE_CHECKING:
@@ -46,12 +47,14 @@ class Consumer:
     Attributes:
         taps: who reads along.
         failed: the handler has failed; what comes passes unchanged.
+        ended: the last lines have come.
     """
 
     def __init__(self, engine: Engine, stream: Stream) -> None:
         self.engine = engine
         self.stream = stream
         self.failed = False
+        self.ended = False
         self.taps = [Tap(engine, stream, handler) for handler in engine.app.taps]
 
     def take(self, worker: Worker, chunk: Chunk) -> None:
@@ -63,8 +66,18 @@ class Consumer:
         for tap in self.taps:
             tap.cancel()
 
+    def spoil(self) -> None:
+        """Refuse the message, and end it where its end has come. Never switches greenlets."""
+        self.failed = True
+        self.engine.guard.decide_commit(self.stream, TEMPFAIL)
+        for tap in self.taps:
+            tap.cancel()
+        if self.ended:
+            self.write([], True)
+
     def open(self, chunk: Chunk) -> list[bytes]:
         """Give the lines of a chunk, as on the wire, and let the taps read them."""
+        self.ended = chunk.ended
         lines = chunk.spilled() if chunk.spilled is not None else chunk.lines
         for tap in self.taps:
             tap.put(lines, chunk.ended)
@@ -85,13 +98,17 @@ class HandledConsumer(Consumer):
 
     def fail(self, error: BaseException) -> None:
         """Note that the handler failed: commit applies its policy, lines pass unchanged."""
-        self.failed = True
-        self.engine.fail_message(self.ctx, self.stream, self.handler, error)
+        if not self.stream.open:  # the client has left, and with it the message
+            logger.debug("%r ended with its session", self.handler, exc_info=error)
+        elif not self.failed:
+            self.failed = True
+            self.engine.fail_message(self.ctx, self.stream, self.handler, error)
 
     def lose(self, error: MessageError) -> None:
         """Note that the message could not be kept: commit refuses it, whatever the policy."""
         self.failed = True
-        self.engine.lose_message(self.ctx, self.stream, self.handler, error)
+        if self.stream.open:
+            self.engine.lose_message(self.ctx, self.stream, self.handler, error)
 
     def call(self, worker: Worker, fn: Callable[..., Any], *args: Any) -> Any:
         """Call into the author's code."""
@@ -111,8 +128,10 @@ class EachLine(HandledConsumer):
                 self.call(worker, self._edit, rest, out)
             except BaseException as error:
                 self.fail(error)
-                out.extend(rest)
-            lines = out
+                # A thread that passed its deadline is still at it, with one line in hand.
+                lines = lines if self.handler.thread else [*out, *rest]
+            else:
+                lines = out
         self.write(lines, chunk.ended)
 
     def _edit(self, lines: Iterator[bytes], out: list[bytes]) -> None:
@@ -140,7 +159,6 @@ class Generated(HandledConsumer):
         super().__init__(engine, stream, handler)
         self._session: LiveSession = stream.session  # type: ignore[assignment]
         self._lines: Iterator[bytes] = iter(())
-        self._ended = False
         self._out: list[bytes] = []
         # With a policy that lets mail pass, what was written cannot be taken back when the
         # generator fails half through: so nothing is written before it has ended.
@@ -151,13 +169,17 @@ class Generated(HandledConsumer):
 
     def take(self, worker: Worker, chunk: Chunk) -> None:
         """Run the generator over the message that begins with this chunk. Switches greenlets."""
+        if self.failed:
+            super().take(worker, chunk)
+            return
         try:
             self._accept(chunk)
             try:
-                self.call(worker, self._generate)
+                self.call(worker, self._generate, worker)
             except BaseException as error:
                 self.fail(error)
-            self._pass_rest()
+            if self.stream.open and not worker.abandoned:
+                self._pass_rest()
         except SessionClosed:
             pass  # the client left, and with it the message
         finally:
@@ -169,7 +191,7 @@ class Generated(HandledConsumer):
         self._original.close()
         self._edited.close()
 
-    def _generate(self) -> None:
+    def _generate(self, worker: Worker) -> None:
         generator = self.handler.fn(self.ctx, self._input())
         if not hasattr(generator, "__next__"):
             raise TypeError(f"returned {type(generator).__name__}; a lines handler yields lines")
@@ -186,12 +208,13 @@ class Generated(HandledConsumer):
             out.append(b"." + line if line[:1] == b"." else line)
             if len(out) >= _FLUSH_LINES:
                 self._flush()
-                self.engine.wait_room()
+                with self.engine.unhurried(worker):
+                    self.engine.wait_room()
 
     def _input(self) -> Iterator[bytes]:
         while True:
             yield from self._lines
-            if self._ended:
+            if self.ended:
                 return
             self._next()
 
@@ -204,7 +227,7 @@ class Generated(HandledConsumer):
             while session.queue:
                 item = session.queue.popleft()
                 if type(item) is Chunk and item.stream is self.stream:
-                    worker.since = engine.clock()
+                    worker.begin(worker.running, engine.clock())
                     self._accept(item)
                     return
                 if _ends_message(item):
@@ -216,18 +239,17 @@ class Generated(HandledConsumer):
 
     def _park(self, worker: Any) -> None:
         session = self._session
-        running, worker.running = worker.running, None
         session.queued = False
         try:
-            gevent.get_hub().switch()
+            with self.engine.unhurried(worker):
+                self.engine.park(gevent.get_hub().switch)
         finally:
             session.queued = True
-            worker.running, worker.since = running, self.engine.clock()
 
     def _accept(self, chunk: Chunk) -> None:
         lines = unstuff(self.open(chunk))
         self._keep(self._original, lines)
-        self._lines, self._ended = iter(lines), chunk.ended
+        self._lines = iter(lines)
 
     def _keep(self, spool: Spool, lines: list[bytes]) -> None:
         if self._held and not self._lost:
@@ -248,7 +270,7 @@ class Generated(HandledConsumer):
         """Pass on unchanged what the generator left, to the end of the message."""
         while True:
             self._out.extend(stuff(list(self._lines)))
-            if self._ended:
+            if self.ended:
                 break
             self._next()
         self._flush()

@@ -292,10 +292,9 @@ class Engine:
     def take_over(self, session: LiveSession, worker: Worker) -> None:
         """Make a session ready to go on without a worker that does not end. In the hub."""
         if worker.running.hook.startswith("report."):
-            session.queue.appendleft(_Told(worker.call))
+            session.queue.appendleft(_Told(worker.call))  # type: ignore[arg-type]
         self.spoil_message(session)
         session.worker = None
-        session.waiting = False
         session.queued = True
 
     def spoil_message(self, session: LiveSession) -> None:
@@ -306,7 +305,6 @@ class Engine:
 
     def _end_session(self, worker: Worker, session: LiveSession, call: Context) -> None:
         """Let a session go: its message is given up, its delete hooks run."""
-        session.ended = True
         if session.last_stream is not None:
             self.end_stream(session.last_stream)
         self._storage.end_message(worker, call)

@@ -26,9 +26,9 @@ from ._workers import Workers
 if TYPE_CHECKING:
     from .._app import Filter
 
-# At the end, running callbacks get this many seconds before they are ended, and delete hooks
-# as many again. smtpd is gone by then, or waits for us to go.
-_GRACE = 0.3
+# At the end, running callbacks get this many seconds before they are ended, as many to end, and
+# delete hooks as many again. smtpd is gone by then, or waits for us to go.
+_GRACE = 0.2
 _MAX_PROBLEMS_LOGGED = 100
 
 
@@ -111,7 +111,13 @@ class Runtime:
     def run(self) -> None:
         """Start, and return when smtpd has closed the socket and all is cleaned up. Switches."""
         self.start()
-        self.join()
+        ended = False
+        while not ended:
+            try:
+                ended = self.join()
+            except BaseException as error:
+                # gevent hands on here what ends a greenlet that the author has spawned.
+                logger.error("%s in a greenlet of the filter's own, ignored", type(error).__name__)
 
     # Input, in the hub
 
@@ -165,9 +171,12 @@ class Runtime:
             gevent.get_hub().loop.run_callback(self._cancel, session)
 
     def _cancel(self, session: LiveSession) -> None:
-        worker = session.worker
-        if worker is not None and worker.running is not None and worker.running.cancel_on_close:
-            worker.throw(SessionClosed("the client left"))
+        workers = [session.worker]
+        if session.last_stream is not None and session.last_stream.consumer is not None:
+            workers += [tap.worker for tap in session.last_stream.consumer.taps]
+        for worker in workers:
+            if worker is not None and worker.running is not None and worker.running.cancel_on_close:
+                worker.throw(SessionClosed("the client left"))
 
     # The end
 
@@ -176,22 +185,29 @@ class Runtime:
 
     def _end(self) -> None:
         """smtpd has closed: let callbacks finish, run the delete hooks, and be done."""
-        self._until(lambda: not any(w.running for w in self._workers.busy))
+        self._until(self._is_idle)
         for session in self._connection.sessions.values():
             if session.last_stream is not None:
                 self._engine.end_stream(session.last_stream)
         for worker in list(self._workers.busy):
             if not worker.dead:
                 self._hub.loop.run_callback(worker.throw, SessionClosed("smtpd has ended"))
+        self._until(self._is_idle)
+        for worker in list(self._workers.busy):
+            if worker.running:
+                self._clock.abandon(worker)
         gevent.sleep(0)
         self._monitor.stop()
         self._beat.close()
         sessions: list[Any] = list(self._connection.sessions.values())
         for session in sessions:
             self._engine.abandon_session(session)
-        self._until(lambda: not (self._workers.ready or any(w.running for w in self._workers.busy)))
+        self._until(lambda: not self._workers.ready and self._is_idle())
         self._clock.stop()
         self._ended.set()
+
+    def _is_idle(self) -> bool:
+        return not any(worker.running for worker in self._workers.busy)
 
     @staticmethod
     def _until(condition: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._log import logger
+from ..errors import SessionClosed
 from ..protocol import Session
 
 if TYPE_CHECKING:
@@ -25,7 +27,16 @@ class LiveSession(Session):
     def work(self, worker: Worker) -> None:
         """Deal with everything in the queue, in order. May switch greenlets."""
         self.worker = worker
-        self.runtime.work_off(worker, self)
+        while not worker.abandoned:
+            try:
+                self.runtime.work_off(worker, self)
+                break
+            except SessionClosed:
+                continue  # smtpd has ended
+            except BaseException:
+                if not worker.abandoned:
+                    logger.exception("%s: an error outside of any handler", self.id)
+                    self.runtime.spoil_message(self)
         if not worker.abandoned:
             self.worker = None
             self.queued = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from greenlet import GreenletExit
+
 from .._handlers import Handler
 from .._log import origin, session_logger
 from ..protocol import PROCEED
@@ -28,6 +30,7 @@ class Storage:
         self._message = app.message_storage
         self._deadline = app.deadline
         self._clock = clock
+        self._made: set[Any] = set()  # sessions and transactions whose object is to be deleted
         self.used = self._session is not None or self._message is not None
 
     def begin(self, worker: Worker, call: Context) -> None:
@@ -35,27 +38,29 @@ class Storage:
         session = call.session
         if self._session is not None and not session.begun:
             session.begun = True
+            self._made.add(session)
             session.local = self._create(worker, call, self._session, "local_session")
         if self._message is not None:
             tx = session.tx
             if tx is not None and not tx.begun:
                 tx.begun = True
+                self._made.add(tx)
                 tx.local = self._create(worker, call, self._message, "local_message")
 
     def end_message(self, worker: Worker, call: Context) -> None:
         """Delete the object of the open transaction."""
         if self._message is not None:
             tx = call.session.tx
-            if tx is not None and tx.begun:
-                tx.begun = False
+            if tx is not None and tx in self._made:
+                self._made.remove(tx)
                 local, tx.local = tx.local, None
                 self._delete(worker, call, self._message, local, "local_message")
 
     def end_session(self, worker: Worker, call: Context) -> None:
         """Delete the object of the session."""
         session = call.session
-        if self._session is not None and session.begun:
-            session.begun = False
+        if self._session is not None and session in self._made:
+            self._made.remove(session)
             local, session.local = session.local, None
             self._delete(worker, call, self._session, local, "local_session")
 
@@ -82,7 +87,8 @@ class Storage:
             thread=False,
             cancel_on_close=False,
         )
-        outer, worker.running, worker.since = worker.running, handler, self._clock()
+        outer = worker.running
+        worker.begin(handler, self._clock())
         try:
             return fn(*args)
         except BaseException as error:
@@ -92,4 +98,6 @@ class Storage:
             )
             return None
         finally:
-            worker.running, worker.since = outer, self._clock()
+            worker.begin(outer, self._clock())
+            if worker.abandoned:
+                raise GreenletExit  # its session has gone on without it

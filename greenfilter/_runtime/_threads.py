@@ -31,4 +31,15 @@ class Threads:
         if self._pool is None:
             self._pool = ThreadPool(self._size)
             sys.setswitchinterval(_SWITCH_INTERVAL)
-        return self._pool.apply(fn, args)
+        value, error = self._pool.apply(_attempt, (fn, args))
+        if error is not None:
+            raise error
+        return value
+
+
+def _attempt(fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    """Keep errors from gevent, which would print them, and end the process at a SystemExit."""
+    try:
+        return fn(*args), None
+    except BaseException as error:
+        return None, error

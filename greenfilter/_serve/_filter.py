@@ -187,7 +187,8 @@ class FilterKeeper:
             raise UsageError(f"{self._source.command[0]}: {error.strerror}", 1) from error
         except OracleError as error:
             self._close(running)
-            raise UsageError(f"real smtpd would not start: {error}", 1) from error
+            reason = str(error).partition("\n")[0]  # what follows was logged
+            raise UsageError(f"real smtpd would not start: {reason}", 1) from error
         before, self.current = self.current, running
         self._transcript.filter_started(described.name, again=before is not None)
         self._watcher = self._watcher or gevent.spawn(self._watch_files)

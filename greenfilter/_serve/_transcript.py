@@ -76,8 +76,9 @@ class Transcript:
             effect, means = "cut", "real smtpd cuts this client"
         elif type(error) is OracleError:
             effect, means = "end", "the filter did not end as it should"
-        text = _loud(f"{means}: {error}")
-        self._emit("wrong", error.session_id or "", text, effect=effect, error=str(error))
+        reason = str(error).partition("\n")[0]  # what follows was logged
+        text = _loud(f"{means}: {reason}")
+        self._emit("wrong", error.session_id or "", text, effect=effect, error=reason)
 
     def connected(
         self, session_id: str, src: str, rdns: str, fcrdns: str, outgoing: bool = False

@@ -26,24 +26,25 @@ class Poison:
         clock: gives the time (monotonic seconds).
 
     Attributes:
-        active: there is anything to look for. Without it no key needs to be made.
+        kinds: what the keys are of (phases, ``message``, ``envelope``). For others no key needs
+            to be made.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._deaths: TTLCache[Key, int] = TTLCache(_MAX_KEYS, _SECONDS, clock)
-        self.active = False
+        self.kinds: set[object] = set()
 
     def blame(self, keys: Iterable[Key]) -> None:
         """Count one death for each of what was in the worker's hands."""
         for key in set(keys):
             self._deaths[key] = self._deaths.get(key, 0) + 1
-        self.active = bool(self._deaths)
+        self.kinds = {key[0] for key in self._deaths}
 
     def absolve(self, *keys: Key) -> None:
         """Note that a worker has dealt with these and lives."""
         for key in keys:
             self._deaths.pop(key, None)
-        self.active = bool(self._deaths)
+        self.kinds = {key[0] for key in self._deaths}
 
     def deaths(self, key: Key) -> int:
         """Give the number of deaths that this was there for."""

@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -35,8 +36,13 @@ class WorkerProcess:
     Attributes:
         hello: what its filter registers, once it has loaded.
         sessions: those that are in its hands.
-        born, beat: when it was started, and when it last said that it is alive.
+        born, loaded, beat: when it was started, when its filter had loaded, and when it last said
+            that it is alive.
         leaving: it takes no new sessions and ends with its last one, at this time at the latest.
+        kill_at: it has been told to end; when to end it by force.
+
+    Raises:
+        OSError: the system has no process, descriptor or memory for it.
     """
 
     def __init__(
@@ -47,11 +53,11 @@ class WorkerProcess:
         receive: Callable[[WorkerProcess, bytes], None],
         ended: Callable[[WorkerProcess], None],
     ) -> None:
+        mark_fd = _shared_page()
         ours, theirs = socket.socketpair()
-        with tempfile.TemporaryFile() as page:
-            page.truncate(mmap.PAGESIZE)
-            self._mark = mmap.mmap(page.fileno(), mmap.PAGESIZE)
-            fds = (theirs.fileno(), page.fileno())
+        try:
+            self._mark = mmap.mmap(mark_fd, mmap.PAGESIZE)
+            fds = (theirs.fileno(), mark_fd)
             told = {**options, "fd": fds[0], "mark_fd": fds[1]}
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "greenfilter._worker", json.dumps(told)],
@@ -59,14 +65,20 @@ class WorkerProcess:
                 stdout=2,
                 pass_fds=fds,
             )
-        theirs.close()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(mark_fd)
         fd = ours.detach()
         self.link = Link(selector, (fd, fd), lambda data: receive(self, data), lambda: ended(self))
         self.tail = b""
         self.hello: Hello | None = None
         self.sessions: dict[bytes, Tracked] = {}
-        self.born = self.beat = now
+        self.born = self.loaded = self.beat = now
         self.leaving: float | None = None
+        self.kill_at = 0.0
 
     @property
     def pid(self) -> int:
@@ -77,6 +89,18 @@ class WorkerProcess:
         """Give its exit status, or minus the signal that ended it; None while it runs."""
         return self._process.poll()
 
+    def end(self) -> str:
+        """Tell how it ended, for the log."""
+        code = self.exit_code()
+        if code is None:
+            return "it closed its socket"
+        if code >= 0:
+            return f"exit status {code}"
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+
     def marked(self) -> bytes:
         """Give the id of the session whose handler it called last."""
         return self._mark[:_SID_BYTES]
@@ -86,13 +110,13 @@ class WorkerProcess:
         if self._process.poll() is None:
             self._process.kill()
 
-    def wait(self, seconds: float) -> None:
-        """Give it some time to end by itself, then end it."""
+    def wait(self, seconds: float) -> bool:
+        """Wait some time for its end; give whether it came."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.kill()
-            self._process.wait()
+            return False
+        return True
 
     def memory(self) -> int:
         """Give its resident memory in bytes; 0 where the system does not tell."""
@@ -101,6 +125,18 @@ class WorkerProcess:
                 return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         except (OSError, IndexError, ValueError):
             return _memory_by_ps(self.pid)
+
+
+def _shared_page() -> int:
+    """Make a page to share. In memory if possible: on a full disk, writing to it would be fatal."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("greenfilter")
+        os.ftruncate(fd, mmap.PAGESIZE)
+        return fd
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(mmap.PAGESIZE))
+        file.flush()
+        return os.dup(file.fileno())
 
 
 def _memory_by_ps(pid: int) -> int:

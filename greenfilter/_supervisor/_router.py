@@ -87,7 +87,7 @@ class Router:
             self._answer(call, PROCEED)  # the outcome wins
         elif worker is None or session.stale:
             self._answer(call, self._policy(session, wire))
-        elif self._poison.active and self._poison.knows(_key(call)):
+        elif wire in self._poison.kinds and self._poison.knows(_key(call)):
             session_logger(session.id).error("%s has ended workers before: not tried again", wire)
             self._answer(call, self._policy(session, wire))
         else:
@@ -117,8 +117,8 @@ class Router:
         flow = Flow(None if session.stale else session.worker, stream)
         if flow.worker is None:
             self._bypass(stream, flow, self._policy(session, "data-line"))
-        elif self._poison.active and self._poison.suspects(envelope_key(session.state())):
-            flow.held = []
+        elif "envelope" in self._poison.kinds:
+            flow.held = [] if self._poison.suspects(envelope_key(session.state())) else None
         return flow
 
     def _bypass(self, stream: Stream, flow: Flow, decision: Decision) -> None:
@@ -175,7 +175,7 @@ class Router:
         except (DecisionError, IndexError) as error:
             self._tell_once("answer", f"worker wrote an answer that is none: {error}")
             decision = self._policy(session, call.hook.wire)
-        if self._poison.active:
+        if self._poison.kinds:
             self._absolve(session, call)
         self._answer(call, decision)
 
@@ -289,9 +289,11 @@ class Router:
 
     def _absolve(self, session: Tracked, call: Call) -> None:
         """What a worker has answered is no poison."""
-        self._poison.absolve(_key(call))
+        kinds = self._poison.kinds
+        if call.hook.wire in kinds:
+            self._poison.absolve(_key(call))
         flow = session.last_stream.consumer if session.last_stream is not None else None
-        if call.hook is _COMMIT and isinstance(flow, Flow):
+        if call.hook is _COMMIT and "envelope" in kinds and isinstance(flow, Flow):
             self._poison.absolve(*_message_keys(session, flow))
 
     def _hello_of(self, session: Tracked) -> Hello | None:

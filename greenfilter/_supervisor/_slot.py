@@ -30,19 +30,17 @@ class Slot:
         self.replaces_alone = False
         self.next_start = 0.0
         self._delay = 0.0
-        self._loaded = 0.0
 
-    def loaded(self, now: float) -> None:
-        """Note that a worker has loaded the filter."""
-        self._loaded = now
-
-    def failed(self, now: float, had_loaded: bool) -> float:
-        """Note that the worker has ended, and give the seconds to wait before the next.
+    def failed(self, now: float, lived: float) -> float:
+        """Note that its worker has ended, and give the seconds to wait before the next.
 
         One that was well is replaced at once; the delay doubles while workers end soon after
         their start.
+
+        Args:
+            now: the time.
+            lived: seconds since the worker had loaded; 0 if it had not.
         """
-        lived = now - self._loaded if had_loaded else 0.0
         if lived > max(_WELL_SECONDS, _WELL * self._delay):
             self._delay = 0.0
         else:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from .. import _control
 from ..protocol import Session
@@ -36,8 +35,6 @@ class Tracked(Session):
             answered those too, nothing else of the session is given to it: all have one token.
     """
 
-    assign: ClassVar[Callable[[Tracked], WorkerProcess | None]]
-
     __slots__ = ("_facts", "_kept_bytes", "_last", "_open", "overflowed", "owed", "stale", "worker")
 
     def __init__(self, sid: bytes, incoming: bool, needs: int) -> None:
@@ -51,6 +48,11 @@ class Tracked(Session):
         self.stale = 0
         self.worker: WorkerProcess | None = None
         self.worker = self.assign(self)
+
+    @staticmethod
+    def assign(session: Tracked) -> WorkerProcess | None:
+        """Give the worker for a session; set on the subclass that each router makes."""
+        raise NotImplementedError
 
     def add_report(self, line: bytes) -> None:
         """Keep a report for the next worker, and pass it on to the present one."""

@@ -18,7 +18,8 @@ from ._catalogue import (
     Phase,
     Status,
 )
-from ._connection import MAX_LINE_BYTES, Config, Connection
+from ._config import Config
+from ._connection import MAX_LINE_BYTES, Connection
 from ._decision import (
     DROP,
     JUNK,

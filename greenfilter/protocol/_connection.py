@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from ..errors import RemoteProtocolError
 from ._call import Call, Chunk, Stream
 from ._catalogue import EVENTS, KNOWN_VERSIONS, NEWEST, OLDEST, PHASES, Phase
+from ._config import Config
 from ._decision import PROCEED
 from ._fields import text, version_of
 from ._session import EVERYTHING, Session
@@ -38,56 +39,6 @@ _HEADS = {
     for major, minor in KNOWN_VERSIONS
 }
 _PLAIN_PHASES = {wire: phase for wire, phase in _PHASES.items() if wire != b"data-line"}
-
-
-class Config:
-    """What smtpd says of itself before it serves (smtpd-filters(7), "CONFIGURATION").
-
-    Attributes:
-        values: every key as smtpd wrote it, with its last value.
-        subsystems: where the filter is used: ``smtp-in``, ``smtp-out``.
-    """
-
-    def __init__(self) -> None:
-        self.values: dict[str, str] = {}
-        self.subsystems: list[str] = []
-
-    def __getitem__(self, key: str) -> str:
-        return self.values[key]
-
-    def get(self, key: str, default: str | None = None) -> str | None:
-        """Give the value of any key that smtpd sent, or ``default``."""
-        return self.values.get(key, default)
-
-    def wire(self) -> bytes:
-        """Write it again as smtpd did, for somebody else."""
-        lines = [f"{key}|{value}" for key, value in self.values.items() if key != "subsystem"]
-        lines += [f"subsystem|{subsystem}" for subsystem in self.subsystems]
-        return "".join(f"config|{line}\n" for line in [*lines, "ready"]).encode(
-            "utf-8", "surrogateescape"
-        )
-
-    @property
-    def smtpd_version(self) -> str | None:
-        """Such as ``7.8.0-portable``."""
-        return self.values.get("smtpd-version")
-
-    @property
-    def protocol(self) -> tuple[int, int] | None:
-        """Version of the filter protocol; None before smtpd 7, which does not tell."""
-        raw = self.values.get("protocol")
-        return version_of(raw.encode("utf-8", "surrogateescape")) if raw else None
-
-    @property
-    def smtp_session_timeout(self) -> float:
-        """Seconds after which smtpd ends an idle session (300 if it did not say)."""
-        raw = self.values.get("smtp-session-timeout", "")
-        return float(raw) if raw.isdecimal() and raw.isascii() else 300.0
-
-    @property
-    def admd(self) -> str | None:
-        """Name of the administrative domain, usually the host name."""
-        return self.values.get("admd")
 
 
 class Connection:
@@ -210,7 +161,7 @@ class Connection:
                         session.queue.append(line)
                     else:
                         session.add_report(line)
-                    if len(line) == end + 17 and line[37:end] == b"link-disconnect":
+                    if len(line) <= end + 18 and line[37:end] == b"link-disconnect":
                         self._disconnected(session)
                     continue
             parts = line.split(b"|", 6)

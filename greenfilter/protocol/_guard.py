@@ -82,7 +82,11 @@ class Guard:
         """Give the requests that wait past their deadline. Each stays owed until answered."""
         late: list[Call] = []
         for owed in self._owed.values():
-            if next(iter(owed.values()), now + 1) <= now:
+            try:
+                oldest = next(iter(owed.values()), now + 1)
+            except RuntimeError:
+                continue  # a thread has answered one right now; there is a next time
+            if oldest <= now:
                 late += [call for call, expires in list(owed.items()) if expires <= now]
         return late
 
