@@ -250,8 +250,10 @@ class Filter:
         }
 
     def need_bits(self) -> int:
-        """Give ``needs`` as bits."""
-        return EVERYTHING if self.needs is None else self.needs.value
+        """Give ``needs`` as bits; a message's local object needs its transaction."""
+        if self.needs is None:
+            return EVERYTHING
+        return (self.needs | Need.MESSAGE_ID if self.message_storage else self.needs).value
 
     def freeze(self) -> None:
         """End registration: from now on it raises RegistrationError."""

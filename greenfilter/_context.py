@@ -79,7 +79,7 @@ class Context(Call):
         """
         if self.token is None or not isinstance(self.hook, Phase) or not self.hook.decisions:
             raise DecisionError("only a filter request can be deferred")
-        self._tx = self.session.tx
+        self._tx = self.session.open_tx()
         return DEFERRED
 
     def reply(self, decision: Decision | None = None) -> bool:

@@ -109,10 +109,12 @@ def record(command: Sequence[str], writer: Writer) -> NoReturn:
 def _pass_on(child: subprocess.Popen[bytes], inward: _Way, outward: _Way, wake: int) -> None:
     """Until the filter has ended, and all that it wrote has been passed on."""
     while child.poll() is None:
-        if wake in _wait(inward, outward, wake):
+        ready = _wait(inward, outward, wake)
+        if wake in ready:
             os.read(wake, _READ_BYTES)
-        inward.move()
-        outward.move()
+        for way in (inward, outward):
+            if way.source in ready or way.sink in ready:
+                way.move()
     # A child of the filter may hold the socket open: what is in it now is all.
     while outward.move() or outward.waiting:
         if outward.waiting:

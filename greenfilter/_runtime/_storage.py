@@ -41,7 +41,7 @@ class Storage:
             self._made.add(session)
             session.local = self._create(worker, call, self._session, "local_session")
         if self._message is not None:
-            tx = session.tx
+            tx = session.open_tx()
             if tx is not None and not tx.begun:
                 tx.begun = True
                 self._made.add(tx)
@@ -50,7 +50,7 @@ class Storage:
     def end_message(self, worker: Worker, call: Context) -> None:
         """Delete the object of the open transaction."""
         if self._message is not None:
-            tx = call.session.tx
+            tx = call.session.open_tx()
             if tx is not None and tx in self._made:
                 self._made.remove(tx)
                 local, tx.local = tx.local, None

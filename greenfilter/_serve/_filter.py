@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import gevent
-import gevent.event
+import greenlet
 
 from ..errors import UsageError
 from ..testing import OracleError, SmtpdWouldDie, SmtpdWouldHang
@@ -119,7 +119,7 @@ class RunningFilter:
     ) -> None:
         self.described = described
         self.watch = Watch(transcript.protocol if transcript.wants_protocol else None)
-        self.users: set[gevent.Greenlet[..., None]] = set()
+        self.users: set[greenlet.greenlet] = set()
         process = Process(source.command, transcript.log)
         self.link = FilterLink(
             process, version, _START_SECONDS, self.watch, on_error=self._found_wrong

@@ -50,6 +50,8 @@ class Options:
         smtp_out: server where accepted messages are relayed: host and port.
         session_timeout: seconds that a client may be silent.
         max_message_bytes: SIZE.
+        auth_required: take no mail without TLS and AUTH.
+        starttls: offer STARTTLS.
     """
 
     source: Source
@@ -63,6 +65,8 @@ class Options:
     smtp_out: tuple[str, int] | None = None
     session_timeout: int = 300
     max_message_bytes: int = 36_700_160
+    auth_required: bool = False
+    starttls: bool = True
 
 
 class Server:
@@ -81,12 +85,13 @@ class Server:
         self._options = options
         self._transcript = transcript
         self._version = parse_version(options.version)
-        self._context = self._tls()
+        self._context = self._tls() if options.starttls else None
         self._listener = Listener(
             options.hostname,
             starttls=self._context is not None,
             auth=bool(options.users),
             max_message_bytes=options.max_message_bytes,
+            auth_required=options.auth_required,
         )
         self._maildir = Maildir(options.maildir) if options.maildir else None
         subsystems = ("smtp-in", "smtp-out") if options.smtp_out else ("smtp-in",)
@@ -97,7 +102,7 @@ class Server:
     @property
     def address(self) -> tuple[str, int]:
         """Where clients can connect, once it has started."""
-        return self._server.address[:2]  # type: ignore[no-any-return]
+        return self._server.server_host, self._server.server_port
 
     def start(self) -> None:
         """Start the filter, then listen. Switches greenlets.

@@ -46,7 +46,7 @@ class Transcript:
 
     def note(self, text: str) -> None:
         """Say something about the server itself."""
-        self._emit("note", "", text, text=text)
+        self._emit("note", "", text, note=text)
 
     def filter_started(self, name: str, again: bool) -> None:
         """There is a new process of the filter."""

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from .._context import Context
 from ..errors import NeedError
-from ..protocol import PHASES, Address, Phase, Session, Status
+from ..protocol import PHASES, Address, Phase, Session, Status, Transaction
 from ._names import (
     OSMTPD_PHASE_EHLO,
     OSMTPD_PHASE_HELO,
@@ -158,25 +158,29 @@ class osmtpd_ctx:
         return Greeting(_read(self._call.session, "greeting"))
 
     @property
+    def _tx(self) -> Transaction | None:
+        return _read(self._call, "tx")  # type: ignore[no-any-return]
+
+    @property
     def msgid(self) -> int:
         """Id of the message, or 0."""
-        return int(_read(self._call.tx, "message_id") or "0", 16)
+        return int(_read(self._tx, "message_id") or "0", 16)
 
     @property
     def mailfrom(self) -> str | None:
         """Sender, "" for the null sender, or None."""
-        sender: str | None = _read(self._call.tx, "mail_from")
+        sender: str | None = _read(self._tx, "mail_from")
         return sender
 
     @property
     def rcptto(self) -> list[str]:
         """Recipients."""
-        return list(_read(self._call.tx, "rcpt_to") or ())
+        return list(_read(self._tx, "rcpt_to") or ())
 
     @property
     def evpid(self) -> int:
         """Id of the newest envelope, or 0."""
-        return int((_read(self._call.tx, "envelope_ids") or ["0"])[-1], 16)
+        return int((_read(self._tx, "envelope_ids") or ["0"])[-1], 16)
 
     @property
     def local_session(self) -> Any:
@@ -190,13 +194,13 @@ class osmtpd_ctx:
     @property
     def local_message(self) -> Any:
         """The filter's own object of the message; None outside of a transaction."""
-        return _read(self._call.tx, "local")
+        return _read(self._tx, "local")
 
     @local_message.setter
     def local_message(self, value: Any) -> None:
-        if self._call.tx is None:
+        if self._tx is None:
             raise AttributeError("local_message cannot be set outside of a transaction")
-        self._call.tx.local = value
+        self._tx.local = value
 
 
 class Pending:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EVERYTHING = sum(need.value for need in Need)
+_TX_NEEDS = (Need.MESSAGE_ID | Need.MAIL_FROM | Need.RCPT_TO | Need.ENVELOPE_IDS).value
 _NO_MESSAGE = "00000000"
 # Reports wait unread up to this number, so that a session that nobody asks about stays small.
 _MAX_UNREAD = 32
@@ -89,7 +90,9 @@ class Transaction:
         Need.MAIL_FROM, "Sender without brackets, after rewrites; empty for the null sender."
     )
     rcpt_to = _Fact["list[str]"](Need.RCPT_TO, "Accepted recipients, after rewrites.")
-    envelope_ids = _Fact["list[str]"](Need.ENVELOPE_IDS, "One id per accepted recipient.")
+    envelope_ids = _Fact["list[str]"](
+        Need.ENVELOPE_IDS, "One id per accepted recipient; in smtp-out one per RCPT sent."
+    )
 
     def __init__(self, session: Session, message_id: str) -> None:
         self._session: Session | None = session
@@ -189,7 +192,17 @@ class Session:
 
     @property
     def tx(self) -> Transaction | None:
-        """The open transaction, or None outside of one."""
+        """The open transaction, or None outside of one.
+
+        Raises:
+            NeedError: needs= names no field of transactions.
+        """
+        if not self._needs & _TX_NEEDS:
+            raise NeedError("tx was read, but needs= names no field of transactions")
+        return self.open_tx()
+
+    def open_tx(self) -> Transaction | None:
+        """Give what is known of the open transaction, whatever ``needs=`` says."""
         self._read()
         return self._tx
 

@@ -17,6 +17,7 @@ class Listener:
         auth: offer AUTH, as smtpd does once TLS is up.
         received: begin each message with smtpd's own ``Received:`` header.
         max_message_bytes: SIZE.
+        auth_required: take no mail without TLS and AUTH (``tls-require`` and ``auth``).
     """
 
     hostname: str = "mx.example.org"
@@ -24,6 +25,7 @@ class Listener:
     auth: bool = True
     received: bool = True
     max_message_bytes: int = 36_700_160
+    auth_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

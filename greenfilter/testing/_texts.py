@@ -103,6 +103,10 @@ def _refuse_auth(state: State, listener: Listener, argument: str | None) -> str:
 def _refuse_mail(state: State, listener: Listener, argument: str) -> str:
     if not state.identity or state.tx:
         return _NOT_NOW
+    if listener.auth_required and not state.ciphers:
+        return "530 5.5.1 Invalid command: Must issue a STARTTLS command first"
+    if listener.auth_required and not state.authenticated:
+        return "530 5.5.1 Invalid command: Must issue an AUTH command first"
     if state.messages >= _MAX_MESSAGES:
         return "452 4.5.3 Too many recipients: Too many messages sent"
     path = _commands.parse_path(argument, listener.hostname, null_allowed=True)

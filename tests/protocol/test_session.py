@@ -375,3 +375,10 @@ def test_the_reports_of_a_need_keep_its_field_true(need):
 def test_fields_say_what_they_are():
     assert "Reverse DNS" in Session.rdns.__doc__
     assert "Accepted recipients" in Transaction.rcpt_to.__doc__
+
+
+def test_the_transaction_cannot_be_read_where_no_need_names_a_field_of_it():
+    session = Session(b"0" * 16, needs=Need.SRC.value)
+    with pytest.raises(NeedError, match="transactions"):
+        session.tx
+    assert session.open_tx() is None

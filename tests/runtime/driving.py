@@ -10,6 +10,7 @@ import gevent.socket
 
 from greenfilter._runtime import Runtime
 from greenfilter.testing import FakeSmtpd
+from greenfilter.testing._time import Clock
 
 TEMPFAIL = "451 4.3.0 Temporary failure, please try again later"
 MESSAGE = b"Subject: hello\r\n\r\none\r\ntwo\r\n"
@@ -58,13 +59,15 @@ class Pipe:
         runtime: the other end.
         lines: what the filter has written, without the registration.
         reading: whether smtpd reads.
+        clock: the time that the runtime goes by.
     """
 
-    def __init__(self, app, reading=True, clock=None):
+    def __init__(self, app, reading=True):
         self._sock, theirs = gevent.socket.socketpair()
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-        arguments = {"clock": clock} if clock else {}
-        self.runtime = Runtime(app, socket.socket(fileno=theirs.detach()), **arguments)
+        self.clock = Clock()
+        self.runtime = Runtime(app, socket.socket(fileno=theirs.detach()), clock=self.clock)
+        self.clock.attach(self.runtime.tick)
         self.runtime.start()
         self.lines: list[str] = []
         self.reading = True

@@ -1,0 +1,91 @@
+"""The development server says what the real servers said, to the client and to the filter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.testing.recordings import LOGS, SERVERS, TRANSCRIPTS
+from tests.testing.replaying import Line, Recorded, normal, split
+from tests.testing.test_oracle_recordings import expected
+
+from greenfilter._serve._watch import hide_auth
+
+from .dialogues import play, said, steps
+from .serving import serving
+
+if TYPE_CHECKING:
+    from pathlib import PurePath
+
+# What a client of the development server cannot cause, or what cannot be played, and why.
+LEFT_OUT: dict[str, str] = {}
+# Differences in what is said to the client or to the filter, and why.
+DIFFERENT: dict[str, str] = {}
+USERS = {"alice": "secret", "bob": "pa|ss"}
+
+
+def _played() -> list[PurePath]:
+    logs = []
+    for log in LOGS:
+        server, name = str(log.parent), log.name.removesuffix(".log")
+        has_client = (TRANSCRIPTS / server / f"{name}.client").exists()
+        left_out = name in LEFT_OUT or f"{server}/{name}" in LEFT_OUT
+        if has_client and not (left_out or name.startswith("out-") or expected(server, name)):
+            logs.append(log)
+    return logs
+
+
+def _options(server: str, recorded: Recorded) -> dict[str, Any]:
+    first = next(iter(recorded.sessions.values()))
+    connect = next((words for words in first if words[1] == "link-connect"), None)
+    rdns, _, src, _ = connect[3].rsplit("|", 3) if connect else ("client.example.net", "", "192.0.2.10:1", "")
+    return {
+        "version": "{}.{}".format(*SERVERS[server]),
+        "src": src.rpartition(":")[0].strip("[]"),
+        "rdns": rdns,
+        "users": USERS if recorded.auth else {},
+        "auth_required": recorded.auth,
+        "starttls": recorded.starttls,
+    }
+
+
+def _without_chance(session: list[Line]) -> tuple[list[str], list[str]]:
+    """A session without ids, times, ports, addresses of the server, and credentials."""
+    lines = []
+    for words in session:
+        words = list(words)
+        if words[1] == "link-connect":
+            rdns, fcrdns, src, _ = words[3].rsplit("|", 3)
+            words[3] = "|".join([rdns, fcrdns, src.rpartition(":")[0]])
+        elif words[:2] == ["filter", "auth"]:
+            words[4] = hide_auth(words[4])
+        # The throw-away certificate has another kind of key.
+        words[-1] = words[-1].replace("ECDHE-ECDSA", "ECDHE-RSA")
+        lines.append(words)
+    return normal(lines)
+
+
+@pytest.mark.parametrize("log", _played(), ids=str)
+def test_the_same_replies_and_the_same_lines_to_the_filter_as_recorded(log):
+    server, name = str(log.parent), log.name.removesuffix(".log")
+    recorded = Recorded(server, name)
+    todo = list(steps(server, name))
+    timeout = {"session_timeout": 1} if name == "timeout" else {}
+    with serving(recorded.tap(), **_options(server, recorded), **timeout) as served:
+        replies = play(served.port, todo)
+        served.wait_for(
+            "the end of all sessions", lambda: len(served.events("disconnected")) == len(replies)
+        )
+    played: dict[str, list[Line]] = {}
+    for event in served.events("protocol"):
+        line = event["line"].encode("utf-8", "surrogateescape")
+        if event["direction"] == "<" and line.startswith((b"report|", b"filter|")):
+            words = split(line)
+            played.setdefault(words[2], []).append(words)
+    for client, lines in replies.items():
+        texts = [said(step.text) for step in todo if step[:2] == (client, "S:")]
+        assert lines == texts
+    assert len(played) == len(recorded.sessions)
+    for theirs, ours in zip(recorded.sessions.values(), played.values(), strict=True):
+        assert _without_chance(ours) == _without_chance(theirs)
