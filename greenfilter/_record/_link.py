@@ -8,6 +8,8 @@ import gevent.event
 
 from ..testing._link import FilterLink
 from ..testing._oracle import Answer
+from ..testing._target import Target
+from ..testing._wire import Version
 
 # What may wait for the filter before the player waits as well.
 _FLUSH_BYTES = 65_536
@@ -16,13 +18,20 @@ _FLUSH_BYTES = 65_536
 class ReplayLink(FilterLink):
     """A link that sends lines as they are, and gives the answers when they are asked for.
 
+    Args:
+        target: the filter.
+        version: protocol version.
+        timeout: seconds to wait for each answer.
+
     Attributes:
         answered: when the last answer of a session came (monotonic seconds).
     """
 
-    answered: dict[str, float]
-    _asked: dict[str, gevent.event.AsyncResult[Answer | None]]
-    _sent = 0
+    def __init__(self, target: Target, version: Version, timeout: float) -> None:
+        super().__init__(target, version, timeout)
+        self.answered: dict[str, float] = {}
+        self._asked: dict[str, gevent.event.AsyncResult[Answer | None]] = {}
+        self._sent = 0
 
     def send_report(self, line: bytes) -> None:
         """Send a report. Switches greenlets now and then, until the filter has read."""
@@ -63,8 +72,9 @@ class ReplayLink(FilterLink):
     def end(self, session_id: str) -> None:
         """A session is over. Never switches."""
         super().end(session_id)
-        for known in (self._asked, self._waiting, self.answered):
-            known.pop(session_id, None)  # type: ignore[attr-defined]
+        self._asked.pop(session_id, None)
+        self._waiting.pop(session_id, None)
+        self.answered.pop(session_id, None)
 
     def _expect(self, session_id: str) -> None:
         self._asked[session_id] = self._waiting[session_id] = gevent.event.AsyncResult()

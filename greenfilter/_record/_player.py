@@ -35,7 +35,8 @@ class _Session:
 
     Attributes:
         client: who connected.
-        stopped: nothing more is played.
+        stopped: nothing more is played but its end.
+        late: it began before the recording; nothing is played.
         request: asked, and the recording has not come to its answer.
         message: of which lines are being asked.
         sent: its lines, for a filter that does not ask for them.
@@ -44,6 +45,7 @@ class _Session:
 
     client: str = ""
     stopped: bool = False
+    late: bool = False
     request: Request | None = None
     message: Request | None = None
     sent: list[bytes] = field(default_factory=list)
@@ -125,12 +127,12 @@ class Player:
         except ValueError as error:
             raise UnreadableLog(f"{entry.where}: {error}") from error
         link = self._link = ReplayLink(self._target(), self._version, self._timeout)
-        link.answered, link._asked = {}, {}
         try:
             link.open(self._config)
-        except (OracleError, OSError) as error:
-            link.close() if isinstance(error, OracleError) else None
+        except OSError as error:
             self._link = None
+            raise UsageError(f"the filter did not start: {error}") from error
+        except OracleError as error:
             raise UsageError(f"the filter did not start: {error}") from error
         self._offset = None
         self._note_what_was_not_recorded(link)
@@ -176,9 +178,8 @@ class Player:
             phase = _RESPONSE_PHASES.get(phase, phase)
             if phase not in link.oracle.phases:
                 link.oracle.skip(session_id, phase)
-        if link.oracle.reports[subsystem, event] and (
-            not session.stopped or event == "link-disconnect"
-        ):
+        played = not session.stopped or (event == "link-disconnect" and not session.late)
+        if played and link.oracle.reports[subsystem, event]:
             link.send_report(line)
         if event == "link-disconnect":
             if subsystem == "smtp-in":
@@ -221,7 +222,6 @@ class Player:
         elif content != b".":
             session.sent.append(content)
         if content == b".":
-            session.message.asked = entry.time
             session.message.ended = time.monotonic() - self._began
         else:
             session.message.lines += 1
@@ -231,7 +231,7 @@ class Player:
         if session is None:
             session = self._sessions[session_id] = _Session()
             if subsystem == "smtp-in" and self._begins_late(event):
-                session.stopped = True
+                session.stopped = session.late = True
                 self.result.left_out += 1
             else:
                 self.result.sessions += 1

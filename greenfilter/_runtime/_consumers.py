@@ -96,19 +96,23 @@ class HandledConsumer(Consumer):
         self.handler = handler
         self.ctx: Context = engine.context(stream)
 
+    def decide(self, decision: Any) -> None:
+        """Keep what the handler returned for commit."""
+        self.engine.answers.decide_message(self.ctx, self.stream, self.handler, decision)
+
     def fail(self, error: BaseException) -> None:
         """Note that the handler failed: commit applies its policy, lines pass unchanged."""
         if not self.stream.open:  # the client has left, and with it the message
             logger.debug("%r ended with its session", self.handler, exc_info=error)
         elif not self.failed:
             self.failed = True
-            self.engine.fail_message(self.ctx, self.stream, self.handler, error)
+            self.engine.answers.fail_message(self.ctx, self.stream, self.handler, error)
 
     def lose(self, error: MessageError) -> None:
         """Note that the message could not be kept: commit refuses it, whatever the policy."""
         self.failed = True
         if self.stream.open:
-            self.engine.lose_message(self.ctx, self.stream, self.handler, error)
+            self.engine.answers.lose_message(self.ctx, self.stream, self.handler, error)
 
     def call(self, worker: Worker, fn: Callable[..., Any], *args: Any) -> Any:
         """Call into the author's code."""
@@ -201,7 +205,9 @@ class Generated(HandledConsumer):
                 line = next(generator)
             except StopIteration as stop:
                 if stop.value is not None:
-                    self.engine.decide_message(self.ctx, self.stream, self.handler, stop.value)
+                    self.engine.answers.decide_message(
+                        self.ctx, self.stream, self.handler, stop.value
+                    )
                 return
             if type(line) is not bytes or b"\n" in line:
                 line = _as_line(line)
@@ -324,7 +330,7 @@ class Whole(HandledConsumer):
         except BaseException as error:
             self.fail(error)
         else:
-            self.engine.decide_message(self.ctx, self.stream, self.handler, result)
+            self.decide(result)
         return self._spool.batches()
 
 

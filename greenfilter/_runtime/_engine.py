@@ -1,7 +1,6 @@
-"""Runs handlers: one event after the other within a session, and sees to every answer.
+"""Runs handlers: one event after the other within a session.
 
-This is where a decision, an error or a deadline becomes one answer through the guard. It knows
-nothing of sockets: what is to be written goes to ``send``.
+It knows nothing of sockets: what is to be written goes to ``send``.
 """
 
 from __future__ import annotations
@@ -15,28 +14,23 @@ from greenlet import GreenletExit
 
 from .._context import DEFERRED, Context
 from .._handlers import Handler
-from .._log import logger, origin, session_logger
+from .._log import logger
 from ..errors import (
-    DecisionError,
-    GreenfilterError,
     HandlerTimeout,
-    MessageError,
     RemoteProtocolError,
-    SessionClosed,
 )
 from ..protocol import (
     EVENTS,
     PHASES,
     PROCEED,
-    TEMPFAIL,
     Chunk,
     Decision,
     Event,
-    Guard,
     Phase,
     Stream,
     text,
 )
+from ._answers import Answers
 from ._consumers import Consumer
 from ._kinds import consumer_for
 from ._session import LiveSession
@@ -101,7 +95,8 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
-        self.guard = Guard()
+        self.answers = Answers(send, send_threadsafe)
+        self.guard = self.answers.guard
         self.send = send
         self.wait_room = wait_room
         self.park = park
@@ -110,7 +105,6 @@ class Engine:
         self.clock = clock
         self.now = self.clock()  # of the last input or tick
         self._threads = Threads(app.threads)
-        self._send_threadsafe = send_threadsafe
         self._filters: dict[Phase | Event, Handler] = {
             PHASES[name]: handler for name, handler in app.filters.items()
         }
@@ -120,7 +114,6 @@ class Engine:
         }
         self._storage = Storage(app, self.clock)
         self._plain = {} if self._storage.used else self._find_plain()
-        self._told: set[tuple[str, str]] = set()
 
     # What a worker does with one item of a session's queue
 
@@ -161,7 +154,7 @@ class Engine:
                     decision = short.fn(item, *item.values())
             except BaseException as error:
                 worker.running = None
-                self._failed(item, short.handler, error)
+                self.answers.fail(item, short.handler, error)
             else:
                 worker.running = None
                 if decision is None:
@@ -169,7 +162,7 @@ class Engine:
                     if line is not None:
                         self.send(line)
                 elif decision is not DEFERRED:
-                    self.answer(item, decision, short.handler)
+                    self.answers.answer(item, decision, short.handler)
             if worker.abandoned:
                 return
 
@@ -205,20 +198,15 @@ class Engine:
             for tap in consumer.taps if consumer is not None else ():
                 tap.join()
         if handler is None or (call.hook is _COMMIT and self._is_decided(session)):
-            self.answer(call, PROCEED, handler)
+            self.answers.answer(call, PROCEED, handler)
             return
         try:
             decision = self.call(worker, handler, call, handler.fn, call, *call.values())
         except BaseException as error:
-            self._failed(call, handler, error)
+            self.answers.fail(call, handler, error)
             return
         if decision is not DEFERRED:
-            self.answer(call, PROCEED if decision is None else decision, handler)
-
-    def _failed(self, call: Context, handler: Handler, error: BaseException) -> None:
-        line = self._policy_line(call, handler, error)
-        if line is not None:
-            self.send(line)
+            self.answers.answer(call, PROCEED if decision is None else decision, handler)
 
     def _is_decided(self, session: LiveSession) -> bool:
         return session.last_stream is not None and session.last_stream.outcome is not None
@@ -241,7 +229,7 @@ class Engine:
             except BaseException as error:
                 if worker.abandoned:
                     return
-                self._log_failure(call, handler, error, "")
+                self.answers.log_failure(call, handler, error, "")
         self._end_report(worker, session, call)
 
     def _end_report(self, worker: Worker, session: LiveSession, call: Context) -> None:
@@ -260,7 +248,8 @@ class Engine:
             worker: the greenlet that this runs in.
             handler: whose deadline and options hold.
             ctx: the event that it is called for.
-            fn: what to call; with ``args``.
+            fn: what to call.
+            args: its arguments.
 
         Raises:
             BaseException: whatever it raises.
@@ -337,124 +326,18 @@ class Engine:
         """Make the context of a data handler."""
         return Context(stream.session, PHASES["data_line"], stream.line, 0)
 
-    # Answers
-
     def reply(self, call: Any, decision: Decision | None) -> bool:
         """Answer a request from any greenlet or thread (``ctx.reply``)."""
         handler = self._filters.get(call.hook)
         if not self.guard.is_owed(call):
             return False
-        return self.answer(call, PROCEED if decision is None else decision, handler, foreign=True)
-
-    def answer(
-        self, call: Any, decision: Any, handler: Handler | None, *, foreign: bool = False
-    ) -> bool:
-        """Answer a request with a decision, or by policy where that is not legal.
-
-        Args:
-            call: the request.
-            decision: what the handler returned.
-            handler: whose decision it is.
-            foreign: the caller may be another thread than the hub's.
-
-        Returns:
-            Whether this was the answer; False if the request had been answered before.
-        """
-        try:
-            line = self.guard.answer(call, _checked(decision))
-        except DecisionError as error:
-            line = self._policy_line(call, handler, error)
-        if line is None:
-            if decision is not PROCEED:
-                self._tell_late(call, handler)
-            return False
-        if foreign:
-            self._send_threadsafe(line)
-        else:
-            self.send(line)
-        return True
+        decision = PROCEED if decision is None else decision
+        return self.answers.answer(call, decision, handler, foreign=True)
 
     def expire(self, call: Any) -> None:
         """Answer by policy a request that has passed its deadline. In the hub."""
         if call.hook is _DATA_LINE:  # a raw_line handler owes the end of its message
             call.session.last_stream.consumer.expire()
             return
-        handler = self._filters.get(call.hook)
-        deadline = self.deadline_of(call)
-        line = self._policy_line(call, handler, HandlerTimeout(f"no answer within {deadline:g} s"))
-        if line is not None:
-            self.send(line)
-
-    def fail_message(
-        self, ctx: Context, stream: Stream, handler: Handler, error: BaseException
-    ) -> None:
-        """Have commit apply the policy of a data handler that failed."""
-        self._log_failure(ctx, handler, error, f"commit will be answered {handler.on_error!r}")
-        try:
-            self.guard.decide_commit(stream, handler.on_error)
-        except DecisionError:
-            self.guard.decide_commit(stream, TEMPFAIL)
-
-    def lose_message(
-        self, ctx: Context, stream: Stream, handler: Handler, error: MessageError
-    ) -> None:
-        """Have commit refuse a message that could not be kept whole, whatever the policy."""
-        self._log_failure(ctx, handler, error, f"commit will be answered {TEMPFAIL!r}")
-        stream.outcome = None
-        self.guard.decide_commit(stream, TEMPFAIL)
-
-    def decide_message(self, ctx: Context, stream: Stream, handler: Handler, decision: Any) -> None:
-        """Keep what a data handler returned for commit; its policy where that is not legal."""
-        try:
-            self.guard.decide_commit(stream, _checked(decision))
-        except DecisionError as error:
-            self.fail_message(ctx, stream, handler, error)
-
-    def _policy_line(
-        self, call: Any, handler: Handler | None, error: BaseException
-    ) -> bytes | None:
-        """Give the answer of the policy; None where there was an answer before."""
-        decision = handler.on_error if handler is not None else TEMPFAIL
-        try:
-            line = self.guard.answer(call, decision)
-        except DecisionError:
-            decision = TEMPFAIL
-            line = self.guard.answer(call, decision)
-        if line is not None:
-            self._log_failure(call, handler, error, f"answered {decision!r}")
-        elif not isinstance(error, (HandlerTimeout, SessionClosed, GreenletExit)):
-            self._log_failure(call, handler, error, "its request had been answered by then")
-        return line
-
-    def _log_failure(
-        self, call: Any, handler: Handler | None, error: BaseException, then: str
-    ) -> None:
-        log = session_logger(call.session.id)
-        what = f"{type(error).__name__}: {_text(error)}"
-        if not isinstance(error, GreenfilterError):
-            where = handler.where if handler is not None else None
-            what += f" at {origin(error, where.rpartition(':')[0] if where else None)}"
-        who = repr(handler) if handler is not None else call.hook.wire
-        log.error("%s failed: %s%s", who, what, f"; {then}" if then else "")
-        log.debug("traceback", exc_info=error)
-
-    def _tell_late(self, call: Any, handler: Handler | None) -> None:
-        name = repr(handler) if handler else call.hook.wire
-        if (name, "late") not in self._told:
-            self._told.add((name, "late"))
-            session_logger(call.session.id).warning(
-                "%s answered a request that had been answered; dropped (told once)", name
-            )
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except BaseException:
-        return "(its str() raises)"
-
-
-def _checked(decision: Any) -> Decision:
-    if type(decision) is not Decision:
-        raise DecisionError(f"returned {type(decision).__name__}, which is not a decision")
-    return decision
+        error = HandlerTimeout(f"no answer within {self.deadline_of(call):g} s")
+        self.answers.fail(call, self._filters.get(call.hook), error)

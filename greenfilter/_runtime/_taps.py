@@ -70,12 +70,12 @@ class Tap:
                 worker, self._handler, ctx, self._handler.fn, ctx, self._lines(worker)
             )
             if decision is not None:
-                self._engine.decide_message(ctx, self._stream, self._handler, decision)
+                self._engine.answers.decide_message(ctx, self._stream, self._handler, decision)
         except BaseException as error:
             if isinstance(self._error, SessionClosed):
                 logger.debug("%r ended with its session", self._handler, exc_info=error)
             else:
-                self._engine.fail_message(ctx, self._stream, self._handler, error)
+                self._engine.answers.fail_message(ctx, self._stream, self._handler, error)
         finally:
             self._spool.close()
             self.worker = None

@@ -20,7 +20,7 @@ def spin(ctx):
 
 
 def swallow_memory(ctx):
-    ctx.session.local = [bytes(8 << 20) for _ in range(40)]
+    ctx.session.local = [b"x" * (8 << 20) for _ in range(40)]
     time.sleep(600)
 
 

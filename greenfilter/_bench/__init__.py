@@ -1,0 +1,11 @@
+"""Load for a filter, through the protocol, and what came of it."""
+
+from ._figures import Figures as Figures
+from ._figures import HandlerTime as HandlerTime
+from ._figures import Latencies as Latencies
+from ._load import Load as Load
+from ._run import BenchError as BenchError
+from ._run import measure as measure
+from ._run import profile as profile
+
+__all__ = ["BenchError", "Figures", "HandlerTime", "Latencies", "Load", "measure", "profile"]

@@ -1,0 +1,148 @@
+"""Decisions, errors and policies become answers here, whoever they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from greenlet import GreenletExit
+
+from .._context import Context
+from .._handlers import Handler
+from .._log import origin, session_logger
+from ..errors import (
+    DecisionError,
+    GreenfilterError,
+    HandlerTimeout,
+    MessageError,
+    SessionClosed,
+)
+from ..protocol import PROCEED, TEMPFAIL, Decision, Guard, Stream
+
+
+class Answers:
+    """Turns what handlers return or raise into answers, through the guard.
+
+    Args:
+        send: queues whole lines for smtpd.
+        send_threadsafe: the same, from any thread.
+
+    Attributes:
+        guard: makes the bytes.
+    """
+
+    def __init__(
+        self, send: Callable[[bytes], None], send_threadsafe: Callable[[bytes], None]
+    ) -> None:
+        self.guard = Guard()
+        self._send = send
+        self._send_threadsafe = send_threadsafe
+        self._told: set[str] = set()
+
+    def answer(
+        self, call: Any, decision: Any, handler: Handler | None, *, foreign: bool = False
+    ) -> bool:
+        """Answer a request with a decision, or by policy where that is not legal.
+
+        Args:
+            call: the request.
+            decision: what the handler returned.
+            handler: whose decision it is.
+            foreign: the caller may be another thread than the hub's.
+
+        Returns:
+            Whether this was the answer; False if the request had been answered before.
+        """
+        try:
+            line = self.guard.answer(call, _checked(decision))
+        except DecisionError as error:
+            line = self._policy_line(call, handler, error)
+        if line is None:
+            if decision is not PROCEED:
+                self._tell_late(call, handler)
+            return False
+        if foreign:
+            self._send_threadsafe(line)
+        else:
+            self._send(line)
+        return True
+
+    def fail_message(
+        self, ctx: Context, stream: Stream, handler: Handler, error: BaseException
+    ) -> None:
+        """Have commit apply the policy of a data handler that failed."""
+        self.log_failure(ctx, handler, error, f"commit will be answered {handler.on_error!r}")
+        try:
+            self.guard.decide_commit(stream, handler.on_error)
+        except DecisionError:
+            self.guard.decide_commit(stream, TEMPFAIL)
+
+    def lose_message(
+        self, ctx: Context, stream: Stream, handler: Handler, error: MessageError
+    ) -> None:
+        """Have commit refuse a message that could not be kept whole, whatever the policy."""
+        self.log_failure(ctx, handler, error, f"commit will be answered {TEMPFAIL!r}")
+        stream.outcome = None
+        self.guard.decide_commit(stream, TEMPFAIL)
+
+    def decide_message(self, ctx: Context, stream: Stream, handler: Handler, decision: Any) -> None:
+        """Keep what a data handler returned for commit; its policy where that is not legal."""
+        try:
+            self.guard.decide_commit(stream, _checked(decision))
+        except DecisionError as error:
+            self.fail_message(ctx, stream, handler, error)
+
+    def fail(self, call: Any, handler: Handler | None, error: BaseException) -> None:
+        """Answer by policy for a handler that raised or is late. In the hub's thread."""
+        line = self._policy_line(call, handler, error)
+        if line is not None:
+            self._send(line)
+
+    def _policy_line(
+        self, call: Any, handler: Handler | None, error: BaseException
+    ) -> bytes | None:
+        """Give the answer of the policy; None where there was an answer before."""
+        decision = handler.on_error if handler is not None else TEMPFAIL
+        try:
+            line = self.guard.answer(call, decision)
+        except DecisionError:
+            decision = TEMPFAIL
+            line = self.guard.answer(call, decision)
+        if line is not None:
+            self.log_failure(call, handler, error, f"answered {decision!r}")
+        elif not isinstance(error, (HandlerTimeout, SessionClosed, GreenletExit)):
+            self.log_failure(call, handler, error, "its request had been answered by then")
+        return line
+
+    def log_failure(
+        self, call: Any, handler: Handler | None, error: BaseException, then: str
+    ) -> None:
+        log = session_logger(call.session.id)
+        what = f"{type(error).__name__}: {_text(error)}"
+        if not isinstance(error, GreenfilterError):
+            where = handler.where if handler is not None else None
+            what += f" at {origin(error, where.rpartition(':')[0] if where else None)}"
+        who = repr(handler) if handler is not None else call.hook.wire
+        log.error("%s failed: %s%s", who, what, f"; {then}" if then else "")
+        log.debug("traceback", exc_info=error)
+
+    def _tell_late(self, call: Any, handler: Handler | None) -> None:
+        name = repr(handler) if handler else call.hook.wire
+        if name not in self._told:
+            self._told.add(name)
+            session_logger(call.session.id).warning(
+                "%s answered a request that had been answered; dropped (told once)", name
+            )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:
+        return "(its str() raises)"
+
+
+def _checked(decision: Any) -> Decision:
+    if type(decision) is not Decision:
+        raise DecisionError(f"returned {type(decision).__name__}, which is not a decision")
+    return decision

@@ -1,0 +1,145 @@
+"""New code without losing a session."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.supervisor.conftest import until
+
+CODE = """
+app = Filter("reloaded")
+@app.filter.mail_from
+def mail_from(ctx, sender):
+    if sender.startswith("slow"): time.sleep(600)
+    return reject(550, "by {} code")
+"""
+
+
+def new_code(smtpd):
+    """Wait until new sessions get the new code."""
+
+    def answers():
+        session = smtpd.client()
+        try:
+            return session.mail_from("a@example.net").text == "by new code"
+        finally:
+            session.quit()
+
+    until(answers, "the new code")
+
+
+def start(run, write, *options):
+    path = write(CODE.format("old"))
+    return run(path, options=options), path
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_new_sessions_get_the_new_code_and_old_ones_keep_theirs(run, write, workers):
+    smtpd, _ = start(run, write, "--workers", workers)
+    old, before = [smtpd.client() for _ in range(6)], smtpd.workers()
+    write(CODE.format("new"))
+    smtpd.reload()
+    new_code(smtpd)
+    assert {session.mail_from("a@example.net").text for session in old} == {"by old code"}
+    assert before <= smtpd.workers()
+    for session in old:
+        session.quit()
+    until(lambda: not before & smtpd.workers(), "the old workers to end")
+    assert len(smtpd.workers()) == int(workers)
+
+
+def test_the_command_reload_does_the_same(run, write, tmp_path):
+    pidfile = tmp_path / "pid"
+    smtpd, _ = start(run, write, "--pidfile", str(pidfile))
+    assert int(pidfile.read_text()) == smtpd.pid
+    write(CODE.format("new"))
+    subprocess.run([sys.executable, "-m", "greenfilter", "reload", str(pidfile)], check=True)
+    new_code(smtpd)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("this is no Python", "did not load"),
+        ("os._exit(1)", "did not load"),
+        (CODE.format("new") + "@app.filter.noop\ndef noop(ctx): pass", r"\(noop\)"),
+        (CODE.format("new") + "@app.report.timeout\ndef timeout(ctx): pass", "report timeout"),
+    ],
+)
+def test_code_that_cannot_serve_is_refused_and_the_old_goes_on(run, write, code, reason):
+    smtpd, _ = start(run, write, "--workers", "2")
+    before = smtpd.workers()
+    write(code)
+    smtpd.reload()
+    refusal = smtpd.wait_for_log(r"error: reload: .*the old code goes on")
+    assert refusal in [line for line in smtpd.log if __import__("re").search(reason, line)]
+    until(lambda: smtpd.workers() == before, "the refused workers to end")
+    assert smtpd.client().mail_from("a@example.net").text == "by old code"
+    write(CODE.format("new"))
+    smtpd.reload()
+    new_code(smtpd)
+
+
+def test_an_old_worker_that_takes_too_long_is_ended_and_its_sessions_go_on(run, write):
+    smtpd, _ = start(run, write, "--drain-timeout", "0.5")
+    idle, busy, before = smtpd.client(), smtpd.client(), smtpd.workers()
+    pending = smtpd.start(busy.mail_from, "slow@example.net")
+    write(CODE.format("new"))
+    smtpd.reload()
+    assert pending.get(timeout=10).code == 451
+    until(lambda: not before & smtpd.workers(), "the old worker to end")
+    assert idle.mail_from("a@example.net").text == "by new code"
+    assert busy.mail_from("a@example.net").text == "by new code"
+    assert not any("in its hands" in line for line in smtpd.log)  # nobody's fault
+
+
+def test_code_with_fewer_hooks_answers_what_smtpd_goes_on_asking(run, write):
+    path = write(CODE.format("old") + "@app.filter.noop\ndef noop(ctx): return reject(550, 'no')\n")
+    smtpd = run(path)
+    assert smtpd.client().noop().code == 550
+    write(CODE.format("new"))
+    smtpd.reload()
+    new_code(smtpd)
+    assert smtpd.client().noop().ok
+
+
+def test_reloading_again_and_again_under_load_loses_nothing(run, write):
+    smtpd, _ = start(run, write)
+    done = []
+
+    def client():
+        while len(done) < 600:
+            session = smtpd.client()
+            reply = session.mail_from("a@example.net")
+            assert reply.code == 550, reply
+            done.append(reply.text)
+            session.quit()
+
+    clients = [smtpd.start(client) for _ in range(20)]
+    for count in (100, 200, 300):
+        until(lambda count=count: len(done) >= count, "replies")
+        write(CODE.format("new" if count < 300 else "newest"))
+        smtpd.reload()
+        smtpd.wait_for_log("new sessions go to the new code")
+    for each in clients:
+        each.get(timeout=30)
+    assert "by new code" in done
+
+
+def test_a_hangup_before_the_filter_has_loaded_is_survived(run, write):
+    path = write("os.kill(os.getppid(), signal.SIGHUP)\ntime.sleep(0.2)\n" + CODE.format("old"))
+    smtpd = run(path)
+    smtpd.wait_for_log("still being loaded")
+    assert smtpd.client().mail_from("a@example.net").text == "by old code"
+
+
+def test_the_other_signals_end_nothing(run, write):
+    smtpd, _ = start(run, write)
+    import os
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(smtpd.pid, number)
+    smtpd.wait_for_log("SIGINT ignored")
+    assert smtpd.client().mail_from("a@example.net").text == "by old code"

@@ -1,0 +1,77 @@
+"""Filters that cannot be started: at first, and later."""
+
+import subprocess
+import sys
+
+import pytest
+
+from greenfilter.testing import SmtpdWouldDie
+from tests.supervisor.conftest import until
+
+GOOD = "app = Filter('good')\n@app.filter.noop\ndef noop(ctx): return reject(550, 'alive')\n"
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "3")])
+def test_a_filter_that_cannot_be_imported_ends_it_with_status_2_and_one_line(run, write, options):
+    with pytest.raises(SmtpdWouldDie, match="exit status was 2") as failed:
+        run(write("import nonsense_that_does_not_exist"), options=options)
+    lines = str(failed.value).split("\n")[1:]
+    assert len(lines) == 1
+    assert lines[0].strip().startswith("greenfilter: ")
+    assert "written.py:3: No module named 'nonsense_that_does_not_exist'" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import faulthandler; faulthandler._sigsegv()", "SIGSEGV"),
+        ("os._exit(0)", "exit status 0"),
+        ("os._exit(7)", "exit status 7"),
+        ("sys.exit()", "exit status 0"),
+    ],
+)
+def test_a_file_that_ends_its_process_ends_it_with_a_line_that_says_so(run, write, code, reason):
+    with pytest.raises(SmtpdWouldDie, match=f"written.py did not load: {reason}"):
+        run(write(code))
+
+
+def test_the_status_is_that_of_an_option_parser(run, write):
+    code = "import argparse; argparse.ArgumentParser().parse_args()"
+    with pytest.raises(SmtpdWouldDie, match=r"exit status was 2[^!]*unrecognized arguments: --no"):
+        run(write(code), "--no")
+
+
+def test_code_that_cannot_be_loaded_later_leaves_policy_and_a_loud_log(run, write):
+    path = write(GOOD)
+    smtpd = run(path)
+    session = smtpd.client()
+    path.write_text("this is no Python")
+    smtpd.signal_workers()
+    smtpd.wait_for_log(r"critical: worker \d+ did not load the filter \(exit status 2\)")
+    smtpd.wait_for_log("written.py:1: invalid syntax")
+    assert session.noop().code == 451
+    assert smtpd.message(session, b"Subject: by policy\n\n").ok  # nothing is asked for it
+    path.write_text(GOOD)
+    until(lambda: session.noop().code == 550, "the repaired code")
+
+
+def test_tries_to_start_become_rarer(run, write):
+    path = write(GOOD)
+    smtpd = run(path)
+    path.write_text("this is no Python")
+    smtpd.signal_workers()
+    smtpd.wait_for_log(r"next try in 0\.8 s")
+    delays = [line.split("next try in ")[1] for line in smtpd.log if "next try in" in line]
+    assert delays[-3:] == ["0.2 s", "0.4 s", "0.8 s"]
+
+
+def test_without_a_socket_it_says_what_to_do():
+    done = subprocess.run(
+        [sys.executable, "-m", "greenfilter", "run", "x.py"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "greenfilter check x.py" in done.stderr
