@@ -3,7 +3,8 @@
 
 In smtpd.conf, for the listeners that your own users and programs use:
 
-    filter dkim proc-exec "greenfilter run /usr/libexec/dkim_sign.py --key example.org:k1:k1.pem"
+    filter dkim proc-exec "/usr/local/bin/greenfilter run /etc/mail/dkim_sign.py \\
+        --key example.org:k1:/etc/mail/k1.pem"
     listen on socket filter dkim
     listen on egress port submission tls-require pki mx.example.org auth filter dkim
 

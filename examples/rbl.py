@@ -4,7 +4,7 @@
 In smtpd.conf, for the listener that other mail servers use (not for submission: the addresses of
 your own users' homes are on many lists, and "disconnect" comes before they authenticate):
 
-    filter rbl proc-exec "greenfilter run /usr/libexec/rbl.py --zone zen.example.org=5"
+    filter rbl proc-exec "/usr/local/bin/greenfilter run /etc/mail/rbl.py --zone zen.example.org=5"
     listen on egress filter rbl
 
 Every zone is asked about each client at the same time. The weights of the zones that list it are

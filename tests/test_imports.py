@@ -23,14 +23,14 @@ LAYERS = [
     {"_worker"},
     {"_supervisor"},
     {"testing"},
-    {"_serve", "_record"},
+    {"_serve", "_record", "_bench"},
     {"_cli"},
     {"__main__"},
 ]
 # They start or drive a runtime, so they import it where it is used: inside a function.
 LAZY = {"_cli": {"gevent"}, "_worker": {"gevent", "_runtime"}}
 # The runtime, and what plays smtpd.
-GEVENT_AT_THE_TOP = {"_runtime", "testing", "_serve"}
+GEVENT_AT_THE_TOP = {"_runtime", "testing", "_serve", "_bench"}
 
 
 def layer(name: str) -> int:

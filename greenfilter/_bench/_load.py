@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ._figures import Figures, Latencies
 
+DEFAULT_SESSIONS = 2000
 # A message is written in pieces of this size, each once there is room for it.
 _PIECE_BYTES = 64 << 10
 _LINE = b"Nothing is read here but how long it takes to read it: seventy bytes."
@@ -31,7 +32,7 @@ class Load:
         seconds: after which no session is begun; None for no limit.
     """
 
-    sessions: int | None = 2000
+    sessions: int | None = DEFAULT_SESSIONS
     concurrency: int = 100
     messages: int = 1
     size: int = 2048

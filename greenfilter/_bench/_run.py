@@ -41,7 +41,9 @@ class BenchError(GreenfilterError):
     """The filter did not start, fell silent, or wrote what nobody asked for."""
 
 
-def measure(command: Sequence[str], load: Load, progress: Progress = lambda figures: None) -> Figures:
+def measure(
+    command: Sequence[str], load: Load, progress: Progress = lambda figures: None
+) -> Figures:
     """Load a filter.
 
     Args:

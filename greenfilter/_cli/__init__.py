@@ -81,7 +81,7 @@ def cli() -> None:
 def run(
     supervised: bool, pidfile: str | None, max_memory: int, args: tuple[str, ...], **others: Any
 ) -> None:
-    """Run FILTER under smtpd: in smtpd.conf, filter NAME proc-exec "greenfilter run FILTER".
+    """Run FILTER under smtpd, which starts it: greenfilter check prints the lines for smtpd.conf.
 
     SIGHUP, or greenfilter reload, loads the filter's code anew without losing a session.
     """
@@ -266,6 +266,83 @@ def replay(target: str, logs: tuple[str, ...], **others: Any) -> None:
     from ._replay import replay as replay_logs
 
     replay_logs(target, logs, **others)
+
+
+@cli.command(context_settings=_PASS_ON)
+@click.option(
+    "--sessions",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Sessions in all: 2000, or with --seconds as many as there is time for.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1),
+    metavar="SECONDS",
+    help="Begin no session after this time.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Sessions at once.",
+)
+@click.option(
+    "--messages",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Messages in each session.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(1),
+    default=2048,
+    show_default=True,
+    metavar="BYTES",
+    help="Size of each message.",
+)
+@click.option(
+    "--supervisor/--no-supervisor",
+    "supervised",
+    default=True,
+    help="As for run.",
+)
+@click.option("--workers", type=click.IntRange(1, 64), default=1, metavar="N", help="As for run.")
+@click.option("--json", "as_json", is_flag=True, help="Print figures for machines, in seconds.")
+@click.argument("target", metavar="FILTER")
+@click.argument("args", metavar="[OPTION]...", nargs=-1, type=click.UNPROCESSED)
+def bench(target: str, args: tuple[str, ...], as_json: bool, **others: Any) -> None:
+    """Load FILTER through the protocol, and say how fast it is and where the time goes.
+
+    The filter runs as under smtpd, in its own process. A second, short run times its handlers
+    from within. Nothing is sent anywhere, but the filter does what it does: it asks its DNS
+    servers and databases about made-up clients of example.net.
+    """
+    from .._bench import DEFAULT_SESSIONS, Load
+    from ._bench import BenchOptions
+    from ._bench import bench as bench_filter
+
+    run_options = [] if others.pop("supervised") else ["--no-supervisor"]
+    run_options += ["--workers", str(others.pop("workers"))]
+    if others["sessions"] is None and others["seconds"] is None:
+        others["sessions"] = DEFAULT_SESSIONS
+    bench_filter(BenchOptions(target, _own(args), Load(**others), run_options, as_json))
+
+
+@cli.command()
+@click.argument("name")
+def new(name: str) -> None:
+    """Write a filter to start from: NAME.py, its test test_NAME.py, its smtpd.conf lines NAME.conf.
+
+    NAME may have a directory in front. Nothing that is there is overwritten.
+    """
+    from ._new import new as new_filter
+
+    new_filter(name)
 
 
 def _own(args: tuple[str, ...]) -> list[str]:

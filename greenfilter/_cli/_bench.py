@@ -7,11 +7,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import click
 
 from .._bench import BenchError, Figures, HandlerTime, Load, measure, profile
 from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from click._termui_impl import ProgressBar
 
 # Sessions of the second run, in which handlers are timed from within.
 _PROFILED_SESSIONS = 500
@@ -71,6 +75,7 @@ def _progress(load: Load, label: str) -> Iterator[Callable[[Figures], None]]:
     by_time = load.sessions is None
     length = round((load.seconds or 0) * 10) if by_time else load.sessions
     done = ticks = 0
+    bar: ProgressBar[int]
     with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
 
         def tell(figures: Figures) -> None:
@@ -116,7 +121,9 @@ def _processor(figures: Figures) -> str:
 
 def _show_phases(figures: Figures) -> None:
     if figures.latencies:
-        click.echo(f"\n{'phase':<12}{'requests':>10}{'50 %':>12}{'90 %':>12}{'99 %':>12}{'max':>12}")
+        click.echo(
+            f"\n{'phase':<12}{'requests':>10}{'50 %':>12}{'90 %':>12}{'99 %':>12}{'max':>12}"
+        )
     for phase, latencies in figures.latencies.items():
         shown = "".join(f"{_time(value):>12}" for value in latencies.summary().values())
         click.echo(f"{phase:<12}{len(latencies):>10,}{shown}")
@@ -129,7 +136,7 @@ def _show_handlers(times: list[HandlerTime]) -> None:
     cpu = sum(entry.cpu_seconds for entry in times) or 1.0
     width = max(len(f"{entry.hook} {entry.name}") for entry in times) + 2
     click.echo(
-        f"\n{'handler':<{width}}{'calls':>10}{'a call':>12}{'computes':>12}{'waits':>12}{'share':>8}"
+        f"\n{'handler':<{width}}{'calls':>10}{'a call':>12}{'computes':>12}{'waits':>12}  share"
     )
     for entry in sorted(times, key=lambda entry: -entry.cpu_seconds):
         calls = entry.calls or 1
@@ -137,7 +144,7 @@ def _show_handlers(times: list[HandlerTime]) -> None:
         means = (entry.seconds / calls, entry.cpu_seconds / calls, waits / calls)
         shown = "".join(f"{_time(mean):>12}" for mean in means)
         name = f"{entry.hook} {entry.name}"
-        click.echo(f"{name:<{width}}{entry.calls:>10,}{shown}{entry.cpu_seconds / cpu:>8.0%}")
+        click.echo(f"{name:<{width}}{entry.calls:>10,}{shown}{entry.cpu_seconds / cpu:>7.0%}")
 
 
 def _time(seconds: float) -> str:

@@ -14,7 +14,7 @@ _LEAST_WORDS = {b"config": 2, b"report": 6, b"filter": 8}
 
 
 class UnreadableLog(UsageError):
-    """A file is not a recording. The text begins with ``file:line``."""
+    """A file is not a recording. The text begins with ``file:line``, or ``file`` alone."""
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ def _entries(log: str) -> Iterator[Entry]:
                 if entry is not None:
                     yield entry
     except OSError as error:
-        raise UnreadableLog(f"{log}:0: {error.strerror}") from error
+        raise UnreadableLog(f"{log}: {error.strerror}") from error
 
 
 def _entry(where: str, raw: bytes) -> Entry | None:

@@ -91,7 +91,7 @@ def record(command: Sequence[str], writer: Writer) -> NoReturn:
     ours, theirs = socket.socketpair()
     theirs.setblocking(blocking)
     try:
-        child = subprocess.Popen(command, stdin=theirs, stdout=theirs)
+        child = subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno())
     except OSError as error:
         raise UsageError(f"{command[0]}: {error.strerror}", 127) from error
     theirs.close()

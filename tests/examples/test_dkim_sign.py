@@ -327,5 +327,5 @@ def test_help_shows_the_smtpd_conf_lines(capsys: pytest.CaptureFixture[str]) -> 
         load_example("dkim_sign", "--help")
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    assert 'filter dkim proc-exec "greenfilter run' in out
+    assert 'filter dkim proc-exec "/usr/local/bin/greenfilter run' in out
     assert "--parent-domains" in out

@@ -287,5 +287,5 @@ def test_help_shows_the_smtpd_conf_lines(capsys: pytest.CaptureFixture[str]) -> 
         load_example("rbl", "--help")
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    assert 'filter rbl proc-exec "greenfilter run' in out
+    assert 'filter rbl proc-exec "/usr/local/bin/greenfilter run' in out
     assert "--threshold SCORE" in out

@@ -42,23 +42,21 @@ def test_the_status_is_that_of_an_option_parser(run, write):
 
 
 def test_code_that_cannot_be_loaded_later_leaves_policy_and_a_loud_log(run, write):
-    path = write(GOOD)
-    smtpd = run(path)
+    smtpd = run(write(GOOD))
     session = smtpd.client()
-    path.write_text("this is no Python")
+    write("this is no Python")
     smtpd.signal_workers()
     smtpd.wait_for_log(r"critical: worker \d+ did not load the filter \(exit status 2\)")
-    smtpd.wait_for_log("written.py:1: invalid syntax")
+    smtpd.wait_for_log("written.py:3: invalid syntax")
     assert session.noop().code == 451
     assert smtpd.message(session, b"Subject: by policy\n\n").ok  # nothing is asked for it
-    path.write_text(GOOD)
+    write(GOOD)
     until(lambda: session.noop().code == 550, "the repaired code")
 
 
 def test_tries_to_start_become_rarer(run, write):
-    path = write(GOOD)
-    smtpd = run(path)
-    path.write_text("this is no Python")
+    smtpd = run(write(GOOD))
+    write("this is no Python")
     smtpd.signal_workers()
     smtpd.wait_for_log(r"next try in 0\.8 s")
     delays = [line.split("next try in ")[1] for line in smtpd.log if "next try in" in line]
