@@ -30,7 +30,7 @@ LAYERS = [
 # They start or drive a runtime, so they import it where it is used: inside a function.
 LAZY = {"_cli": {"gevent"}, "_worker": {"gevent", "_runtime"}}
 # The runtime, and what plays smtpd.
-GEVENT_AT_THE_TOP = {"_runtime", "testing", "_serve", "_bench"}
+GEVENT_AT_THE_TOP = {"_runtime", "testing", "_serve", "_record", "_bench"}
 
 
 def layer(name: str) -> int:

@@ -27,6 +27,7 @@ config|subsystem|smtp-in
 config|admd|mx.example.org
 config|ready
 """
+_READY = b"register|ready\n"
 _CHUNK = 128 << 10
 # Above this, sessions wait with the rest of their messages.
 _HIGH_BYTES = 512 << 10
@@ -103,6 +104,7 @@ class _Run:
             fd = theirs.fileno()
             self._process = subprocess.Popen(command, stdin=fd, stdout=fd, stderr=log)
         self._out = bytearray()
+        self._rest = b""
         self._waiting: dict[bytes, Session] = {}
         self._hungry: deque[tuple[bytes, Session]] = deque()
         self._started = 0
@@ -136,16 +138,17 @@ class _Run:
 
     def _handshake(self) -> None:
         self._socket.settimeout(_SILENCE_SECONDS)
-        self._socket.sendall(_CONFIG)
         answer = b""
-        while not answer.endswith(b"register|ready\n"):
-            try:
+        try:
+            self._socket.sendall(_CONFIG)
+            while _READY not in answer:
                 data = self._socket.recv(_CHUNK)
-            except TimeoutError:
-                data = b""
-            if not data:
-                raise BenchError("the filter did not start:")
-            answer += data
+                if not data:
+                    raise BenchError("the filter ended before it was ready:")
+                answer += data
+        except OSError as error:
+            raise BenchError(f"the filter did not start ({error}):") from error
+        answer, _, self._rest = answer.partition(_READY)
         for line in answer.decode("ascii", "replace").splitlines():
             kind, subsystem, name = ([*line.split("|"), "", ""])[1:4]
             if subsystem == "smtp-in":
@@ -153,7 +156,7 @@ class _Run:
 
     def _pump(self) -> None:
         poll = select.poll()
-        rest, told = b"", 0.0
+        rest, told = self._rest, 0.0
         while self._fill() or self._out:
             poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._out else 0))
             events = poll.poll(_SILENCE_SECONDS * 1000)
@@ -182,6 +185,8 @@ class _Run:
 
     def _may_begin(self) -> bool:
         load = self._load
+        if len(self._out) > _HIGH_BYTES:
+            return False
         late = load.seconds is not None and time.perf_counter() - self._begun > load.seconds
         return not late and (load.sessions is None or self._started < load.sessions)
 

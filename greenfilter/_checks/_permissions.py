@@ -101,7 +101,9 @@ class _Account:
             needed = 1 if is_directory else wanted
             if not self._may(mode, needed):
                 verb = "search this directory" if is_directory else _VERBS[wanted]
-                yield Problem(part, 1, f"user {self._name} cannot {verb} ({_shown(mode)})")
+                way = f", on the way to {path}" if is_directory else ""
+                text = f"user {self._name} cannot {verb} ({_shown(mode)}){way}"
+                yield Problem(part, 1, text)
                 return
 
     def _may(self, mode: os.stat_result, wanted: int) -> bool:

@@ -50,10 +50,6 @@ def replay(
     result = player.play(_with_bar(logs))
     for line in result.report():
         click.echo(line)
-    for note in result.notes:
-        click.echo(note)
-    if result.left_out:
-        click.echo(f"left out, as they began before the recording: {result.left_out} sessions")
     click.echo(result.summary())
     if timeline is not None:
         from .._record._timeline import page

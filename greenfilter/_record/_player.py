@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import gevent
 
 from ..errors import UsageError
-from ..testing._oracle import OracleError, SmtpdWouldDie
+from ..testing._oracle import _OLD_LINE_BYTES, OracleError, SmtpdWouldDie
 from ..testing._target import Target
 from ..testing._wire import decode, parse_version
 from ._format import Entry, UnreadableLog
@@ -134,6 +134,8 @@ class Player:
             raise UsageError(f"the filter did not start: {error}") from error
         except OracleError as error:
             raise UsageError(f"the filter did not start: {error}") from error
+        if not self.result.sessions:
+            self._began = time.monotonic()
         self._offset = None
         self._note_what_was_not_recorded(link)
         return link
@@ -146,7 +148,9 @@ class Player:
             & self._registered
         )
         if missing:
-            self.result.notes.append(f"not in the recording, so never seen: {', '.join(missing)}")
+            self.result.notes.append(
+                f"not played, as the recorded filter did not register it: {', '.join(missing)}"
+            )
 
     def _close(self) -> None:
         link, self._link = self._link, None
@@ -263,6 +267,8 @@ class Player:
         if word == b"register":
             self._registered.add(rest)
             return
+        if self._version < (0, 7):
+            rest = entry.line[:_OLD_LINE_BYTES].partition(b"|")[2]
         words = rest.split(b"|", 2)
         if len(words) < 3 or self._link is None:
             return

@@ -75,7 +75,7 @@ class Result:
         return f"{text} in {_count(changed, 'session')}" if changed else text
 
     def report(self) -> list[str]:
-        """The differences and troubles, as lines to read."""
+        """The differences, troubles and notes, as lines to read."""
         lines: list[str] = []
         seen: set[str] = set()
         for request in self.differences:
@@ -88,7 +88,12 @@ class Result:
                 f"    recorded: {readable(request.recorded or b'')}",
                 f"    now:      {readable(request.decision or b'')}",
             ]
-        return lines + [f"smtpd would not forgive this: {text}" for text in self.trouble]
+        lines += [f"smtpd would not forgive this: {text}" for text in self.trouble]
+        lines += self.notes
+        if self.left_out:
+            left_out = _count(self.left_out, "session")
+            lines.append(f"not played, as the recording begins later: {left_out}")
+        return lines
 
 
 def without_password(phase: str, text: bytes) -> bytes:

@@ -98,17 +98,18 @@ class Writer:
             time.sleep(_BATCH_SECONDS)
         self._wake.clear()
         batch: list[bytes] = []
+        ended = False
         while self._pieces:
             piece = self._pieces.popleft()
             if piece is None:
-                self._write(b"".join(batch))
-                return False
-            batch.append(self._lines(*piece))
-            self._taken_bytes += len(piece[2])
+                ended = True
+            else:
+                batch.append(self._lines(*piece))
+                self._taken_bytes += len(piece[2])
         self._write(b"".join(batch))
         if not self.recording:
-            raise _Stop(f"{_MAX_WAITING_BYTES >> 20} MiB wait for {self._path}")
-        return True
+            raise _Stop(f"more than {_MAX_WAITING_BYTES >> 20} MiB wait for {self._path}")
+        return not ended
 
     def _lines(self, when: float, direction: bytes, data: bytes) -> bytes:
         """The lines that end in a piece, as they are recorded."""

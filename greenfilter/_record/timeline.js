@@ -105,7 +105,7 @@
   function resize() {
     const ratio = window.devicePixelRatio || 1, wide = scroll.clientWidth;
     const high = scroll.clientHeight;
-    gutter = Math.min(310, Math.round(wide / 3));
+    gutter = Math.min(390, Math.round(wide / 3));
     canvas.style.width = `${wide}px`;
     canvas.style.height = `${high}px`;
     canvas.width = Math.round(wide * ratio);
@@ -169,7 +169,7 @@
       line(left, AXIS - 5, left, high);
       context.fillText(clock(value, step), left + 4, AXIS / 2);
     }
-    context.fillText("client and session", 12, AXIS / 2);
+    context.fillText("client and session", 26, AXIS / 2);
     line(0, AXIS - 0.5, wide, AXIS - 0.5);
     line(gutter - 0.5, 0, gutter - 0.5, high);
   }
@@ -182,13 +182,13 @@
   }
 
   function drawName(lane, middle) {
+    const left = 26, name = lane.client || lane.id;
     context.fillStyle = colours.text;
-    context.fillText(lane.changed ? `\u25b2 ${lane.client || lane.id}` : lane.client || lane.id, 12, middle);
-    if (lane.client) {
-      const used = 20 + context.measureText(`\u25b2 ${lane.client} `).width;
-      context.fillStyle = colours.dim;
-      context.fillText(lane.id, used, middle);
-    }
+    if (lane.changed) context.fillText("\u25b2", 10, middle);
+    context.fillText(name, left, middle);
+    if (!lane.client) return;
+    context.fillStyle = colours.dim;
+    context.fillText(lane.id, left + 10 + context.measureText(name).width, middle);
   }
 
   function drawLane(lane, top) {

@@ -26,20 +26,27 @@ class Threads:
     def call(self, fn: Callable[..., Any], *args: Any) -> Any:
         """Call a function in the pool and wait for it. Switches greenlets.
 
-        A caller that is interrupted does not stop the thread; what it gives is dropped.
+        A caller that is interrupted does not stop the thread; what it gives is dropped, and a call
+        that has not begun by then is not made.
         """
         if self._pool is None:
             self._pool = ThreadPool(self._size)
             sys.setswitchinterval(_SWITCH_INTERVAL)
-        value, error = self._pool.apply(_attempt, (fn, args))
+        awaited = [True]
+        try:
+            value, error = self._pool.apply(_attempt, (awaited, fn, args))
+        finally:
+            awaited.clear()
         if error is not None:
             raise error
         return value
 
 
-def _attempt(fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+def _attempt(
+    awaited: list[bool], fn: Callable[..., Any], args: tuple[Any, ...]
+) -> tuple[Any, BaseException | None]:
     """Keep errors from gevent, which would print them, and end the process at a SystemExit."""
     try:
-        return fn(*args), None
+        return (fn(*args) if awaited else None), None
     except BaseException as error:
         return None, error

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import gevent
 import greenlet
+from gevent.pool import Group
 
 from ..errors import UsageError
 from ..testing import OracleError, SmtpdWouldDie, SmtpdWouldHang
@@ -166,7 +167,9 @@ class FilterKeeper:
         self._opened: set[RunningFilter] = set()
         self._files: tuple[str, ...] = ()
         self._seen: list[object] = []
-        self._watcher: gevent.Greenlet[..., None] | None = None
+        # What starts filters, and what ends them: the latter is never interrupted.
+        self._starting = Group()
+        self._closing = Group()
 
     def start(self) -> None:
         """Start the filter. Switches greenlets.
@@ -191,9 +194,12 @@ class FilterKeeper:
             raise UsageError(f"real smtpd would not start: {reason}", 1) from error
         before, self.current = self.current, running
         self._transcript.filter_started(described.name, again=before is not None)
-        self._watcher = self._watcher or gevent.spawn(self._watch_files)
         if before:
             self._close_unused(before)
+
+    def watch(self) -> None:
+        """From now on, start the filter anew when a file of it changes. Never switches."""
+        self._starting.spawn(self._watch_files)
 
     def acquire(self) -> RunningFilter | None:
         """Give the filter to a new user, the calling greenlet; None if there is none."""
@@ -202,18 +208,18 @@ class FilterKeeper:
         return self.current
 
     def release(self, running: RunningFilter) -> None:
-        """The calling greenlet is done with the filter. Switches greenlets."""
+        """The calling greenlet is done with the filter. Never switches."""
         running.users.discard(gevent.getcurrent())
         self._close_unused(running)
 
     def stop(self) -> None:
         """End all processes. Switches greenlets."""
-        if self._watcher:
-            self._watcher.kill()
+        self._starting.kill()
         self.current = None
         for running in list(self._opened):
             gevent.killall(list(running.users))
-        gevent.joinall([gevent.spawn(self._close, running) for running in list(self._opened)])
+            self._close(running)
+        self._closing.join()
 
     def _close_unused(self, running: RunningFilter) -> None:
         if running is not self.current and not running.users:
@@ -222,7 +228,7 @@ class FilterKeeper:
     def _close(self, running: RunningFilter) -> None:
         if running in self._opened:
             self._opened.discard(running)
-            running.close()
+            self._closing.spawn(running.close)
 
     def _on_error(self, running: RunningFilter, error: OracleError) -> None:
         if not running.link.oracle.ready:
@@ -233,7 +239,7 @@ class FilterKeeper:
             # Its clients lose their connections, as they would; new ones get a new process.
             was_current = running is self.current
             self.current = None if was_current else self.current
-            gevent.spawn(self._bury, running, was_current)
+            self._starting.spawn(self._bury, running, was_current)
 
     def _bury(self, dead: RunningFilter, was_current: bool) -> None:
         gevent.killall(list(dead.users))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import gevent.socket
 
@@ -42,7 +42,6 @@ class Relay:
         self._transcript = transcript
         self._hostname = hostname
         self._message = message
-        self._tx_open = False
 
     def run(self, host: str, port: int, rdns: str) -> None:
         """Deliver the message. Switches greenlets.
@@ -72,69 +71,73 @@ class Relay:
         self._transcript.connected(self.id, dst, rdns, "pass", outgoing=True)
 
     def _converse(self) -> None:
-        banner = self._hear(2)
+        banner = self._hear()
+        if not banner.startswith("2"):
+            raise RelayError(f"the other server said: {banner}")
         self._report("link-greeting", banner[4:].partition(" ")[0])
-        if not self._identify("EHLO"):
-            self._identify("HELO", required=True)
-        try:
-            self._transaction()
-        except RelayError:
-            if self._tx_open:
-                self._roll_back()
-            self._say("RSET")
-            self._hear(2)
-            self._say("QUIT")
-            self._hear()
-            raise
+        reply = self._identify("EHLO")
+        if not reply.startswith("2"):
+            reply = self._identify("HELO")
+        if not reply.startswith("2"):
+            self._give_up(reply)
+        self._transaction()
         self._say("QUIT")
         self._hear()
 
-    def _identify(self, method: str, required: bool = False) -> bool:
+    def _identify(self, method: str) -> str:
         self._say(f"{method} {self._hostname}")
         self._report("link-identify", method, self._hostname)
-        return self._hear(2 if required else 0).startswith("2")
+        return self._hear()
 
     def _transaction(self) -> None:
         message = self._message
         self._say(f"MAIL FROM:<{message.mail_from}>")
-        self._hear(2)
-        self._tx_open = True
+        reply = self._hear()
+        if not reply.startswith("2"):
+            self._give_up(reply, reset=True)
         self._report_tx("tx-begin")
         self._report_tx("tx-mail", "ok", message.mail_from)
-        refused = [recipient for recipient in message.rcpt_to if not self._rcpt(recipient)]
-        if len(refused) == len(message.rcpt_to):
-            self._tx_open = False
-            raise RelayError("no recipient was taken")
+        replies = [self._rcpt(recipient) for recipient in message.rcpt_to]
+        refused = [reply for reply in replies if not reply.startswith("2")]
+        if refused == replies:
+            self._give_up(refused[0], reset=True)
         self._say("DATA")
-        try:
-            self._hear(3)
-        except RelayError:
-            self._report_tx("tx-data", "permfail")
-            raise
+        reply = self._hear()
+        if not reply.startswith("3"):
+            self._report_tx("tx-data", _result(reply))
+            self._roll_back()
+            self._give_up(reply, reset=True)
         self._report_tx("tx-data", "ok")
         body = stuffed(message.data)
         self._sock.sendall(body)
         self._say(".")
-        self._hear(2)
-        self._tx_open = False
+        reply = self._hear()
+        if not reply.startswith("2"):
+            self._roll_back()
+            self._give_up(reply)
         self._report_tx("tx-commit", str(len(body)))
         self._report_tx("tx-reset")
         if refused:
-            raise RelayError(f"recipients refused: {', '.join(refused)}")
+            self._give_up(refused[0])
 
-    def _rcpt(self, recipient: str) -> bool:
+    def _give_up(self, reply: str, reset: bool = False) -> NoReturn:
+        if reset:
+            self._say("RSET")
+            self._hear()
+        self._say("QUIT")
+        self._hear()
+        raise RelayError(f"the other server said: {reply}")
+
+    def _rcpt(self, recipient: str) -> str:
         self._say(f"RCPT TO:<{recipient}>")
         envelope = random.randrange(1, 1 << 32)
         self._report_tx("tx-envelope", f"{self._message.message_id}{envelope:08x}")
         reply = self._hear()
-        if reply.startswith("2"):
-            self._report_tx("tx-rcpt", "ok", recipient)
-            return True
-        # smtpd says that all is over, and then goes on with the same message id.
-        self._roll_back()
-        result = "tempfail" if reply.startswith("4") else "permfail"
-        self._report_tx("tx-rcpt", result, recipient)
-        return False
+        if not reply.startswith("2"):
+            # smtpd says that all is over, and then goes on with the same message id.
+            self._roll_back()
+        self._report_tx("tx-rcpt", _result(reply), recipient)
+        return reply
 
     def _roll_back(self) -> None:
         self._report_tx("tx-rollback")
@@ -145,8 +148,8 @@ class Relay:
         self._transcript.client(self.id, line)
         self._sock.sendall(f"{line}\r\n".encode("utf-8", "surrogateescape"))
 
-    def _hear(self, wanted: int = 0) -> str:
-        """Read a reply, and give its last line; it has to begin with the digit ``wanted``."""
+    def _hear(self) -> str:
+        """Read a reply, and give its last line."""
         while True:
             raw = self._replies.readline(_MAX_REPLY_LINE_BYTES)
             if not raw.endswith(b"\n"):
@@ -155,16 +158,17 @@ class Relay:
             self._report("protocol-server", line)
             self._transcript.server(self.id, line)
             if line[3:4] != "-":
-                break
-        if wanted and not line.startswith(str(wanted)):
-            raise RelayError(f"the other server said: {line}")
-        return line
+                return line
 
     def _report(self, event: str, *fields: str) -> None:
         self._link.report("smtp-out", event, self.id, *fields)
 
     def _report_tx(self, event: str, *fields: str) -> None:
         self._report(event, self._message.message_id, *fields)
+
+
+def _result(reply: str) -> str:
+    return {"2": "ok", "4": "tempfail"}.get(reply[:1], "permfail")
 
 
 def stuffed(data: bytes) -> bytes:

@@ -92,6 +92,7 @@ class Server:
             auth=bool(options.users),
             max_message_bytes=options.max_message_bytes,
             auth_required=options.auth_required,
+            check_header=True,
         )
         self._maildir = Maildir(options.maildir) if options.maildir else None
         subsystems = ("smtp-in", "smtp-out") if options.smtp_out else ("smtp-in",)
@@ -116,6 +117,7 @@ class Server:
         except OSError as error:
             self._filters.stop()
             raise UsageError(f"{shown(self._options.listen)}: {error.strerror}") from error
+        self._filters.watch()
         self._transcript.listening(shown(self.address), self._options.version)
 
     def stop(self) -> None:

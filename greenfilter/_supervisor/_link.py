@@ -23,6 +23,7 @@ class Link:
         pending: bytes that the other end has not taken yet.
         closed: nothing more comes or goes.
         reading: input is being taken.
+        held: nothing of what is queued goes out yet.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Link:
         self.pending = 0
         self.closed = False
         self.reading = True
+        self.held = False
         self._watch()
 
     @property
@@ -57,9 +59,14 @@ class Link:
             self._out.append(data)
             self.pending += len(data)
 
+    def send_first(self, data: bytes) -> None:
+        """Send bytes ahead of all that is queued, as the first of all, even while it is held."""
+        self.pending += len(data)
+        self._put(data)
+
     def flush(self) -> None:
         """Write what is queued, as far as the other end takes it."""
-        if self.closed or self._stuck or not self._out:
+        if self.closed or self.held or self._stuck or not self._out:
             return
         data = b"".join(self._out)
         self._out.clear()

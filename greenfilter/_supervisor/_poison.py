@@ -26,25 +26,24 @@ class Poison:
         clock: gives the time (monotonic seconds).
 
     Attributes:
-        kinds: what the keys are of (phases, ``message``, ``envelope``). For others no key needs
-            to be made.
+        kinds: what the keys are of (phases, ``message``). For others no key needs to be made.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._deaths: TTLCache[Key, int] = TTLCache(_MAX_KEYS, _SECONDS, clock)
         self.kinds: set[object] = set()
+        self._envelopes: set[Key] = set()
 
     def blame(self, keys: Iterable[Key]) -> None:
         """Count one death for each of what was in the worker's hands."""
         for key in set(keys):
             self._deaths[key] = self._deaths.get(key, 0) + 1
-        self.kinds = {key[0] for key in self._deaths}
+        self._note()
 
-    def absolve(self, *keys: Key) -> None:
-        """Note that a worker has dealt with these and lives."""
-        for key in keys:
-            self._deaths.pop(key, None)
-        self.kinds = {key[0] for key in self._deaths}
+    def absolve(self, key: Key) -> None:
+        """Note that a worker has dealt with this and lives."""
+        if self._deaths.pop(key, None) is not None:
+            self._note()
 
     def deaths(self, key: Key) -> int:
         """Give the number of deaths that this was there for."""
@@ -54,9 +53,13 @@ class Poison:
         """Whether this is not to be tried again."""
         return self.deaths(key) >= _DEATHS
 
-    def suspects(self, key: Key) -> bool:
-        """Whether this has been there for any death."""
-        return key in self._deaths
+    def suspects(self, envelope: Key) -> bool:
+        """Whether a message with this envelope has been there for any death."""
+        return envelope in self._envelopes
+
+    def _note(self) -> None:
+        self.kinds = {key[0] for key in self._deaths}
+        self._envelopes = {key[2:] for key in self._deaths if key[0] == "message"}
 
 
 def request_key(call: Call, state: Session, header: list[bytes] | None) -> Key:
@@ -77,7 +80,7 @@ def request_key(call: Call, state: Session, header: list[bytes] | None) -> Key:
 def envelope_key(state: Session) -> Key:
     """What makes a message likely to be the same, before its header is known."""
     tx = state.tx
-    return ("envelope", tuple(tx.rcpt_to) if tx is not None else (), *_sender(state))
+    return (tuple(tx.rcpt_to) if tx is not None else (), *_sender(state))
 
 
 def message_key(state: Session, header: list[bytes]) -> Key:

@@ -77,7 +77,7 @@ class Pool:
         """Tell the workers, and each that comes, what smtpd said of itself."""
         self._config = config
         for worker in self.workers:
-            worker.link.send(config)
+            worker.link.send_first(config)
 
     def reload(self) -> None:
         """Start workers with the present code; when all have loaded, new sessions go to them."""
@@ -119,7 +119,8 @@ class Pool:
             logger.critical("cannot start a worker: %s; next try in %g s", error, delay)
             return None
         self.workers[worker] = slot
-        worker.link.send(self._config)
+        if self._config:
+            worker.link.send_first(self._config)
         return worker
 
     def on_hello(self, worker: WorkerProcess, hello: Hello) -> None:
@@ -131,6 +132,7 @@ class Pool:
             self._refuse(worker, slot, problem)
             return
         worker.hello = hello
+        worker.link.held = False
         worker.loaded = worker.beat = self._router.clock()
         if self._registered is None:
             self._registered = self._router.hello = hello

@@ -73,6 +73,7 @@ class WorkerProcess:
             os.close(mark_fd)
         fd = ours.detach()
         self.link = Link(selector, (fd, fd), lambda data: receive(self, data), lambda: ended(self))
+        self.link.held = True  # until its filter has loaded
         self.tail = b""
         self.hello: Hello | None = None
         self.sessions: dict[bytes, Tracked] = {}

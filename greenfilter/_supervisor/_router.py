@@ -117,7 +117,7 @@ class Router:
         flow = Flow(None if session.stale else session.worker, stream)
         if flow.worker is None:
             self._bypass(stream, flow, self._policy(session, "data-line"))
-        elif "envelope" in self._poison.kinds:
+        elif "message" in self._poison.kinds:
             flow.held = [] if self._poison.suspects(envelope_key(session.state())) else None
         return flow
 
@@ -277,7 +277,7 @@ class Router:
             if session.owed is not None:
                 keys[_key(session.owed)] = session
             elif isinstance(flow, Flow):
-                keys.update(dict.fromkeys(_message_keys(session, flow), session))
+                keys[message_key(session.state(), flow.header)] = session
         self._poison.blame(keys)
         for key, session in keys.items():
             session_logger(session.id).error(
@@ -293,8 +293,8 @@ class Router:
         if call.hook.wire in kinds:
             self._poison.absolve(_key(call))
         flow = session.last_stream.consumer if session.last_stream is not None else None
-        if call.hook is _COMMIT and "envelope" in kinds and isinstance(flow, Flow):
-            self._poison.absolve(*_message_keys(session, flow))
+        if call.hook is _COMMIT and "message" in kinds and isinstance(flow, Flow):
+            self._poison.absolve(message_key(session.state(), flow.header))
 
     def _hello_of(self, session: Tracked) -> Hello | None:
         worker = session.worker
@@ -348,11 +348,6 @@ def _key(call: Call) -> Key:
     stream = session.last_stream if call.hook is _COMMIT else None
     flow = stream.consumer if stream is not None else None
     return request_key(call, session.state(), flow.header if isinstance(flow, Flow) else None)
-
-
-def _message_keys(session: Tracked, flow: Flow) -> tuple[Key, Key]:
-    state = session.state()
-    return message_key(state, flow.header), envelope_key(state)
 
 
 def _parse_decision(raw: bytes) -> Decision:

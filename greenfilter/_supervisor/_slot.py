@@ -30,20 +30,23 @@ class Slot:
         self.replaces_alone = False
         self.next_start = 0.0
         self._delay = 0.0
+        self._failures = 0
 
     def failed(self, now: float, lived: float) -> float:
         """Note that its worker has ended, and give the seconds to wait before the next.
 
-        One that was well is replaced at once; the delay doubles while workers end soon after
-        their start.
+        It is replaced at once, but when workers end again and again soon after their start, the
+        delay doubles.
 
         Args:
             now: the time.
             lived: seconds since the worker had loaded; 0 if it had not.
         """
         if lived > max(_WELL_SECONDS, _WELL * self._delay):
-            self._delay = 0.0
-        else:
-            self._delay = min(max(_FIRST_DELAY, self._delay * 2), _LONGEST_DELAY)
+            self._failures = 0
+        self._delay = 0.0
+        if self._failures:
+            self._delay = min(_FIRST_DELAY * 2 ** min(self._failures - 1, 20), _LONGEST_DELAY)
+        self._failures += 1
         self.next_start = now + self._delay
         return self._delay

@@ -5,13 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import itertools
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 _ATOM = r"[A-Za-z0-9!#$%&'*/?^`{|}~+\-=_]+"
 _LOCAL_PART = re.compile(rf"{_ATOM}(?:\.{_ATOM})*\Z", re.ASCII)
+_HEADER = re.compile(rb"[!-9;-~]+[ \t]*:")
 _DOMAIN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?\Z", re.ASCII)
-# RFC 1035, 2.3.4.
+# SMTPD_MAXLOCALPARTSIZE without its NUL; RFC 1035, 2.3.4.
+_MAX_LOCAL_PART_BYTES = 255
 _MAX_DOMAIN_BYTES = 255
 
 
@@ -65,7 +69,9 @@ def parse_path(argument: str, domain: str, null_allowed: bool) -> Path | None:
     if not at:
         local_part, host = address, domain
     local_part = local_part.rpartition(":")[2]
-    if not _LOCAL_PART.match(local_part) or not is_domain(host):
+    if len(local_part) > _MAX_LOCAL_PART_BYTES or not _LOCAL_PART.match(local_part):
+        return None
+    if not is_domain(host):
         return None
     return Path(f"{local_part}@{host}", options)
 
@@ -80,6 +86,18 @@ def shown(phase: str, argument: str | None) -> str:
 def unknown_option(options: list[str], known: tuple[str, ...]) -> str | None:
     """The first ESMTP parameter that does not begin with a known word."""
     return next((option for option in options if not option.upper().startswith(known)), None)
+
+
+def is_malformed(lines: Iterable[bytes]) -> bool:
+    """Whether smtpd refuses a message because of its header (``rfc5322_push()``).
+
+    Args:
+        lines: of the message, as the filter left it.
+    """
+    header = list(itertools.takewhile(bool, lines))
+    if header and header[0][:1] in (b" ", b"\t"):
+        return True
+    return not all(line[:1] in (b" ", b"\t") or _HEADER.match(line) for line in header)
 
 
 def is_domain(text: str) -> bool:

@@ -18,6 +18,8 @@ class Listener:
         received: begin each message with smtpd's own ``Received:`` header.
         max_message_bytes: SIZE.
         auth_required: take no mail without TLS and AUTH (``tls-require`` and ``auth``).
+        check_header: refuse a message whose header is none, as smtpd does. Off by default, so that
+            the messages of tests can be short.
     """
 
     hostname: str = "mx.example.org"
@@ -26,6 +28,7 @@ class Listener:
     received: bool = True
     max_message_bytes: int = 36_700_160
     auth_required: bool = False
+    check_header: bool = False
 
 
 @dataclass(frozen=True, slots=True)

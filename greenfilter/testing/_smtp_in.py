@@ -388,8 +388,9 @@ class SmtpIn:
     def _commit(self) -> None:
         tx = self._state.tx
         assert tx is not None
-        if self._too_big:
-            self._say(_texts.MESSAGE_TOO_BIG)
+        malformed = self._listener.check_header and _commands.is_malformed(tx.lines)
+        if self._too_big or malformed:
+            self._say(_texts.MESSAGE_TOO_BIG if self._too_big else _texts.MALFORMED)
             self._rollback()
             return
         self._say(f"250 2.0.0 {tx.message_id} Message accepted for delivery")

@@ -221,11 +221,12 @@ def test_reports_are_dealt_with_in_order_while_the_handler_waits():
 @pytest.mark.parametrize("swallows", [False, True])
 @pytest.mark.parametrize("on_error", ["tempfail", "proceed"])
 def test_a_client_that_leaves_midway_ends_the_handler(swallows, on_error, caplog):
-    ends = []
+    got, ends = [], []
 
     def handler(ctx, lines):
         try:
             for line in lines:
+                got.append(line)
                 yield line
         except SessionClosed:
             ends.append("closed")
@@ -236,9 +237,10 @@ def test_a_client_that_leaves_midway_ends_the_handler(swallows, on_error, caplog
             ends.append("finally")
 
     app = generating(handler, on_error=on_error)
-    with FakeSmtpd(app) as smtpd:
+    with FakeSmtpd(app, received=False) as smtpd:
         session = in_data(smtpd)
         session.data_lines([b"one", b"two"])
+        until(lambda: got == [b"one", b"two"])
         session.disconnect()
         until(lambda: len(ends) == 2)
         assert in_transaction(smtpd).data(MESSAGE).ok
@@ -247,19 +249,20 @@ def test_a_client_that_leaves_midway_ends_the_handler(swallows, on_error, caplog
 
 
 def test_a_client_that_leaves_while_the_handler_blocks_can_end_it():
-    ends, gate = [], gevent.event.Event()
+    got, ends = [], []
 
     def handler(ctx, lines):
-        next(lines)
+        got.append(next(lines))
         try:
-            gate.wait()
+            gevent.event.Event().wait()
         finally:
             ends.append(ctx.session.closed)
         yield b"never"
 
-    with FakeSmtpd(generating(handler, cancel_on_close=True)) as smtpd:
+    with FakeSmtpd(generating(handler, cancel_on_close=True), received=False) as smtpd:
         session = in_data(smtpd)
         session.data_lines([b"one"])
+        until(lambda: got == [b"one"])
         session.disconnect()
         until(lambda: ends == [True])
 

@@ -85,6 +85,13 @@ class Client:
             while line := self._line():
                 self.replies.append(said(line))
 
+    def reply(self) -> str | None:
+        """The last line of the next reply; None when the connection is closed."""
+        while line := self._line():
+            if line[3:4] != "-":
+                return line
+        return None
+
     def _send(self, data: bytes) -> None:
         try:
             self._sock.sendall(data)

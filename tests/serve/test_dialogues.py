@@ -19,9 +19,27 @@ if TYPE_CHECKING:
     from pathlib import PurePath
 
 # What a client of the development server cannot cause, or what cannot be played, and why.
-LEFT_OUT: dict[str, str] = {}
-# Differences in what is said to the client or to the filter, and why.
-DIFFERENT: dict[str, str] = {}
+LEFT_OUT = {
+    "addresses": "clients from many addresses, where --src gives one; DNS servers that misbehave",
+    "junk-session-and-message": "clients from two addresses, where --src gives one",
+    "dns-timeout": "a DNS server that does not answer",
+    "builtin-report": "a builtin filter of smtpd stands before ours",
+    "rejected": "smtpd.conf refuses recipients, here all are taken",
+    "too-many-rcpts": "smtpd.conf sets a limit of 3 recipients",
+    "message-too-big": "the recording abridges the message",
+    "line-lengths": "the recording abridges the message",
+    "never-answers": "the recorded server is stopped; see test_faults.py",
+    "misbehave-exit": "the recorded server ends; see test_faults.py",
+    "misbehave-unknown-session": "a filter that writes more than answers; see tests/testing",
+    "shutdown-with-open-sessions": "the recorded server is stopped; see test_command.py",
+    "smtpd-6.8.0p2/auth-plain": "6.8 takes a password of one letter for a syntax error",
+}
+# Differences in what is said to the filter, and why.
+DATA_LINES_DIFFER = {
+    "pipelining": "lines of a message that is refused at once come or not, by chance",
+    "held-data": "the client leaves before the recorded server has sent its header lines",
+}
+SIZE_DIFFERS = {"starttls-tls12": "the throw-away certificate has another kind of key"}
 USERS = {"alice": "secret", "bob": "pa|ss"}
 
 
@@ -39,7 +57,8 @@ def _played() -> list[PurePath]:
 def _options(server: str, recorded: Recorded) -> dict[str, Any]:
     first = next(iter(recorded.sessions.values()))
     connect = next((words for words in first if words[1] == "link-connect"), None)
-    rdns, _, src, _ = connect[3].rsplit("|", 3) if connect else ("client.example.net", "", "192.0.2.10:1", "")
+    fields = connect[3] if connect else "client.example.net|pass|192.0.2.10:4711|"
+    rdns, _, src, _ = fields.rsplit("|", 3)
     return {
         "version": "{}.{}".format(*SERVERS[server]),
         "src": src.rpartition(":")[0].strip("[]"),
@@ -50,8 +69,8 @@ def _options(server: str, recorded: Recorded) -> dict[str, Any]:
     }
 
 
-def _without_chance(session: list[Line]) -> tuple[list[str], list[str]]:
-    """A session without ids, times, ports, addresses of the server, and credentials."""
+def _without_chance(name: str, session: list[Line]) -> tuple[list[str], list[str]]:
+    """A session without ids, times, ports, addresses of the server, credentials, differences."""
     lines = []
     for words in session:
         words = list(words)
@@ -60,10 +79,14 @@ def _without_chance(session: list[Line]) -> tuple[list[str], list[str]]:
             words[3] = "|".join([rdns, fcrdns, src.rpartition(":")[0]])
         elif words[:2] == ["filter", "auth"]:
             words[4] = hide_auth(words[4])
-        # The throw-away certificate has another kind of key.
+        elif words[1] == "filter-response" and words[3].startswith("auth|rewrite|"):
+            words[3] = f"auth|rewrite|{hide_auth(words[3][13:])}"
+        elif words[1] == "tx-commit" and name in SIZE_DIFFERS:
+            words[3] = words[3].partition("|")[0]
         words[-1] = words[-1].replace("ECDHE-ECDSA", "ECDHE-RSA")
         lines.append(words)
-    return normal(lines)
+    others, data = normal(lines)
+    return others, [] if name in DATA_LINES_DIFFER else data
 
 
 @pytest.mark.parametrize("log", _played(), ids=str)
@@ -71,7 +94,7 @@ def test_the_same_replies_and_the_same_lines_to_the_filter_as_recorded(log):
     server, name = str(log.parent), log.name.removesuffix(".log")
     recorded = Recorded(server, name)
     todo = list(steps(server, name))
-    timeout = {"session_timeout": 1} if name == "timeout" else {}
+    timeout = {"session_timeout": 1} if name.startswith("timeout") else {}
     with serving(recorded.tap(), **_options(server, recorded), **timeout) as served:
         replies = play(served.port, todo)
         served.wait_for(
@@ -88,4 +111,4 @@ def test_the_same_replies_and_the_same_lines_to_the_filter_as_recorded(log):
         assert lines == texts
     assert len(played) == len(recorded.sessions)
     for theirs, ours in zip(recorded.sessions.values(), played.values(), strict=True):
-        assert _without_chance(ours) == _without_chance(theirs)
+        assert _without_chance(name, ours) == _without_chance(name, theirs)

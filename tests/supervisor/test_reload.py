@@ -73,7 +73,7 @@ def test_the_command_reload_does_the_same(run, write, tmp_path):
     ],
 )
 def test_code_that_cannot_serve_is_refused_and_the_old_goes_on(run, write, code, reason):
-    smtpd, _ = start(run, write, "--workers", "2")
+    smtpd, _ = start(run, write)
     before = smtpd.workers()
     write(code)
     smtpd.reload()

@@ -1,0 +1,106 @@
+"""``thread=True``: callbacks that block in C."""
+
+from __future__ import annotations
+
+import threading
+
+import gevent
+import pytest
+
+from greenfilter import Filter, reject
+from greenfilter._runtime._threads import Threads
+from greenfilter.testing import FakeSmtpd
+
+from .driving import TEMPFAIL, greeted, until
+
+
+def test_a_callback_runs_in_another_os_thread():
+    app, threads = Filter("thread"), []
+
+    @app.filter.ehlo(thread=True)
+    def ehlo(ctx, identity):
+        threads.append(threading.get_ident())
+        return reject(550, "from a thread")
+
+    with FakeSmtpd(app) as smtpd:
+        assert smtpd.connect().ehlo("client.example.net").lines == ("550 from a thread",)
+    assert threads != [threading.get_ident()]
+
+
+def test_as_many_run_at_once_as_the_pool_has_and_the_loop_goes_on():
+    app, inside = Filter("pool", threads=3), []
+    go = threading.Event()
+
+    @app.filter.ehlo(thread=True)
+    def ehlo(ctx, identity):
+        inside.append(identity)
+        go.wait(10)
+
+    with FakeSmtpd(app) as smtpd:
+        sessions = [smtpd.connect() for _ in range(5)]
+        pending = [smtpd.start(session.ehlo, "client.example.net") for session in sessions]
+        until(lambda: len(inside) == 3)
+        assert smtpd.connect().noop().ok
+        assert len(inside) == 3
+        go.set()
+        assert all(greenlet.get(timeout=5).ok for greenlet in pending)
+    assert len(inside) == 5
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), SystemExit(1), KeyboardInterrupt()], ids=repr)
+def test_an_error_in_a_thread_is_answered_by_policy_and_printed_nowhere(error, capfd):
+    app = Filter("thread")
+
+    @app.filter.mail_from(thread=True)
+    def mail_from(ctx, sender):
+        raise error
+
+    with FakeSmtpd(app) as smtpd:
+        session = greeted(smtpd)
+        assert session.mail_from("alice@example.net").lines == (TEMPFAIL,)
+        assert session.quit().ok
+    assert capfd.readouterr().err == ""
+
+
+def test_a_thread_that_ends_late_changes_nothing():
+    app, go = Filter("late", deadline=5.0, threads=1), threading.Event()
+    begun, done = [], []
+
+    @app.filter.ehlo(thread=True)
+    def ehlo(ctx, identity):
+        begun.append(identity)
+        go.wait(10)
+        done.append(identity)
+        raise ValueError("late")
+
+    with FakeSmtpd(app) as smtpd:
+        first, second = smtpd.connect(), smtpd.connect()
+        pending = [smtpd.start(session.ehlo, "x.example.net") for session in (first, second)]
+        until(lambda: begun)
+        smtpd.clock.advance(5.3)
+        assert [greenlet.get(timeout=5).lines for greenlet in pending] == [(TEMPFAIL,)] * 2
+        go.set()
+        until(lambda: done == ["x.example.net"])
+        # The call that still waited for a thread when its time was over is not made.
+        assert first.ehlo("y.example.net").lines == (TEMPFAIL,)
+        assert second.noop().ok
+    assert done == ["x.example.net", "y.example.net"]
+
+
+def test_a_callback_may_reply_from_its_thread():
+    app = Filter("reply")
+
+    @app.filter.ehlo(thread=True)
+    def ehlo(ctx, identity):
+        assert ctx.reply(reject(550, "replied")) is True
+        return ctx.defer()
+
+    with FakeSmtpd(app) as smtpd:
+        assert smtpd.connect().ehlo("client.example.net").lines == ("550 replied",)
+
+
+def test_a_call_gives_what_the_function_gives():
+    threads = Threads(2)
+    assert gevent.spawn(threads.call, divmod, 7, 2).get(timeout=5) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        threads.call(divmod, 1, 0)

@@ -1,0 +1,123 @@
+"""Workers are kept, used again, and bounded."""
+
+from __future__ import annotations
+
+import gevent
+import gevent.event
+
+from greenfilter._runtime._workers import Workers
+
+from .driving import until
+
+
+class Task:
+    def __init__(self, work=lambda worker: None):
+        self.worker = None
+        self._work = work
+
+    def work(self, worker):
+        self.worker = worker
+        self._work(worker)
+        self.worker = None
+
+
+class Pool:
+    def __init__(self, limit=100):
+        self.told = []
+        full, room = (lambda: self.told.append("full")), (lambda: self.told.append("room"))
+        self.workers = Workers(limit, full, room)
+
+    def start(self, *tasks):
+        self.workers.ready.extend(tasks)
+        self.workers.schedule()
+
+
+def test_tasks_that_do_not_block_share_one_worker_in_order():
+    pool, seen = Pool(), []
+    pool.start(*(Task(lambda worker, n=n: seen.append((n, worker))) for n in range(5)))
+    until(lambda: len(seen) == 5)
+    assert [number for number, _ in seen] == list(range(5))
+    assert len({id(worker) for _, worker in seen}) == 1
+    assert not pool.workers.busy
+
+
+def test_a_task_that_blocks_holds_up_no_other_and_its_worker_is_used_again():
+    pool, gate, seen = Pool(), gevent.event.Event(), []
+    pool.start(Task(lambda worker: gate.wait() and seen.append("slow")))
+    pool.start(*(Task(lambda worker: seen.append("quick")) for _ in range(3)))
+    until(lambda: seen == ["quick"] * 3)
+    assert len(pool.workers.busy) == 1
+    gate.set()
+    until(lambda: not pool.workers.busy)
+    workers = set(pool.workers._idle)
+    pool.start(Task(lambda worker: seen.append(worker)))
+    until(lambda: len(seen) == 5)
+    assert seen[-1] in workers
+
+
+def test_no_more_tasks_run_than_the_limit():
+    pool, gate, inside = Pool(limit=2), gevent.event.Event(), []
+
+    def work(worker):
+        inside.append(worker)
+        gate.wait()
+
+    pool.start(*(Task(work) for _ in range(5)))
+    until(lambda: pool.told == ["full"])
+    assert len(inside) == 2
+    gate.set()
+    until(lambda: len(inside) == 5 and not pool.workers.busy)
+    assert pool.told[-1] == "room"
+    assert len(pool.workers._idle) == 2
+
+
+def test_parked_tasks_do_not_count_and_go_on_when_told():
+    pool, seen = Pool(limit=1), []
+    tasks = []
+
+    def work(worker):
+        pool.workers.park(gevent.get_hub().switch)
+        seen.append("parked")
+
+    for _ in range(10):
+        tasks.append(Task(work))
+    pool.start(*tasks)
+    until(lambda: all(task.worker for task in tasks))
+    pool.start(Task(lambda worker: seen.append("other")))
+    until(lambda: seen == ["other"])
+    pool.start(*tasks)
+    until(lambda: seen == ["other", *["parked"] * 10])
+    until(lambda: not pool.workers.busy)
+
+
+def test_a_worker_survives_an_error_of_a_task(caplog):
+    pool, seen = Pool(), []
+
+    def fail(worker):
+        raise SystemExit
+
+    pool.start(Task(fail), Task(lambda worker: seen.append(1)))
+    until(lambda: seen == [1])
+    assert "a worker survived" in caplog.text
+
+
+def test_an_abandoned_worker_makes_room_and_ends_with_its_task():
+    pool, gate, seen = Pool(limit=1), gevent.event.Event(), []
+    deaf = Task(lambda worker: gate.wait())
+    pool.start(deaf, Task(lambda worker: seen.append(1)))
+    until(lambda: pool.told == ["full"])
+    worker = deaf.worker
+    pool.workers.abandon(worker)
+    until(lambda: seen == [1])
+    gate.set()
+    until(lambda: worker.dead)
+    assert worker not in pool.workers._idle
+
+
+def test_few_idle_workers_are_kept():
+    pool, gate = Pool(limit=10_000), gevent.event.Event()
+    pool.start(*(Task(lambda worker: gate.wait()) for _ in range(1000)))
+    until(lambda: len(pool.workers.busy) == 1000)
+    gate.set()
+    until(lambda: not pool.workers.busy)
+    assert len(pool.workers._idle) == 256
