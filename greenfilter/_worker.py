@@ -39,7 +39,12 @@ def start(options: dict[str, Any]) -> None:
     os.set_inheritable(fd, False)
     _stdio.keep_from_children((fd, fd))
     app = load(options["target"], options["args"])
-    Runtime(app, (fd, fd), mark=mark).run()
+    try:
+        Runtime(app, (fd, fd), mark=mark).run()
+    except BaseException:
+        # A handler has thrown it into the hub. What is left of the loop serves nobody.
+        _log.logger.exception("the loop was ended from within")
+        os._exit(1)
     end_soon()
 
 

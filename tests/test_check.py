@@ -116,15 +116,30 @@ ERRORS = {
         def answer(ctx):
             return junk()
         """,
-        "8: filter.commit: junk is not legal at commit "
-        "(legal: disconnect, proceed, reject, report)",
+        "8: filter.commit: junk is not legal here (legal: disconnect, proceed, reject, report)",
     ),
     "a lambda": (
         """
         app.filter.data(lambda ctx: rewrite("x"))
         """,
-        "6: filter.data: rewrite is not legal at data "
+        "6: filter.data: rewrite is not legal here "
         "(legal: disconnect, junk, proceed, reject, report)",
+    ),
+    "a decision of one case": (
+        """
+        @app.filter.starttls
+        def answer(ctx):
+            return None if ctx.session.closed else ctx or rewrite("x")
+        """,
+        "8: filter.starttls: rewrite is not legal here (legal: disconnect, junk, proceed, reject)",
+    ),
+    "a decision that cannot wait for commit": (
+        """
+        @app.message
+        def answer(ctx, message):
+            return junk()
+        """,
+        "8: message: junk is not legal here (legal: disconnect, proceed, reject)",
     ),
 }
 
@@ -170,6 +185,18 @@ WARNINGS = {
         """,
         "9: warning: report.tx_begin: sqlite3.connect waits inside C code, and holds up all "
         "sessions; register with thread=True",
+    ),
+    "below a decorator": (
+        """
+        import functools
+        def same(fn): return functools.wraps(fn)(lambda *args: fn(*args))
+        @app.filter.ehlo
+        @same
+        def look(ctx, identity):
+            hashlib.scrypt(b"", salt=b"", n=2, r=1, p=1)
+        """,
+        "11: warning: filter.ehlo: hashlib.scrypt computes, and holds up all sessions; "
+        "register with thread=True",
     ),
     "where there are no threads": (
         """
@@ -264,6 +291,18 @@ GOOD = {
         @app.filter.rcpt_to
         def look(ctx, recipient):
             return None if ctx.session.authenticated or ctx.session.src.ip else None
+    """,
+    "a decision that a decorator makes": """
+        import functools
+        def deciding(fn):
+            @functools.wraps(fn)
+            def wrapper(ctx, identity):
+                return None if fn(ctx, identity) else reject(550, "no")
+            return wrapper
+        @app.filter.ehlo
+        @deciding
+        def look(ctx, identity):
+            return True
     """,
     "a function that is made elsewhere": """
         import functools
@@ -382,6 +421,14 @@ def test_a_command_without_its_path_is_told(check_conf):
     assert check_conf(conf) == [
         "smtpd.conf:1: 'greenfilter' does not begin with a slash, so smtpd looks for it in its "
         "own libexec directory only; write the whole path"
+    ]
+
+
+def test_a_relative_path_is_told(check_conf, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    conf = GOOD_CONF.replace("PROGRAM", "/bin/env greenfilter run guard.py")
+    assert check_conf(conf) == [
+        "smtpd.conf:1: 'guard.py' is relative to where smtpd was started; write the whole path"
     ]
 
 

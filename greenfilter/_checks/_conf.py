@@ -103,14 +103,22 @@ def find_filters(conf: Conf, target: str) -> dict[str, Program]:
     return {
         name: program
         for name, program in conf.programs.items()
-        if any(_is_same(word, target) for word in program.words)
+        if any(is_same(word, target) for word in program.words)
     }
 
 
-def _is_same(word: str, target: str) -> bool:
+def is_same(word: str, target: str) -> bool:
+    """Whether a word of a command names a filter's file or module."""
     if word == target:
         return True
-    return os.path.exists(word) and os.path.exists(target) and os.path.samefile(word, target)
+    given, wanted = _file_of(word), _file_of(target)
+    return given is not None and wanted is not None and os.path.samefile(given, wanted)
+
+
+def _file_of(target: str) -> str | None:
+    """The file of ``path`` or ``path:name``, if there is one."""
+    candidates = (target, target.rpartition(":")[0])
+    return next((path for path in candidates if os.path.isfile(path)), None)
 
 
 class _Reader:

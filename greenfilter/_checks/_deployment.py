@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 
 from .._app import Filter
-from ._conf import Conf, Program, find_filters
+from ._conf import Conf, Program, find_filters, is_same
 from ._problem import Problem
 
 # Not everybody has these in PATH.
@@ -30,7 +31,7 @@ def check_deployment(app: Filter, target: str, conf: Conf) -> list[Problem]:
         text = f"no filter runs {target}; write: filter NAME proc-exec COMMAND"
         return [*found, Problem(conf.path, 1, text)]
     for program in filters.values():
-        found += _check_command(program)
+        found += _check_command(program, target)
     subsystems = {subsystem for subsystem, _ in app.registered_reports()}
     if app.phases():
         subsystems.add("smtp-in")
@@ -49,13 +50,18 @@ def check_deployment(app: Filter, target: str, conf: Conf) -> list[Problem]:
     return found
 
 
-def _check_command(program: Program) -> list[Problem]:
+def _check_command(program: Program, target: str) -> list[Problem]:
     """smtpd.conf(5): a command that does not begin with a slash is run from smtpd's libexec."""
-    if not program.words or program.words[0].startswith("/"):
-        return []
-    text = f"{program.words[0]!r} does not begin with a slash, so smtpd looks for it in its own "
-    text += "libexec directory only; write the whole path"
-    return [Problem(program.file, program.line, text)]
+    words = program.words
+    if not words[0].startswith("/"):
+        text = f"{words[0]!r} does not begin with a slash, so smtpd looks for it in its own "
+        text += "libexec directory only; write the whole path"
+        return [Problem(program.file, program.line, text)]
+    relative = [word for word in words if is_same(word, target) and os.path.isfile(word)]
+    if any(not os.path.isabs(word) for word in relative):
+        text = f"{relative[0]!r} is relative to where smtpd was started; write the whole path"
+        return [Problem(program.file, program.line, text)]
+    return []
 
 
 def check_syntax(path: str) -> list[Problem]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from .._app import Filter
 from .._handlers import Handler
-from ..protocol import PHASES, Phase, Session, Transaction
+from ..protocol import PHASES, Session, Transaction
 from ._blocking import blocking
 from ._problem import Problem
 from ._reads import Reads, read_handler
@@ -24,6 +24,9 @@ _BEFORE_TX = frozenset(
     for name in names
 )
 _WITHOUT_THREAD = ("lines", "tap")
+_DATA_HOOKS = ("lines", "message", "tap")
+# What these decide is kept until smtpd asks about the whole message.
+_AT_COMMIT = frozenset({"proceed", "reject", "disconnect"})
 _MAKERS = ("proceed", "junk", "reject", "disconnect", "rewrite", "report")
 
 
@@ -41,8 +44,7 @@ def check_handlers(app: Filter) -> list[Problem]:
         if file not in sources:
             sources[file] = _source(file)
         source = sources[file]
-        fn = plain_function(handler.fn)
-        node = source.find(fn) if source and not hasattr(fn, "__wrapped__") else None
+        node = source.find(inspect.unwrap(plain_function(handler.fn))) if source else None
         if source is not None and node is not None:
             found |= set(_Examined(app, handler, source, node).problems())
     return sorted(found)
@@ -75,8 +77,9 @@ class _Examined:
 
     def problems(self) -> Iterator[Problem]:
         """Find what is wrong."""
-        yield from self._form()
-        yield from self._decisions()
+        if not hasattr(self._handler.fn, "__wrapped__"):  # else a decorator changes both
+            yield from self._form()
+            yield from self._decisions()
         yield from self._needs()
         yield from self._transaction()
         yield from self._blocking()
@@ -98,25 +101,25 @@ class _Examined:
             )
 
     def _decisions(self) -> Iterator[Problem]:
-        phase = self._phase()
-        if phase is None:
-            return
-        for value in self._reads.returns:
-            if isinstance(value, ast.Constant) and value.value is not None:
-                yield self._problem(value.lineno, f"returns {value.value!r}, which is no decision")
+        legal = self._legal()
+        for value in _alternatives(self._reads.returns):
+            if isinstance(value, ast.Constant):
+                wrong = value.value is not None and self._handler.hook.startswith("filter.")
+                if wrong and legal:
+                    text = f"returns {value.value!r}, which is no decision"
+                    yield self._problem(value.lineno, text)
             elif isinstance(value, ast.Call):
                 package, _, kind = (self._source.dotted(value.func) or "").rpartition(".")
-                known = package == "greenfilter" and kind in _MAKERS
-                if known and kind not in phase.decisions:
-                    legal = ", ".join(sorted(phase.decisions))
-                    yield self._problem(
-                        value.lineno, f"{kind} is not legal at {phase.wire} (legal: {legal})"
-                    )
+                if legal and package == "greenfilter" and kind in _MAKERS and kind not in legal:
+                    text = f"{kind} is not legal here (legal: {', '.join(sorted(legal))})"
+                    yield self._problem(value.lineno, text)
 
-    def _phase(self) -> Phase | None:
-        """The phase that a handler's return value answers."""
+    def _legal(self) -> frozenset[str]:
+        """What the handler may decide; nothing where a decision is not what it returns."""
         kind, _, name = self._handler.hook.partition(".")
-        return PHASES[name] if kind == "filter" and name != "data_line" else None
+        if kind == "filter":
+            return PHASES[name].decisions
+        return _AT_COMMIT if kind in _DATA_HOOKS else frozenset()
 
     def _needs(self) -> Iterator[Problem]:
         bits = self._app.need_bits()
@@ -156,3 +159,14 @@ class _Examined:
         if self._handler.hook in _WITHOUT_THREAD:
             return "use @app.message(thread=True) instead"
         return "register with thread=True"
+
+
+def _alternatives(values: list[ast.expr]) -> Iterator[ast.expr]:
+    """The values, with both sides of ``a if b else c`` and of ``a or b``."""
+    for value in values:
+        if isinstance(value, ast.IfExp):
+            yield from _alternatives([value.body, value.orelse])
+        elif isinstance(value, ast.BoolOp):
+            yield from _alternatives(value.values[-1:])
+        else:
+            yield value

@@ -151,6 +151,9 @@ def check(args: tuple[str, ...], **others: Any) -> None:
 @click.option(
     "--user", "users", multiple=True, metavar="NAME:PASSWORD", help="Offer AUTH, after STARTTLS."
 )
+@click.option(
+    "--require-auth", "auth_required", is_flag=True, help="Take no mail without TLS and AUTH."
+)
 @click.option("--maildir", type=click.Path(), help="Store accepted mail in this Maildir.")
 @click.option(
     "--smtp-out",

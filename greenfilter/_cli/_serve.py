@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import signal
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,9 +23,10 @@ def serve(
     users: tuple[str, ...],
     smtp_out: str | None,
     maildir: str | None,
+    src: str | None,
     as_json: bool,
     wants_protocol: bool,
-    **others: str | None,
+    **others: Any,
 ) -> None:
     """Serve mail clients until SIGINT or SIGTERM.
 
@@ -33,6 +36,7 @@ def serve(
         users: ``name:password`` of each user.
         smtp_out: ``host:port`` of the server where accepted mail is relayed.
         maildir: where it is stored.
+        src: address that clients seem to come from.
         as_json: write JSON objects instead of lines for a person.
         wants_protocol: write each line between smtpd and the filter too.
         others: the options of the same name.
@@ -40,13 +44,16 @@ def serve(
     Raises:
         UsageError: an option is wrong, the filter cannot be started, or the address cannot be used.
     """
+    if src is not None:
+        _check_ip(src)
     options = Options(
         source,
         address(listen, "--listen"),
         users=dict(map(_user, users)),
         smtp_out=address(smtp_out, "--smtp-out") if smtp_out else None,
         maildir=Path(maildir) if maildir else None,
-        **others,  # type: ignore[arg-type]
+        src=src,
+        **others,
     )
     try:
         server = Server(options, Transcript(click.echo, as_json, wants_protocol))
@@ -85,6 +92,13 @@ def address(text: str, option: str) -> tuple[str, int]:
     if not (colon and bare and port.isdecimal() and int(port) < 65536):
         raise UsageError(f"{option} {text}: write HOST:PORT, as in 127.0.0.1:2525 or [::1]:2525")
     return bare, int(port)
+
+
+def _check_ip(text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError as error:
+        raise UsageError(f"--src {text}: no address; write as in 192.0.2.1") from error
 
 
 def _user(text: str) -> tuple[str, str]:

@@ -45,19 +45,16 @@ def read(logs: Sequence[str]) -> Iterator[Entry]:
     Raises:
         UnreadableLog: a file cannot be read, or a line of it is none of a recording.
     """
-    begins = {log: _begin(log) for log in logs}
-    if None not in begins.values():
-        logs = sorted(logs, key=lambda log: begins[log] or 0.0)
-    for log in logs:
+    for log in sorted(logs, key=_begin):
         yield from _entries(log)
 
 
-def _begin(log: str) -> float | None:
-    """When the first thing happened that is not the handshake."""
+def _begin(log: str) -> float:
+    """When the first thing happened that is not the handshake; 0 if nothing has."""
     for entry in _entries(log):
-        if entry.from_smtpd and not entry.line.startswith(b"config|"):
+        if entry.from_smtpd and entry.time and not entry.line.startswith(b"config|"):
             return entry.time
-    return None
+    return 0.0
 
 
 def _entries(log: str) -> Iterator[Entry]:

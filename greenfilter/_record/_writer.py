@@ -17,6 +17,7 @@ _MAX_WAITING_BYTES = 64 << 20
 _MAX_LINE_BYTES = 1 << 20
 # How long what was read is gathered before it is written.
 _BATCH_SECONDS = 0.05
+_WRITE_BYTES = 256 << 10
 _END_SECONDS = 5.0
 
 _Piece = tuple[float, bytes, bytes]  # time, b"<" or b">", bytes
@@ -82,6 +83,8 @@ class Writer:
             self._stop(str(reason))
         except OSError as error:
             self._stop(f"{self._path}: {error.strerror}")
+        except Exception as error:  # whatever it is, the mail goes on
+            self._stop(f"{self._path}: {error!r}")
         self.recording = False
         self._pieces.clear()
         if self._fd >= 0:
@@ -98,14 +101,20 @@ class Writer:
             time.sleep(_BATCH_SECONDS)
         self._wake.clear()
         batch: list[bytes] = []
+        size = 0
         ended = False
         while self._pieces:
             piece = self._pieces.popleft()
             if piece is None:
                 ended = True
-            else:
-                batch.append(self._lines(*piece))
-                self._taken_bytes += len(piece[2])
+                continue
+            batch.append(self._lines(*piece))
+            self._taken_bytes += len(piece[2])
+            size += len(batch[-1])
+            if size > _WRITE_BYTES:
+                self._write(b"".join(batch))
+                batch.clear()
+                size = 0
         self._write(b"".join(batch))
         if not self.recording:
             raise _Stop(f"more than {_MAX_WAITING_BYTES >> 20} MiB wait for {self._path}")

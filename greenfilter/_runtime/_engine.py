@@ -144,7 +144,7 @@ class Engine:
             owed[item] = self.now + short.deadline
             if mark is not None:
                 mark[:16] = session.sid
-            worker.begin(short.handler, self.now)
+            worker.running, worker.since, worker.warned = short.handler, self.now, 0
             try:
                 if short.texts == 1:
                     decision = short.fn(item, text(item.line[item.body :]))
@@ -337,7 +337,11 @@ class Engine:
     def expire(self, call: Any) -> None:
         """Answer by policy a request that has passed its deadline. In the hub."""
         if call.hook is _DATA_LINE:  # a raw_line handler owes the end of its message
-            call.session.last_stream.consumer.expire()
+            stream = call.session.last_stream
+            if stream is not None and stream.consumer.ctx is call:
+                stream.consumer.expire()
+            else:  # smtpd has gone on without it
+                call.owed.pop(call, None)
             return
         error = HandlerTimeout(f"no answer within {self.deadline_of(call):g} s")
         self.answers.fail(call, self._filters.get(call.hook), error)

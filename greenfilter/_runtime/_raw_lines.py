@@ -77,8 +77,14 @@ class RawLines(HandledConsumer):
             self._loop.run_callback_threadsafe(self._flush)
         elif len(self._out) >= _FLUSH_LINES and getcurrent() is self._worker:
             self._flush()
-            self.engine.wait_room()
+            with self.engine.unhurried(self._worker):
+                self.engine.wait_room()
         return True
+
+    def spoil(self) -> None:
+        """Refuse the message, and end it where its end has come. Never switches greenlets."""
+        super().spoil()
+        self._settle()
 
     def close(self) -> None:
         """Free what is held."""

@@ -77,27 +77,32 @@ class Source:
             files = tuple(word for word in self.command if os.path.isfile(word))
             return Described(Path(self.command[0]).name, files=files)
         command = [sys.executable, "-m", "greenfilter._serve._describe", self.target, *self.args]
-        done = gevent.get_hub().threadpool.apply(_run, (command,))
+        status, output, errors = _run(command)
         try:
-            found = json.loads(done.stdout) if done.returncode == 0 else None
+            found = json.loads(output)
         except ValueError:
-            found = None
-        if found is None:
-            text = done.stderr.strip() or f"{self.target}: ended with status {done.returncode}"
-            raise UsageError(text.splitlines()[-1], exit_code=1)
+            text = errors.strip() or f"{self.target}: ended with status {status}"
+            raise UsageError(text.splitlines()[-1], exit_code=1) from None
         return Described(found["name"], found["handlers"], tuple(found["files"]))
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    # A session of its own: Ctrl-C is for the server.
-    return subprocess.run(
+def _run(command: list[str]) -> tuple[int, str, str]:
+    """Give exit status, output and errors of a command; whatever happens, it has ended then."""
+    process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         errors="backslashreplace",
-        start_new_session=True,
+        start_new_session=True,  # Ctrl-C is for the server
     )
+    try:
+        output, errors = gevent.get_hub().threadpool.apply(process.communicate)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode, output, errors
 
 
 class RunningFilter:

@@ -103,7 +103,8 @@ class Server:
     @property
     def address(self) -> tuple[str, int]:
         """Where clients can connect, once it has started."""
-        return self._server.server_host, self._server.server_port
+        host, port = self._server.socket.getsockname()[:2]
+        return str(host), int(port)
 
     def start(self) -> None:
         """Start the filter, then listen. Switches greenlets.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ..testing import Message
 
 _MAX_CHANGES = 20
+# What would move the cursor, or worse.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _COLOURS = {"2": "green", "3": "green", "4": "yellow", "5": "red"}
 # Longest phase and a usual name; longer ones only move the column.
 _PHASE_WIDTH, _NAME_WIDTH = 9, 16
@@ -42,16 +45,16 @@ class Transcript:
     def listening(self, address: str, version: str) -> None:
         """The server can be connected to."""
         text = f"listening on {address}, protocol {version}; Ctrl-C ends"
-        self._emit("listening", "", click.style(text, bold=True), address=address, version=version)
+        self._emit("listening", "", _style(text, bold=True), address=address, version=version)
 
     def note(self, text: str) -> None:
         """Say something about the server itself."""
-        self._emit("note", "", text, note=text)
+        self._emit("note", "", _style(text), note=text)
 
     def filter_started(self, name: str, again: bool) -> None:
         """There is a new process of the filter."""
         text = f"filter {name} " + ("started anew for new sessions" if again else "started")
-        self._emit("filter-started", "", click.style(text, fg="blue"), name=name, again=again)
+        self._emit("filter-started", "", _style(text, fg="blue"), name=name, again=again)
 
     def not_started(self, error: str, goes_on: bool) -> None:
         """The filter could not be started."""
@@ -60,11 +63,11 @@ class Transcript:
 
     def log(self, line: str) -> None:
         """The filter wrote a line to its standard error."""
-        self._emit("log", "", click.style(f"log: {line}", dim=True), line=line)
+        self._emit("log", "", _style(f"log: {line}", dim=True), line=line)
 
     def protocol(self, direction: str, line: str, session_id: str) -> None:
         """A line passed between smtpd and the filter, credentials hidden."""
-        text = click.style(f"   {direction} {line}", dim=True)
+        text = _style(f"   {direction} {line}", dim=True)
         self._emit("protocol", session_id, text, direction=direction, line=line)
 
     def wrong(self, error: OracleError) -> None:
@@ -86,23 +89,23 @@ class Transcript:
         """A client connected, or (outgoing) the server where mail is relayed."""
         self._numbers[session_id] = next(self._next_number)
         what = "relays to" if outgoing else "connected from"
-        text = click.style(f"-- {what} {src} ({rdns}, {fcrdns}), session {session_id}", bold=True)
+        text = _style(f"-- {what} {src} ({rdns}, {fcrdns}), session {session_id}", bold=True)
         fields = {"src": src, "rdns": rdns, "fcrdns": fcrdns, "outgoing": outgoing}
         self._emit("connected", session_id, text, **fields)
 
     def client(self, session_id: str, line: str) -> None:
         """The client said a line, credentials hidden."""
-        text = f"{click.style('C:', fg='cyan')} {click.style(line, fg='cyan')}"
+        text = _style(f"C: {line}", fg="cyan")
         self._emit("client", session_id, text, line=line)
 
     def server(self, session_id: str, line: str) -> None:
         """The server said a line."""
-        text = click.style(f"S: {line}", fg=_COLOURS.get(line[:1]))
+        text = _style(f"S: {line}", fg=_COLOURS.get(line[:1]))
         self._emit("server", session_id, text, line=line)
 
     def tls(self, session_id: str, ciphers: str) -> None:
         """TLS is up."""
-        self._emit("tls", session_id, f"-- TLS {ciphers}", ciphers=ciphers)
+        self._emit("tls", session_id, _style(f"-- TLS {ciphers}"), ciphers=ciphers)
 
     def decided(
         self,
@@ -122,7 +125,7 @@ class Transcript:
             seconds: how long it took.
         """
         colour = "magenta" if decision != "proceed" else None
-        shown = click.style(decision, fg=colour, bold=colour is not None)
+        shown = _style(decision, fg=colour, bold=colour is not None)
         text = f"   {_who(phase, handlers)} {shown} {_duration(seconds)}"
         fields = {"phase": phase, "decision": decision, "handlers": list(handlers)}
         self._emit("decided", session_id, text, **fields, seconds=seconds)
@@ -140,7 +143,7 @@ class Transcript:
         fields = {"handlers": list(handlers), "seconds": seconds, "changes": changes}
         shown = (changes or [])[:_MAX_CHANGES]
         more = len(changes or []) - len(shown)
-        lines = [click.style(f"      {line}", fg="magenta") for line in shown]
+        lines = [_style(f"      {line}", fg="magenta") for line in shown]
         lines += [f"      ... and {more} lines more"] if more else []
         self._emit("filtered", session_id, "\n".join([text, *lines]), **fields)
 
@@ -157,7 +160,7 @@ class Transcript:
             "junk": message.junk,
             "path": path,
         }
-        text = click.style("-- " + ", ".join(words), bold=True)
+        text = _style("-- " + ", ".join(words), bold=True)
         self._emit("accepted", session_id, text, **fields)
 
     def failed(self, session_id: str, error: str) -> None:
@@ -177,10 +180,14 @@ class Transcript:
             return
         moment = time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1000):03d}"
         number = self._numbers.get(session_id)
-        head = f"{click.style(moment, dim=True)} {f'#{number}' if number else '':>4} "
+        head = f"{_style(moment, dim=True)} {f'#{number}' if number else '':>4} "
         first, *rest = text.split("\n")
         for line in [head + first, *(" " * 18 + more for more in rest)]:
             self._write(line.encode("utf-8", "backslashreplace").decode())
+
+
+def _style(text: str, **style: Any) -> str:
+    return click.style(_CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text), **style)
 
 
 def _who(phase: str, handlers: Sequence[str]) -> str:
@@ -188,8 +195,8 @@ def _who(phase: str, handlers: Sequence[str]) -> str:
 
 
 def _duration(seconds: float | None) -> str:
-    return "" if seconds is None else click.style(f"({seconds * 1000:.1f} ms)", dim=True)
+    return "" if seconds is None else _style(f"({seconds * 1000:.1f} ms)", dim=True)
 
 
 def _loud(text: str) -> str:
-    return click.style(text, fg="red", bold=True)
+    return _style(text, fg="red", bold=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,13 +17,26 @@ HIDDEN = "********"
 Trace = Callable[[str, str, str], None]
 
 
+class _Lines:
+    """A message: all of it as a digest, and its first lines."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.blake2b()
+        self.first: list[bytes] = []
+
+    def add(self, line: bytes) -> None:
+        self.digest.update(line + b"\n")
+        if len(self.first) <= _MAX_COMPARED_LINES:
+            self.first.append(line)
+
+
 @dataclass(slots=True)
 class _Exchange:
     phase: str = ""
     asked: float = 0.0
     seconds: float | None = None
-    given: list[bytes] = field(default_factory=list)
-    written: list[bytes] = field(default_factory=list)
+    given: _Lines = field(default_factory=_Lines)
+    written: _Lines = field(default_factory=_Lines)
 
 
 class Watch:
@@ -67,12 +81,12 @@ class Watch:
         """
         exchange = self._sessions.get(session_id, _Exchange())
         given, written = exchange.given, exchange.written
-        exchange.given, exchange.written = [], []
-        if given == written:
+        exchange.given, exchange.written = _Lines(), _Lines()
+        if given.digest.digest() == written.digest.digest():
             return []
-        if max(len(given), len(written)) > _MAX_COMPARED_LINES:
+        if max(len(given.first), len(written.first)) > _MAX_COMPARED_LINES:
             return None
-        lines = difflib.ndiff(list(map(decode, given)), list(map(decode, written)))
+        lines = difflib.ndiff(list(map(decode, given.first)), list(map(decode, written.first)))
         return [line for line in lines if line[0] in "+-"]
 
     def forget(self, session_id: str) -> None:
@@ -82,19 +96,17 @@ class Watch:
     def _asked(self, exchange: _Exchange, words: list[bytes]) -> None:
         phase, parameter = decode(words[4]), words[7]
         if phase == "data-line" and exchange.phase != "data-line":
-            exchange.given, exchange.written = [], []
+            exchange.given, exchange.written = _Lines(), _Lines()
         exchange.phase = phase
         if phase == "data-line" and parameter != b".":
-            if len(exchange.given) <= _MAX_COMPARED_LINES:
-                exchange.given.append(parameter)
+            exchange.given.add(parameter)
             return
         exchange.asked = time.monotonic()
         exchange.seconds = None
 
     def _answered(self, exchange: _Exchange, words: list[bytes]) -> None:
         if words[0] == b"filter-dataline" and words[3] != b".":
-            if len(exchange.written) <= _MAX_COMPARED_LINES:
-                exchange.written.append(words[3])
+            exchange.written.add(words[3])
         elif exchange.seconds is None:
             exchange.seconds = time.monotonic() - exchange.asked
 

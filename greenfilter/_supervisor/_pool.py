@@ -283,6 +283,8 @@ class Pool:
         elif worker.link.reading and now - worker.beat > self._options.hang_seconds:
             silent = now - worker.beat
             self._lose(worker, f"it hangs: no sign of life for {silent:.1f} s", blame=True)
+        elif worker.mute is not None and now - worker.mute > self._options.hang_seconds:
+            self._lose(worker, "its loop turns, but it answers nothing", blame=True)
         elif worker.leaving is not None and (not worker.sessions or now > worker.leaving):
             logger.info("old worker %d is done, %d sessions", worker.pid, len(worker.sessions))
             self._let_go(worker)

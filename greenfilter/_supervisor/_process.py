@@ -38,6 +38,7 @@ class WorkerProcess:
         sessions: those that are in its hands.
         born, loaded, beat: when it was started, when its filter had loaded, and when it last said
             that it is alive.
+        mute: time at which it let a deadline pass, unless it has answered anything since.
         leaving: it takes no new sessions and ends with its last one, at this time at the latest.
         kill_at: it has been told to end; when to end it by force.
 
@@ -78,6 +79,7 @@ class WorkerProcess:
         self.hello: Hello | None = None
         self.sessions: dict[bytes, Tracked] = {}
         self.born = self.loaded = self.beat = now
+        self.mute: float | None = None
         self.leaving: float | None = None
         self.kill_at = 0.0
 

@@ -165,6 +165,7 @@ class Router:
         session = self._session_of(worker, line)
         if session is None:
             return  # it has ended, or another worker has it
+        worker.mute = None
         call, session.owed = session.owed, None
         if call is None:
             session.stale = max(0, session.stale - 1)
@@ -219,10 +220,15 @@ class Router:
             if session.owed is call:
                 session.owed = None
                 session.stale += 1
+                self._note_mute(session.worker)
             session_logger(session.id).error(
                 "no answer from the worker to %s in time; answered by policy", call.hook.wire
             )
             self._answer(call, self._policy(session, call.hook.wire))
+
+    def _note_mute(self, worker: WorkerProcess | None) -> None:
+        if worker is not None and worker.mute is None:
+            worker.mute = self.clock()
 
     def abandon(self, worker: WorkerProcess, blame: bool) -> int:
         """Answer all that a worker owed that is no more, and let go its sessions.

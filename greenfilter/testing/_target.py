@@ -84,9 +84,7 @@ class Process:
         on_log: called with each line that the command logs.
     """
 
-    def __init__(
-        self, command: Sequence[str], on_log: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, command: Sequence[str], on_log: Callable[[str], None] | None = None) -> None:
         self.log: list[str] = []
         self._on_log = on_log
         self._command = list(command)

@@ -20,9 +20,7 @@ BAD_RECIPIENT = "501 5.1.3 Recipient address syntax error"
 COMMAND_TOO_LONG = "500 5.0.0 Command line too long"
 LINE_TOO_LONG = "500 5.0.0 Line too long"
 PIPELINING = "500 5.5.1 Invalid command: Pipelining not supported"
-MALFORMED = (
-    "550 5.7.1 Delivery not authorized, message refused: Message is not RFC 2822 compliant"
-)
+MALFORMED = "550 5.7.1 Delivery not authorized, message refused: Message is not RFC 2822 compliant"
 MESSAGE_TOO_BIG = "554 5.3.4 Message too big for system: Transaction failed, message too big"
 SYNTAX_ERROR = "501 5.5.2 Syntax error: Syntax error"
 HELP = (

@@ -184,15 +184,17 @@ def test_a_late_handler_keeps_its_line_and_the_message_is_refused():
 
 
 def test_a_late_handler_in_a_thread_loses_no_line():
-    go = threading.Event()
+    go, seen = threading.Event(), []
 
     def handler(ctx, line):
+        seen.append(line)
         if line == b"two":
             go.wait(10)
 
     app = editing(handler, deadline=5.0, thread=True, on_error="proceed")
     with FakeSmtpd(app, received=False) as smtpd:
         pending = smtpd.start(in_transaction(smtpd).data, b"one\ntwo\nthree\n")
+        until(lambda: b"two" in seen)
         smtpd.clock.advance(5.2)
         assert pending.get(timeout=5).message == b"one\r\ntwo\r\nthree\r\n"
         go.set()
@@ -246,7 +248,9 @@ def test_a_message_cut_at_every_place_is_the_same(mode):
         number = 0
         for place in range(0, len(data), 3):
             number += 1
-            piece = data.replace(request("data-line").encode(), request("data-line", number).encode())
+            piece = data.replace(
+                request("data-line").encode(), request("data-line", number).encode()
+            )
             pipe.send(link_connect(number))
             pipe.send_raw(piece[:place])
             gevent.sleep(0)
@@ -283,7 +287,7 @@ def test_lines_of_a_blocked_session_wait_on_disk():
         spool = waiting[0].spilled.spool
         assert all(chunk.spilled is None or chunk.spilled.spool is spool for chunk in waiting)
         assert spool.size > 4_000_000
-        file, filed, tail = spool._state
+        file, _, tail = spool._state
         assert file is not None
         assert len(tail) < 200_000
         waiting.clear()

@@ -29,7 +29,8 @@ def send(app, data=b"Subject: x\n\none\n"):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"one\n", b"\n", b".\n", b"a: b\n\n.\n..\n\xff\xe9 a\rb\n", b"no headers at all\n"]
+    "data",
+    [b"", b"one\n", b"\n", b".\n", b"a: b\n\n.\n..\n\xff\xe9 a\rb\n", b"no headers at all\n"],
 )
 def test_none_passes_the_message_unchanged(data):
     seen = []
@@ -149,9 +150,10 @@ def test_a_handler_in_a_thread_may_use_all_of_its_context():
 @pytest.mark.parametrize("thread", [False, True])
 def test_a_late_handler_applies_the_policy(thread):
     go = threading.Event()
-    ends = []
+    begun, ends = [], []
 
     def handler(ctx, message):
+        begun.append("begun")
         if thread:
             go.wait(10)
             ends.append("late")
@@ -165,6 +167,7 @@ def test_a_late_handler_applies_the_policy(thread):
     app = whole(handler, thread=thread, deadline=5.0, on_error="proceed")
     with FakeSmtpd(app, received=False) as smtpd:
         pending = smtpd.start(in_transaction(smtpd).data, b"one\n")
+        until(lambda: begun)
         smtpd.clock.advance(5.2)
         assert pending.get(timeout=5).message == b"one\r\n"
         go.set()

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from greenfilter._serve._watch import hide_auth
 from tests.testing.recordings import LOGS, SERVERS, TRANSCRIPTS
 from tests.testing.replaying import Line, Recorded, normal, split
 from tests.testing.test_oracle_recordings import expected
-
-from greenfilter._serve._watch import hide_auth
 
 from .dialogues import play, said, steps
 from .serving import serving

@@ -33,7 +33,10 @@ def _wrong(served: Served) -> list[tuple[str, str]]:
     ("answer", "reason"),
     [
         ("print hello world", "neither filter-result nor filter-dataline"),
-        ("!filter-result|%S|%T|proceed\nfilter-result|%S|%T|proceed", r"nothing is asked|token of noop"),
+        (
+            "!filter-result|%S|%T|proceed\nfilter-result|%S|%T|proceed",
+            r"nothing is asked|token of noop",
+        ),
         ("!filter-result|%S|%T|what", r"its parameter is missing"),
         ("exit 3", "its exit status was 3"),
         ("exit 0", "the filter ended"),
@@ -63,7 +66,7 @@ def test_clients_of_a_filter_that_died_are_all_disconnected():
 def test_a_filter_that_dies_again_when_it_is_started_leaves_a_server_that_says_so(tmp_path):
     file = tmp_path / "filter.sh"
     started = tmp_path / "started"
-    file.write_text(f"#!/bin/sh\n[ -e {started} ] && exit 1\ntouch {started}\nexec \"$@\"\n")
+    file.write_text(f'#!/bin/sh\n[ -e {started} ] && exit 1\ntouch {started}\nexec "$@"\n')
     file.chmod(0o755)
     with serving([str(file), *tap(answers={"noop": ["exit 1"]})]) as served:
         _dialogue(served, "EHLO me", "NOOP")

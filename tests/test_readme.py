@@ -1,0 +1,150 @@
+"""The README: its filter, its tests, and every command of its tutorial."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.support import smtpd as real
+from tests.support.wait import wait_until
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PORT = 2525  # of the tutorial
+
+
+def blocks(kind: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def tutorial() -> list[str]:
+    section = README.split("## Tutorial")[1].split("\n## ")[0]
+    lines = "".join(blocks("console", section)).splitlines()
+    assert all(line.startswith("$ ") for line in lines)
+    return [line.removeprefix("$ ") for line in lines]
+
+
+def listens() -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", PORT)) == 0
+
+
+def test_the_first_filter_is_twelve_lines_long_and_passes_its_check(tmp_path):
+    first = blocks("python")[0]
+    assert len(first.splitlines()) == 12
+    (tmp_path / "guard.py").write_text(first)
+    done = subprocess.run(
+        ["greenfilter", "check", "--strict", "guard.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "filter.connect" in done.stdout
+
+
+def test_the_c_filter_and_the_test_of_a_filter_work(tmp_path):
+    port, test = blocks("python")[1:]
+    (tmp_path / "port.py").write_text(port)
+    (tmp_path / "guard.py").write_text(blocks("python")[0])
+    (tmp_path / "test_guard.py").write_text(test)
+    for command in ("greenfilter check port.py", "python -m pytest -q test_guard.py"):
+        done = subprocess.run(shlex.split(command), cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+
+
+class Shell:
+    """Runs the commands of the tutorial one after the other, as somebody would type them."""
+
+    def __init__(self, directory: Path, home: Path) -> None:
+        self.directory = directory
+        self.environment = {**os.environ, "HOME": str(home)}
+        self.background: subprocess.Popen[str] | None = None
+
+    def type(self, command: str) -> None:
+        if command == "kill %1":
+            self.stop()
+        elif command.endswith(" &"):
+            self.start(command[:-2])
+            wait_until(listens, 20, f"{command} to listen")
+        else:
+            done = self.popen(command)
+            output, _ = done.communicate(timeout=120)
+            assert done.returncode == 0, f"{command}\n{output}"
+
+    def start(self, command: str) -> None:
+        assert not listens(), f"port {PORT} is in use"
+        self.background = self.popen(command)
+
+    def popen(self, command: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", "-c", f"exec {command}"],
+            cwd=self.directory,
+            env=self.environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def stop(self) -> None:
+        process, self.background = self.background, None
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=20)
+
+
+@pytest.fixture
+def shell():
+    # Not tmp_path: nobody but its owner may look into that, and smtpd runs filters as its own user.
+    home = Path(tempfile.mkdtemp(prefix="readme-"))
+    home.chmod(0o755)
+    (home / "greenfilter").symlink_to(ROOT)
+    (home / "work").mkdir()
+    shell = Shell(home / "work", home)
+    yield shell
+    shell.stop()
+    shutil.rmtree(home)
+
+
+@pytest.mark.timeout(400)
+def test_every_command_of_the_tutorial_works(shell, require_smtpd):
+    commands = tutorial()
+    *first, check, syntax, smtpd = commands
+    for command in first:
+        shell.type(command)
+    conf = shell.directory / "guard.conf"
+    # Where the tests run, smtpd's own user may not be able to read Python itself.
+    conf.write_text(re.sub(r'(proc-exec ".*")', r"\1 user root", conf.read_text()))
+    shell.type(check)
+    shell.type(syntax)
+    assert smtpd == "smtpd -d -f guard.conf"
+    shell.start(in_a_world_of_its_own(smtpd))
+    wait_until(listens, 20, "smtpd to listen")
+    with socket.create_connection(("127.0.0.1", PORT), timeout=20) as client:
+        lines = client.makefile("rw", newline="")
+        assert lines.readline().startswith("220 ")
+        for command, code in (("EHLO me.example", "250"), ("MAIL FROM:<a@spam.example>", "550")):
+            lines.write(f"{command}\r\n")
+            lines.flush()
+            while (line := lines.readline())[3] == "-":
+                pass
+            assert line.startswith(code), line
+        client.shutdown(socket.SHUT_RDWR)
+
+
+def in_a_world_of_its_own(command: str) -> str:
+    """As the harness of the real server does: its paths are fixed."""
+    script = (
+        "mount -t tmpfs -o mode=755 tmpfs /run; mount -t tmpfs -o mode=755 tmpfs /var/spool; "
+        f"mkdir -m 711 /var/spool/smtpd; exec setpriv --pdeathsig TERM {command}"
+    )
+    assert real.missing() is None
+    return f"unshare --mount --propagation private sh -ec {shlex.quote(script)}"
