@@ -43,7 +43,10 @@ def test_the_first_filter_is_twelve_lines_long_and_passes_its_check(tmp_path):
     assert len(first.splitlines()) == 12
     (tmp_path / "guard.py").write_text(first)
     done = subprocess.run(
-        ["greenfilter", "check", "--strict", "guard.py"], cwd=tmp_path, capture_output=True, text=True
+        ["greenfilter", "check", "--strict", "guard.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "filter.connect" in done.stdout

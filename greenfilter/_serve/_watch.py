@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ..testing._wire import decode
 
 # A comparison of longer messages takes too long.
-_MAX_COMPARED_LINES = 2000
+_MAX_COMPARED_LINES = 1000
 HIDDEN = "********"
 
 Trace = Callable[[str, str, str], None]
@@ -86,8 +86,9 @@ class Watch:
             return []
         if max(len(given.first), len(written.first)) > _MAX_COMPARED_LINES:
             return None
-        lines = difflib.ndiff(list(map(decode, given.first)), list(map(decode, written.first)))
-        return [line for line in lines if line[0] in "+-"]
+        before, after = list(map(decode, given.first)), list(map(decode, written.first))
+        lines = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
+        return [f"{line[0]} {line[1:]}" for line in lines if line[0] in "+-"]
 
     def forget(self, session_id: str) -> None:
         """A session is over."""
