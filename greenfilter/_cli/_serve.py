@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +58,19 @@ def serve(
         **others,
     )
     try:
-        server = Server(options, Transcript(click.echo, as_json, wants_protocol))
+        server = Server(options, Transcript(_write, as_json, wants_protocol))
     except OSError as error:
         raise UsageError(f"--maildir {maildir}: {error.strerror}") from error
     _run(server)
+
+
+def _write(line: str) -> None:
+    try:
+        click.echo(line)
+    except BrokenPipeError:
+        # Nobody reads on; this is also for what is still to be flushed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _run(server: Server) -> None:

@@ -89,7 +89,8 @@ class Player:
             for entry in entries:
                 self._play(entry)
         except SmtpdWouldDie as error:
-            self.result.trouble.append(str(error))
+            whose = f"session {error.session_id}: " if error.session_id else ""
+            self.result.trouble.append(whose + str(error))
         finally:
             self._close()
         return self.result
@@ -279,10 +280,12 @@ class Player:
         if word == b"filter-result" and session.request is not None:
             self._compare(self._link, session, session.request, words[2], entry)
         elif word == b"filter-dataline" and session.message is not None:
-            if words[2] == b".":
-                self._compare_message(self._link, session, session.message, entry)
-            else:
+            if words[2] != b".":
                 session.recorded.append(words[2])
+            elif session.message.ended is None:
+                session.stopped = True  # the recorded filter cut the message short
+            else:
+                self._compare_message(self._link, session, session.message, entry)
 
     def _compare(
         self, link: ReplayLink, session: _Session, request: Request, recorded: bytes, entry: Entry
@@ -300,12 +303,12 @@ class Player:
         except SmtpdWouldDie:
             raise
         except OracleError as error:
-            session.stopped = True
-            request.decision = str(error).encode()
+            decision = _written(error)
+            request.fault = _reason(error)
         else:
             assert answer is not None
             decision = answer.kind.encode() + (b"|" + answer.parameter if answer.parameter else b"")
-            request.decision = without_password(request.phase, decision)
+        request.decision = without_password(request.phase, decision)
         request.ended = link.answered.get(request.session_id, time.monotonic()) - self._began
 
     def _compare_message(
@@ -321,8 +324,8 @@ class Player:
             except SmtpdWouldDie:
                 raise
             except OracleError as error:
-                session.stopped = True
-                message.recorded, message.decision = b"a message", str(error).encode()
+                message.recorded, message.decision = b"a message", _written(error)
+                message.fault = "no end of the message"
                 self._judge(session, message)
                 return
             message.ended = link.answered[message.session_id] - self._began
@@ -333,7 +336,18 @@ class Player:
     def _judge(self, session: _Session, request: Request) -> None:
         if request.changed:
             self.result.differences.append(request)
-            session.stopped = session.stopped or _ends_session(request.phase, request.decision)
+            ends = request.fault or _ends_session(request.phase, request.decision)
+            session.stopped = session.stopped or bool(ends)
+
+
+def _written(error: OracleError) -> bytes:
+    """The decision that is at fault; where none was written, what is wrong."""
+    words = (error.line or b"").split(b"|", 3)
+    return words[3] if len(words) == 4 else str(error).partition("\n")[0].encode()
+
+
+def _reason(error: OracleError) -> str:
+    return str(error).removesuffix(f": {error.line!r}" if error.line else "")
 
 
 def _ends_session(phase: str, decision: bytes | None) -> bool:

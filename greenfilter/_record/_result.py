@@ -23,6 +23,7 @@ class Request:
         began, ended: when, in the replay (seconds since it began).
         decision: the answer in the replay; None if none was waited for.
         lines: of the message, as the client sent it.
+        fault: why smtpd does not take the answer, if it does not.
     """
 
     session_id: str
@@ -36,6 +37,7 @@ class Request:
     recorded: bytes | None = None
     decision: bytes | None = None
     lines: int = 0
+    fault: str = ""
 
     @property
     def changed(self) -> bool:
@@ -88,6 +90,8 @@ class Result:
                 f"    recorded: {readable(request.recorded or b'')}",
                 f"    now:      {readable(request.decision or b'')}",
             ]
+            if request.fault:
+                lines.append(f"    smtpd:    {readable(request.fault.encode())}")
         lines += [f"smtpd would not forgive this: {text}" for text in self.trouble]
         lines += self.notes
         if self.left_out:

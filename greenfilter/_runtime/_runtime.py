@@ -125,7 +125,6 @@ class Runtime:
         self._engine.now = self._engine.clock()
         self._workers.ready.extend(self._connection.receive(data))  # type: ignore[arg-type]
         self._workers.dispatch()
-        self._wire.flush()
         if self._connection.configured and not self._registered:
             self._registered = True
             gevent.spawn(self._register)

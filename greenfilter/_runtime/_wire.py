@@ -143,7 +143,11 @@ class Wire:
         except OSError:
             data = b""
         if data:
-            self._receive(data)
+            self._flushing = True  # what it answers at once is written right after it
+            try:
+                self._receive(data)
+            finally:
+                self.flush()
         else:
             self._gone()
 

@@ -10,6 +10,7 @@ import gevent.socket
 from ..errors import GreenfilterError
 from ..testing._link import new_id
 from ..testing._wire import decode
+from ._address import reverse_dns, shown
 
 if TYPE_CHECKING:
     from ..testing import Message
@@ -43,13 +44,12 @@ class Relay:
         self._hostname = hostname
         self._message = message
 
-    def run(self, host: str, port: int, rdns: str) -> None:
+    def run(self, host: str, port: int) -> None:
         """Deliver the message. Switches greenlets.
 
         Args:
             host: name or address of the server.
             port: its port.
-            rdns: its name in DNS.
 
         Raises:
             RelayError: it refused the message.
@@ -58,17 +58,18 @@ class Relay:
         sock = gevent.socket.create_connection((host, port), timeout=_TIMEOUT_SECONDS)
         with sock, sock.makefile("rb") as self._replies:
             self._sock = sock
-            self._connected(sock, rdns)
+            self._connected(sock)
             try:
                 self._converse()
             finally:
                 self._report("link-disconnect")
                 self._transcript.disconnected(self.id)
 
-    def _connected(self, sock: gevent.socket.socket, rdns: str) -> None:
+    def _connected(self, sock: gevent.socket.socket) -> None:
         src, dst = shown(sock.getsockname()), shown(sock.getpeername())
-        self._report("link-connect", rdns, "pass", src, dst)
-        self._transcript.connected(self.id, dst, rdns, "pass", outgoing=True)
+        rdns, fcrdns = reverse_dns(sock.getpeername()[0])
+        self._report("link-connect", rdns, fcrdns, src, dst)
+        self._transcript.connected(self.id, dst, rdns, fcrdns, outgoing=True)
 
     def _converse(self) -> None:
         banner = self._hear()
@@ -175,9 +176,3 @@ def stuffed(data: bytes) -> bytes:
     """Dot-stuff a message whose lines end in CRLF (RFC 5321, 4.5.2)."""
     data = data.replace(b"\r\n.", b"\r\n..")
     return b"." + data if data.startswith(b".") else data
-
-
-def shown(address: tuple[str | int, ...]) -> str:
-    """Give an address and port as smtpd writes them."""
-    host, port = str(address[0]), address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 from collections.abc import Mapping
@@ -19,10 +18,11 @@ from ..errors import UsageError
 from ..testing import OracleError
 from ..testing._model import Listener, Peer
 from ..testing._wire import Wire, parse_version
+from ._address import UNKNOWN, reverse_dns, shown
 from ._connection import Connection
 from ._deliver import Maildir
 from ._filter import FilterKeeper, RunningFilter, Source
-from ._relay import Relay, RelayError, shown
+from ._relay import Relay, RelayError
 from ._session import ServedSession
 from ._tls import throw_away_context
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ..testing import Message
     from ._transcript import Transcript
 
-_UNKNOWN = "<unknown>"
 _NO_FILTER = b"421 4.3.0 The filter does not run\r\n"
 
 
@@ -166,7 +165,7 @@ class Server:
         rdns, fcrdns = self._options.rdns, "pass"
         if rdns is None:
             rdns, fcrdns = reverse_dns(host)
-        elif rdns == _UNKNOWN:
+        elif rdns == UNKNOWN:
             fcrdns = "fail"
         return Peer(shown((host, port)), shown(ours), rdns, fcrdns)
 
@@ -186,33 +185,10 @@ class Server:
     def _relay(self, running: RunningFilter, message: Message, host: str, port: int) -> None:
         relay = Relay(running.link, self._transcript, self._options.hostname, message)
         try:
-            relay.run(host, port, "localhost")
+            relay.run(host, port)
         except (OSError, RelayError) as error:
             self._transcript.failed(relay.id, f"{message.message_id} not relayed: {error}")
         except OracleError:
             return  # told by the link
         finally:
             self._filters.release(running)
-
-
-def reverse_dns(address: str) -> tuple[str, str]:
-    """Look an address up, and back again. Switches greenlets.
-
-    Returns:
-        The name, ``<unknown>`` for none, and whether it leads back: ``pass`` or ``fail``.
-    """
-    flags = socket.NI_NAMEREQD | socket.NI_NUMERICSERV
-    try:
-        name = gevent.socket.getnameinfo((address, 0), flags)[0]
-    except OSError:
-        return _UNKNOWN, "fail"
-    try:
-        found = gevent.socket.getaddrinfo(name, None)
-    except OSError:
-        found = []
-    same = ipaddress.ip_address(address) in {_ip(entry[4][0]) for entry in found}
-    return name, "pass" if same else "fail"
-
-
-def _ip(text: str | int) -> object:
-    return ipaddress.ip_address(str(text).partition("%")[0])

@@ -81,6 +81,8 @@ SAME = [
     "never-answers",
     "timeout",
     "null-sender",
+    "decide-odd-messages",
+    "decide-commit-rewrite",
     "out-and-in",
     "builtin-report",
 ]
@@ -273,6 +275,27 @@ def test_a_filter_that_does_what_smtpd_would_die_of_is_told(write):
     done = replay(shlex.join(die), log, options=["--command"])
     assert done.returncode == 1
     assert "smtpd would not forgive this: unknown decision" in done.stdout
+
+
+def test_an_answer_that_smtpd_does_not_take_is_told_with_the_reason(write):
+    log = write(CONNECT, request("ehlo", "x"), result("proceed"), request("quit", ""), LEAVE)
+    odd = tap(register=["filter|smtp-in|ehlo"], answers={"ehlo": ["reject|never"]})
+    done = replay(shlex.join(odd), log, options=["--command"])
+    assert done.stdout.splitlines()[1:4] == [
+        "    recorded: proceed",
+        "    now:      reject|never",
+        "    smtpd:    reject at ehlo without an SMTP reply '[45]dd text'",
+    ]
+    assert done.stdout.endswith("1 session, 1 request, 0 messages: 1 difference in 1 session\n")
+
+
+def test_a_recorded_filter_that_cut_a_message_short_is_replayed_up_to_there():
+    done = replay(
+        shlex.join(Recorded("smtpd-7.8.0", "data-unstuffed").tap()),
+        TRANSCRIPTS / "smtpd-7.8.0" / "data-unstuffed-lone-dot.log",
+        options=["--command"],
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_worker_that_dies_is_answered_by_policy_and_that_is_a_difference(write):

@@ -364,3 +364,42 @@ def test_a_filter_that_takes_long_to_load_does_not_keep_it_from_ending(write, tm
     wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"), TIMEOUT, "the pid")
     assert server.stop() == 0
     assert not os.path.exists(f"/proc/{pid.read_text().strip()}")
+
+
+def test_it_ends_when_nobody_reads_its_output(write):
+    command = [sys.executable, "-m", "greenfilter", "serve", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen([*command, _proceed(write)], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        line = next(line for line in server.stdout if b"listening" in line)
+        server.stdout.close()
+        port = int(line.split(b"127.0.0.1:")[1].split(b",")[0])
+        with socket.create_connection(("127.0.0.1", port)):
+            assert server.wait(TIMEOUT) == 0
+
+
+def test_clients_can_come_by_ipv6(write):
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+    with ServeCommand("--listen", "[::1]:0", _proceed(write)) as server:
+        assert server.wait_for("listening")["address"] == f"[::1]:{server.port}"
+        with smtplib.SMTP("::1", server.port, "me.example.net", TIMEOUT) as client:
+            assert client.helo()[0] == 250
+        connected = server.wait_for("connected")
+    assert connected["src"].startswith("[::1]:")
+
+
+def test_clients_seem_to_come_from_where_it_is_told(write):
+    file = write(
+        """
+        @app.filter.connect
+        def who(ctx, rdns, address):
+            ctx.log.info("%s %s", rdns, address.ip)
+        """
+    )
+    options = ["--src", "203.0.113.5", "--rdns", "spam.example.com"]
+    with ServeCommand(*options, file) as server, _client(server):
+        server.wait_for_log("spam.example.com 203.0.113.5")
+        assert server.wait_for("connected")["fcrdns"] == "pass"

@@ -71,7 +71,8 @@ def _outgoing(session: list[Line], *ends: str) -> list[str]:
     lines = [list(words) for words in session]
     for words in lines:
         if words[1] == "link-connect":
-            words[3] = re.sub(r":\d+", ":port", words[3])
+            # What the machine's DNS says of 127.0.0.1 is not known here.
+            words[3] = re.sub(r":\d+", ":port", words[3].split("|", 2)[2])
     others, _ = normal(lines)
     for end in ends:
         others = _until(others, f"report protocol-client {end}")

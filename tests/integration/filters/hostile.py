@@ -340,6 +340,5 @@ else:
     @app.message
     def message(ctx, message):
         fault = strange(ctx)
-        if fault:
-            return fault()
-        return None
+        result = fault() if fault else None
+        return message.raw + result if isinstance(result, bytes) else result
