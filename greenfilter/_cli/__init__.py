@@ -219,7 +219,9 @@ def record(output: str, max_size: int, keep: int, command: tuple[str, ...]) -> N
     In smtpd.conf, in front of the command of any filter:
     filter NAME proc-exec "greenfilter record -o FILE -- COMMAND..."
 
-    Whatever becomes of the recording, the mail goes on.
+    Each filter needs a FILE of its own. It is written by the user that the filter runs as (_smtpd
+    if smtpd.conf names none), in a directory that this user may write to. Whatever becomes of the
+    recording, the mail goes on.
     """
     from ._record import record as record_filter
 

@@ -13,6 +13,7 @@ import click
 
 from .._record._format import Entry, read
 from .._record._player import Player
+from .._record._result import readable
 from ..errors import UsageError
 from ..testing._target import Process
 
@@ -59,6 +60,8 @@ def replay(
         except OSError as error:
             raise UsageError(f"--timeline {timeline}: {error.strerror}") from error
     if result.differences or result.trouble:
+        for line in result.log:
+            click.echo(f"the filter's log: {readable(line.encode())}", err=True)
         sys.exit(1)
 
 

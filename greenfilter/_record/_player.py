@@ -26,6 +26,7 @@ from ._format import Entry, UnreadableLog
 from ._link import ReplayLink
 from ._result import Request, Result, message_difference, without_password
 
+_LOG_LINES = 20
 _RESPONSE_PHASES = {"connected": "connect", "tls": "starttls"}
 
 
@@ -159,6 +160,7 @@ class Player:
             self.result.trouble += [
                 str(error) for error in link.close() if str(error) not in self.result.trouble
             ]
+            self.result.log += link.target.log[-_LOG_LINES:]
         self._sessions.clear()
 
     # What smtpd wrote

@@ -60,7 +60,8 @@ class Writer:
             return
         self._put_bytes += len(data)
         if self._put_bytes - self._taken_bytes > _MAX_WAITING_BYTES:
-            self.recording = False
+            # The thread may hang in a write: it cannot say so.
+            self._stop(f"more than {_MAX_WAITING_BYTES >> 20} MiB wait for {self._path}")
             return
         self._pieces.append((time.time(), direction, data))
         if not self._wake.is_set():
@@ -116,9 +117,7 @@ class Writer:
                 batch.clear()
                 size = 0
         self._write(b"".join(batch))
-        if not self.recording:
-            raise _Stop(f"more than {_MAX_WAITING_BYTES >> 20} MiB wait for {self._path}")
-        return not ended
+        return self.recording and not ended
 
     def _lines(self, when: float, direction: bytes, data: bytes) -> bytes:
         """The lines that end in a piece, as they are recorded."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from greenlet import getcurrent
+from greenlet import GreenletExit, getcurrent
 
 from .._context import Context
 from .._handlers import Handler
@@ -226,9 +226,11 @@ class Generated(HandledConsumer):
 
     def _next(self) -> None:
         """Wait for the next lines, dealing with the session's other events meanwhile."""
-        self._flush()
         engine, session = self.engine, self._session
         worker: Any = getcurrent()
+        if worker.abandoned:
+            raise GreenletExit  # another worker deals with the session's events
+        self._flush()
         while True:
             while session.queue:
                 item = session.queue.popleft()

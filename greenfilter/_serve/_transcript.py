@@ -1,4 +1,10 @@
-"""What the server tells: lines for a person, or one JSON object per line for a program."""
+"""What the server tells: lines for a person, or one JSON object per line for a program.
+
+Each JSON object has ``event``, ``time`` (seconds since 1970), ``session`` if it is about one, and
+what the method of that event here is given. Events: listening, note, filter-started, filter-failed,
+log, protocol, wrong, connected, client, server, tls, decided, filtered, accepted, failed,
+disconnected.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
 _MAX_CHANGES = 20
 # What would move the cursor, or worse.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+_SESSION_ID = re.compile(r"\b[0-9a-f]{16}\b")
 _COLOURS = {"2": "green", "3": "green", "4": "yellow", "5": "red"}
 # Longest phase and a usual name; longer ones only move the column.
 _PHASE_WIDTH, _NAME_WIDTH = 9, 16
@@ -62,8 +69,9 @@ class Transcript:
         self._emit("filter-failed", "", _loud(f"{error} ({after})"), error=error, goes_on=goes_on)
 
     def log(self, line: str) -> None:
-        """The filter wrote a line to its standard error."""
-        self._emit("log", "", _style(f"log: {line}", dim=True), line=line)
+        """The filter wrote a line to its standard error; greenfilter's own name the session."""
+        ids = [word for word in _SESSION_ID.findall(line) if word in self._numbers]
+        self._emit("log", ids[0] if ids else "", _style(f"log: {line}", dim=True), line=line)
 
     def protocol(self, direction: str, line: str, session_id: str) -> None:
         """A line passed between smtpd and the filter, credentials hidden."""

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 30.0
+# For a filter that loads: all mail waits, and what has ended it is not tried again and again.
+_LONGEST_DELAY_OF_LOADED = 2.0
 # A worker that has lived this long, and this many times the last delay, was well.
 _WELL_SECONDS = 1.0
 _WELL = 10.0
@@ -46,7 +48,8 @@ class Slot:
             self._failures = 0
         self._delay = 0.0
         if self._failures:
-            self._delay = min(_FIRST_DELAY * 2 ** min(self._failures - 1, 20), _LONGEST_DELAY)
+            longest = _LONGEST_DELAY_OF_LOADED if lived else _LONGEST_DELAY
+            self._delay = min(_FIRST_DELAY * 2 ** min(self._failures - 1, 20), longest)
         self._failures += 1
         self.next_start = now + self._delay
         return self._delay

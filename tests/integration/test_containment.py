@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,7 @@ from tests.support.smtpd import Smtpd
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def _tables() -> dict[str, object]:
@@ -33,6 +34,7 @@ AT_COMMIT: dict[str, tuple[object, str | None]] = TABLES["AT_COMMIT"]  # type: i
 # Faults that a phase need not be tried with each: they end the worker, or take seconds.
 ONCE = ["late", "late-native", "kept", "dropped", "never", "stubborn", "compute", "signals", "hub"]
 ONCE += ["exit", "abort", "segv", "kill", "all-closed", "stack", "children", "closed", "logs"]
+MODES = ["data_line", "lines", "message"]
 ELSEWHERE = [fault for fault in FAULTS if fault not in ONCE]
 
 
@@ -95,27 +97,32 @@ class Hostile:
             return client.data(content.encode())
 
 
-@pytest.fixture(scope="module", params=["data_line", "lines", "message"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
-def hostile(
-    require_smtpd: None, mode: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Hostile]:
-    disk = tmp_path_factory.mktemp("full")
-    line = command("hostile", mode, disk, options=["--hang-timeout", "3"])
-    with Sink() as sink, Smtpd({"hostile": line}, sink=sink) as server:
-        hostile = Hostile(server, sink)
-        yield hostile
-        for subject in hostile.accepted:
-            assert sink.by_subject(subject).body == b".dot\r\n"
+def servers(
+    require_smtpd: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Hostile]]:
+    """Give the server of a mode; each is started once."""
+    started: dict[str, Hostile] = {}
+    with ExitStack() as stack:
+
+        def server(mode: str) -> Hostile:
+            if mode not in started:
+                disk = tmp_path_factory.mktemp("full")
+                line = command("hostile", mode, disk, options=["--hang-timeout", "3"])
+                sink = stack.enter_context(Sink())
+                smtpd = stack.enter_context(Smtpd({"hostile": line}, sink=sink))
+                started[mode] = Hostile(smtpd, sink)
+            return started[mode]
+
+        yield server
+        for hostile in started.values():
+            for subject in hostile.accepted:
+                assert hostile.sink.by_subject(subject).body == b".dot\r\n"
 
 
-def _once(mode: str) -> None:
-    if mode != "message":
-        pytest.skip("has nothing to do with data; tried with one of the modes")
+@pytest.fixture
+def hostile(servers: Callable[[str], Hostile]) -> Hostile:
+    return servers("message")
 
 
 def matches(reply: str, expected: str | None) -> bool:
@@ -123,16 +130,14 @@ def matches(reply: str, expected: str | None) -> bool:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_at_mail_from(hostile, mode, fault):
-    _once(mode)
+def test_a_fault_at_mail_from(hostile, fault):
     reply = hostile.replies("mail", fault)
     assert matches(reply, FAULTS[fault][1]), reply
     hostile.serves()
 
 
 @pytest.mark.parametrize("phase", ["ehlo", "rcpt", "data", "commit", "noop", "rset", "quit"])
-def test_faults_at_other_phases(hostile, mode, phase):
-    _once(mode)
+def test_faults_at_other_phases(hostile, phase):
     wrong = {}
     for fault in ELSEWHERE + (list(AT_COMMIT) if phase == "commit" else []):
         expected = {**FAULTS, **AT_COMMIT}[fault][1]
@@ -144,23 +149,20 @@ def test_faults_at_other_phases(hostile, mode, phase):
 
 
 @pytest.mark.parametrize("fault", ["kept", "never", "compute", "stubborn", "exit", "kill", "late"])
-def test_faults_at_commit_that_take_time_or_the_worker(hostile, mode, fault):
-    _once(mode)
+def test_faults_at_commit_that_take_time_or_the_worker(hostile, fault):
     assert hostile.replies("commit", fault).startswith("451 4.3.0 ")
     hostile.serves()
 
 
 @pytest.mark.parametrize("fault", ["exception", "never", "stdout", "everywhere", "sys-exit"])
-def test_faults_in_a_report_handler(hostile, mode, fault):
-    _once(mode)
+def test_faults_in_a_report_handler(hostile, fault):
     # Nobody waits for a report, and nothing that it does is seen by the client.
     assert hostile.replies("report", fault)[:4] in ("250 ", "451 ", "503 ")
     hostile.serves()
 
 
 @pytest.mark.parametrize("octet", range(len(TABLES["CONNECT_FAULTS"])))  # type: ignore[arg-type]
-def test_faults_at_connect(hostile, mode, octet):
-    _once(mode)
+def test_faults_at_connect(hostile, octet):
     expected = FAULTS[TABLES["CONNECT_FAULTS"][octet]][1]  # type: ignore[index]
     with Client(hostile.server.proxy_port, proxy=f"192.0.2.{octet}") as client:
         reply = client.reply()[-1]
@@ -168,8 +170,10 @@ def test_faults_at_connect(hostile, mode, octet):
     hostile.serves()
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("fault", TABLES["LINES"])
-def test_strange_lines(hostile, mode, fault):
+def test_strange_lines(servers, mode, fault):
+    hostile = servers(mode)
     reply = hostile.replies("lines", fault)
     assert re.match(r"250 |451 4\.3\.0 |554 5\.6\.0 |550 no", reply), reply
     if reply.startswith("250 "):
@@ -179,7 +183,9 @@ def test_strange_lines(hostile, mode, fault):
     hostile.serves()
 
 
-def test_a_full_disk_refuses_the_message_and_serves_the_next(hostile, mode):
+@pytest.mark.parametrize("mode", MODES)
+def test_a_full_disk_refuses_the_message_and_serves_the_next(servers, mode):
+    hostile = servers(mode)
     content = b"Subject: large\r\n\r\n" + (b"x" * 900 + b"\r\n") * 3000
     with Client(hostile.server.port) as client:
         client.greet("large.example.net")

@@ -183,3 +183,26 @@ def test_a_recording_that_cannot_be_written_does_not_stop_real_smtpd(smtpd, sink
     refused, _ = talk(server)
     assert refused.startswith("550 ")
     assert server.alive()
+
+
+def test_the_timeline_of_a_real_recording_shows_its_sessions_and_changes(log, chromium, tmp_path):
+    file = tmp_path / "timeline.html"
+    done = replay(JUDGE, log, options=["--timeline", file, "--filter-option=--footer=seen"])
+    assert done.returncode == 1
+    chromium.open(file.as_uri())
+    sessions = chromium.settled("return timeline.shown")
+    assert len(sessions) == 3
+    message = f"timeline.place('{sessions[0]}', 2)"
+    for times, expected in (("replay", "line 10: seen"), ("recorded", "line 10: checked")):
+        chromium.run(
+            f"const times = document.getElementById('times'); times.value = '{times}';"
+            "times.dispatchEvent(new Event('change'))"
+        )
+        chromium.settled("document.getElementById('zoom-in').click(); return 0")
+        chromium.settled("document.getElementById('fit').click(); return 0")
+        found = chromium.settled(f"return {message}")
+        chromium.move(found["x"], found["y"])
+        text = chromium.settled("return document.getElementById('details').innerText")
+        assert text.startswith("data-line")
+        assert expected in text
+        assert "not known" not in text

@@ -274,7 +274,7 @@ def test_a_filter_that_does_what_smtpd_would_die_of_is_told(write):
     die = tap(register=["filter|smtp-in|ehlo"], answers={"ehlo": ["nonsense"]})
     done = replay(shlex.join(die), log, options=["--command"])
     assert done.returncode == 1
-    assert "smtpd would not forgive this: unknown decision" in done.stdout
+    assert f"smtpd would not forgive this: session {SID}: unknown decision" in done.stdout
 
 
 def test_an_answer_that_smtpd_does_not_take_is_told_with_the_reason(write):
@@ -303,6 +303,13 @@ def test_a_worker_that_dies_is_answered_by_policy_and_that_is_a_difference(write
     done = replay(JUDGE, log, options=["--filter-option=--die"])
     assert done.returncode == 1
     assert "now:      reject|451 4.3.0 " in done.stdout
+
+
+def test_what_the_filter_logged_about_a_difference_is_shown(write):
+    log = write(CONNECT, request("ehlo", "raise"), result("proceed"), LEAVE)
+    done = replay(JUDGE, log)
+    assert done.returncode == 1
+    assert re.search(r"^the filter's log: error: .*RuntimeError: as asked", done.stderr, re.M)
 
 
 def test_an_answer_that_does_not_come_is_a_difference(write):

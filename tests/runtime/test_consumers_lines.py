@@ -303,7 +303,7 @@ def test_a_handler_that_does_not_end_leaves_a_message_that_ends(at_the_end):
     gate, calls = gevent.event.Event(), []
 
     def handler(ctx, lines):
-        calls.append(1)
+        calls.append(gevent.getcurrent())
         yield next(lines)
         while len(calls) == 1 and not gate.is_set():
             try:
@@ -320,12 +320,15 @@ def test_a_handler_that_does_not_end_leaves_a_message_that_ends(at_the_end):
             smtpd.clock.advance(8.0)
         else:
             smtpd.clock.advance(8.0)
+            gate.set()
+            until(lambda: calls[0].dead)
             session.data_lines([b"three"])
             pending = smtpd.start(session.data_end)
         assert pending.get(timeout=5).lines == (TEMPFAIL,)
         assert session.mail_from("alice@example.net").ok
         assert session.rcpt_to("bob@example.org").ok
         gate.set()
+        until(lambda: calls[0].dead)
         assert session.data(b"next\n").message == b"next\r\n"
     assert len(calls) == 2
 

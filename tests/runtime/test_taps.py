@@ -10,7 +10,7 @@ from greenlet import GreenletExit
 from greenfilter import Filter, HandlerTimeout, SessionClosed, disconnect, junk, proceed, reject
 from greenfilter.testing import FakeSmtpd
 
-from .driving import MESSAGE, TEMPFAIL, Pipe, in_data, in_transaction, report, request, until
+from .driving import MESSAGE, TEMPFAIL, Pipe, begin, in_data, in_transaction, request, until
 
 
 def tapped(function, **options):
@@ -262,20 +262,18 @@ def test_a_message_above_max_message_bytes_fails_the_tap_only():
 
 
 def test_a_tap_makes_no_local_object_for_a_session_that_has_ended():
-    app, made, gate = Filter("storage"), [], gevent.event.Event()
-    app.local_session(lambda: made.append("made") or "local", lambda local: made.append("deleted"))
+    app, made, deleted, read = Filter("storage", max_sessions=1), [], [], []
+    app.local_session(lambda: made.append("session"), lambda local: deleted.append("session"))
+    app.local_message(lambda: made.append("message"), lambda local: deleted.append("message"))
 
     @app.tap
     def handler(ctx, lines):
+        read.append(ctx.session.id)
         list(lines)
 
-    app.max_concurrency = 2
-    app.report.link_greeting(lambda ctx, hostname: gate.wait())
     with Pipe(app) as pipe:
-        # All room is taken when the tap is to begin.
-        pipe.send(*(report("link-greeting", number, "mx") for number in range(1, 3)))
-        pipe.send(request("data-line", 1) + "one", report("link-disconnect", 1))
-        until(lambda: len(made) == 2)
-        gate.set()
-        until(lambda: made.count("deleted") == 1)
-    assert made.count("made") == made.count("deleted") == 2
+        # The second session puts an end to the first before the tap has begun.
+        pipe.send(*begin(), request("data-line") + "one", request("data-line", 2) + ".")
+        until(lambda: len(read) == 2)
+    assert made == ["session", "message", "session"]
+    assert deleted == ["message", "session", "session"]

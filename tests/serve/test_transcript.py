@@ -78,3 +78,12 @@ def test_many_changes_are_shown_in_part():
     Transcript(lines.append).filtered("1", ["footer"], 0.001, changes)
     assert "message changed" in lines[0]
     assert click.unstyle(lines[-1]).strip() == "... and 10 lines more"
+
+
+def test_a_log_line_that_names_a_session_belongs_to_it():
+    lines: list[str] = []
+    transcript = Transcript(lines.append)
+    transcript.connected(SID, "192.0.2.1:4711", "client.example.net", "pass")
+    transcript.log(f"info: {SID}: something happened")
+    transcript.log("info: fedcba9876543210: of another server")
+    assert [" #1 " in line for line in lines] == [True, True, False]

@@ -116,7 +116,8 @@ def test_a_line_without_end_and_a_session_without_end_keep_the_supervisor_small(
     assert session.noop().code == 550  # its worker knows it all
     smtpd.signal_workers()
     until(lambda: session.noop().code == 451, "the policy: no other worker can")
-    smtpd.send_raw(b"report|0.7|1546300800.123456|smtp-in|tx-reset|%b|12345678\n" % session.id.encode())
+    reset = f"report|0.7|1546300800.123456|smtp-in|tx-reset|{session.id}|12345678\n"
+    smtpd.send_raw(reset.encode())
     until(lambda: session.noop().code == 550, "a worker")
 
 

@@ -1,6 +1,7 @@
-"""Refuse a sender and sign each message with a footer; ``--other`` refuses another sender."""
+"""Refuse one sender, cut another off, and add a footer to each message; options change it."""
 
 import argparse
+import os
 
 from greenfilter import Filter, disconnect, reject, rewrite
 
@@ -17,9 +18,9 @@ app = Filter("judge")
 @app.filter.ehlo
 def ehlo(ctx, identity):
     if options.die:
-        import os
-
         os._exit(7)
+    if identity == "raise":
+        raise RuntimeError("as asked")
     return rewrite("known.example.net") if identity == "unknown.example.net" else None
 
 
