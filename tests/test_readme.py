@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.support.wait import wait_until
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PORT = 2525  # of the tutorial
+HERE = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def blocks(kind: str, text: str = README) -> list[str]:
@@ -33,6 +35,12 @@ def tutorial() -> list[str]:
     return [line.removeprefix("$ ") for line in lines]
 
 
+def run(command: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        shlex.split(command), cwd=directory, env=HERE, capture_output=True, text=True, timeout=55
+    )
+
+
 def listens() -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", PORT)) == 0
@@ -42,12 +50,7 @@ def test_the_first_filter_is_twelve_lines_long_and_passes_its_check(tmp_path):
     first = blocks("python")[0]
     assert len(first.splitlines()) == 12
     (tmp_path / "guard.py").write_text(first)
-    done = subprocess.run(
-        ["greenfilter", "check", "--strict", "guard.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = run("greenfilter check --strict guard.py", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "filter.connect" in done.stdout
 
@@ -58,7 +61,7 @@ def test_the_c_filter_and_the_test_of_a_filter_work(tmp_path):
     (tmp_path / "guard.py").write_text(blocks("python")[0])
     (tmp_path / "test_guard.py").write_text(test)
     for command in ("greenfilter check port.py", "python -m pytest -q test_guard.py"):
-        done = subprocess.run(shlex.split(command), cwd=tmp_path, capture_output=True, text=True)
+        done = run(command, tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
 
@@ -68,7 +71,7 @@ class Shell:
 
     def __init__(self, directory: Path, home: Path) -> None:
         self.directory = directory
-        self.environment = {**os.environ, "HOME": str(home)}
+        self.environment = {**HERE, "HOME": str(home)}
         self.background: subprocess.Popen[str] | None = None
 
     def type(self, command: str) -> None:

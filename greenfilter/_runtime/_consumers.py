@@ -182,7 +182,7 @@ class Generated(HandledConsumer):
                 self.call(worker, self._generate, worker)
             except BaseException as error:
                 self.fail(error)
-            if self.stream.open and not worker.abandoned:
+            if self.stream.open:
                 self._pass_rest()
         except SessionClosed:
             pass  # the client left, and with it the message

@@ -380,5 +380,5 @@ def test_fields_say_what_they_are():
 def test_the_transaction_cannot_be_read_where_no_need_names_a_field_of_it():
     session = Session(b"0" * 16, needs=Need.SRC.value)
     with pytest.raises(NeedError, match="transactions"):
-        session.tx
+        assert session.tx
     assert session.open_tx() is None

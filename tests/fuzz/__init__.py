@@ -1,0 +1,1 @@
+"""Fuzzing of the parser and the guard: ``python -m tests.fuzz [--seconds 60]``."""
