@@ -17,6 +17,30 @@ if TYPE_CHECKING:
     from ._workers import Worker
 
 
+class _Local:
+    """The two hooks of one kind of local object, as handlers."""
+
+    def __init__(self, hooks: LocalStorage, what: str, deadline: float) -> None:
+        self.hooks = hooks
+        self.create = _handler(hooks.create, what, hooks.create_with_ctx, deadline)
+        self.delete: Handler | None = None
+        if hooks.delete is not None:
+            count = 1 + hooks.delete_with_ctx
+            self.delete = _handler(hooks.delete, f"{what} delete", count, deadline)
+
+
+def _handler(fn: Callable[..., Any], what: str, parameters: int, deadline: float) -> Handler:
+    return Handler(
+        fn,
+        what,
+        parameters,
+        deadline=deadline,
+        on_error=PROCEED,
+        thread=False,
+        cancel_on_close=False,
+    )
+
+
 class Storage:
     """Makes and deletes local objects, each exactly once.
 
@@ -26,9 +50,9 @@ class Storage:
     """
 
     def __init__(self, app: Filter, clock: Callable[[], float]) -> None:
-        self._session = app.session_storage
-        self._message = app.message_storage
-        self._deadline = app.deadline
+        session, message = app.session_storage, app.message_storage
+        self._session = _Local(session, "local_session", app.deadline) if session else None
+        self._message = _Local(message, "local_message", app.deadline) if message else None
         self._clock = clock
         self._made: set[Any] = set()  # sessions and transactions whose object is to be deleted
         self.used = self._session is not None or self._message is not None
@@ -37,66 +61,53 @@ class Storage:
         """Make what the session and the transaction of an event do not have yet."""
         session = call.session
         if self._session is not None and not session.begun:
-            session.begun = True
-            self._made.add(session)
-            session.local = self._create(worker, call, self._session, "local_session")
+            self._create(worker, call, self._session, session)
         if self._message is not None:
             tx = session.open_tx()
             if tx is not None and not tx.begun:
-                tx.begun = True
-                self._made.add(tx)
-                tx.local = self._create(worker, call, self._message, "local_message")
+                self._create(worker, call, self._message, tx)
 
     def end_message(self, worker: Worker, call: Context) -> None:
         """Delete the object of the open transaction."""
         if self._message is not None:
-            tx = call.session.open_tx()
-            if tx is not None and tx in self._made:
-                self._made.remove(tx)
-                local, tx.local = tx.local, None
-                self._delete(worker, call, self._message, local, "local_message")
+            self._delete(worker, call, self._message, call.session.open_tx())
 
     def end_session(self, worker: Worker, call: Context) -> None:
         """Delete the object of the session."""
-        session = call.session
-        if self._session is not None and session in self._made:
-            self._made.remove(session)
-            local, session.local = session.local, None
-            self._delete(worker, call, self._session, local, "local_session")
+        if self._session is not None:
+            self._delete(worker, call, self._session, call.session)
 
-    def _create(self, worker: Worker, call: Context, hooks: LocalStorage, what: str) -> Any:
-        args = (call,) if hooks.create_with_ctx else ()
-        return self._call(worker, call, hooks.create, what, args)
+    def _create(self, worker: Worker, call: Context, local: _Local, owner: Any) -> None:
+        owner.begun = True
+        self._made.add(owner)
+        args = (call,) if local.hooks.create_with_ctx else ()
+        made, owner.local = self._call(worker, call, local.create, args)
+        if not made:
+            self._made.discard(owner)
 
-    def _delete(
-        self, worker: Worker, call: Context, hooks: LocalStorage, local: Any, what: str
-    ) -> None:
-        if hooks.delete is not None:
-            args = (call, local) if hooks.delete_with_ctx else (local,)
-            self._call(worker, call, hooks.delete, f"{what} delete", args)
+    def _delete(self, worker: Worker, call: Context, local: _Local, owner: Any) -> None:
+        if owner not in self._made:
+            return
+        self._made.remove(owner)
+        value, owner.local = owner.local, None
+        if local.delete is not None:
+            args = (call, value) if local.hooks.delete_with_ctx else (value,)
+            self._call(worker, call, local.delete, args)
 
     def _call(
-        self, worker: Worker, call: Context, fn: Callable[..., Any], what: str, args: Any
-    ) -> Any:
-        handler = Handler(
-            fn,
-            what,
-            len(args),
-            deadline=self._deadline,
-            on_error=PROCEED,
-            thread=False,
-            cancel_on_close=False,
-        )
+        self, worker: Worker, call: Context, handler: Handler, args: Any
+    ) -> tuple[bool, Any]:
+        """Call a hook; give whether it returned, and what."""
         outer = worker.running
         worker.begin(handler, self._clock())
         try:
-            return fn(*args)
+            return True, handler.fn(*args)
         except BaseException as error:
             at = origin(error, None)
             session_logger(call.session.id).error(
                 "%r failed: %s: %s at %s", handler, type(error).__name__, error, at
             )
-            return None
+            return False, None
         finally:
             worker.begin(outer, self._clock())
             if worker.abandoned:

@@ -18,6 +18,7 @@ from .._control import Hello
 from ._link import Link
 
 if TYPE_CHECKING:
+    from ..protocol import Call, Event, Phase
     from ._tracked import Tracked
 
 _SID_BYTES = 16
@@ -38,6 +39,7 @@ class WorkerProcess:
         sessions: those that are in its hands.
         born, loaded, beat: when it was started, when its filter had loaded, and when it last said
             that it is alive.
+        waits: phase -> where the guard keeps its requests, and seconds to their deadline.
         mute: time at which it let a deadline pass, unless it has answered anything since.
         leaving: it takes no new sessions and ends with its last one, at this time at the latest.
         kill_at: it has been told to end; when to end it by force.
@@ -79,6 +81,7 @@ class WorkerProcess:
         self.hello: Hello | None = None
         self.sessions: dict[bytes, Tracked] = {}
         self.born = self.loaded = self.beat = now
+        self.waits: dict[Phase | Event, tuple[dict[Call, float], float]] = {}
         self.mute: float | None = None
         self.leaving: float | None = None
         self.kill_at = 0.0

@@ -11,9 +11,9 @@ _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 30.0
 # For a filter that loads: all mail waits, and what has ended it is not tried again and again.
 _LONGEST_DELAY_OF_LOADED = 2.0
-# A worker that has lived this long, and this many times the last delay, was well.
+# A worker that has lived this long, and twice the last delay, was well.
 _WELL_SECONDS = 1.0
-_WELL = 10.0
+_WELL = 2.0
 
 
 class Slot:

@@ -19,6 +19,7 @@ _OF_SESSION = frozenset(
 _OF_TRANSACTION = frozenset(
     [b"tx-begin", b"tx-mail", b"tx-rcpt", b"tx-envelope", b"tx-data", b"tx-commit"]
 )
+_TELLING = _OF_SESSION | _OF_TRANSACTION | {b"filter-response", b"tx-reset"}
 
 
 class Tracked(Session):
@@ -62,6 +63,8 @@ class Tracked(Session):
             event = line[37 : line.find(b"|", 37)]
         else:
             event = line.split(b"|", 5)[4]
+        if event not in _TELLING:
+            return
         if event in _OF_TRANSACTION:
             self._keep(line)
         elif event == b"filter-response":

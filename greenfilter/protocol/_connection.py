@@ -95,6 +95,7 @@ class Connection:
         self._cut = b""
         self._tokens: set[bytes] = set()
         self._version: bytes | None = None
+        self._headless: set[bytes] = set()  # let go in the middle of a message, whose rest comes
 
     def receive(self, data: bytes) -> list[Session]:
         """Take a piece of input, cut anywhere.
@@ -275,6 +276,9 @@ class Connection:
         stream = session.stream
         if stream is None:
             stream = session.stream = session.last_stream = Stream(session, token, line)
+            if session.sid in self._headless:
+                self._headless.remove(session.sid)
+                stream.damaged = True
         if self._cut:
             stream.damaged = True
         session.queue.append(Chunk(stream, run, ended))
@@ -291,12 +295,16 @@ class Connection:
         if not _ID.match(sid):
             raise RemoteProtocolError("not a session id")
         if len(self.sessions) >= self._max_sessions:
-            oldest = next(iter(self.sessions.values()))
-            self.forget(oldest)
-            self._on_evict(oldest)
+            self._evict(next(iter(self.sessions.values())))
         session = self.sessions[sid] = self._session_type(sid, incoming, self._needs)
         session.born = self.generation
         return session
+
+    def _evict(self, session: Session) -> None:
+        if session.stream is not None and len(self._headless) < self._max_sessions:
+            self._headless.add(session.sid)
+        self.forget(session)
+        self._on_evict(session)
 
     def _check_request(self, parts: list[bytes]) -> None:
         token, bar = parts[6][:16], parts[6][16:17]

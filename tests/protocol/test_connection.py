@@ -435,6 +435,13 @@ def test_a_request_of_a_session_that_was_let_go_can_still_be_answered():
     assert driver._take(session, session.queue.popleft()) == RESULT
 
 
+def test_a_message_whose_session_was_let_go_half_through_is_refused():
+    driver = Driver(max_sessions=1)
+    driver.feed(data_line(b"first half") + report("timeout", sid=OTHER))
+    driver.feed(data_line(b"second half") + data_line(b"."))
+    assert b"|reject|554 " in driver.feed(request("commit"))
+
+
 def test_a_session_notes_when_it_was_last_seen():
     connection = Connection()
     connection.receive(report("timeout") + report("timeout", sid=OTHER))

@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 ARGUMENTS = [
@@ -49,15 +48,8 @@ class Browser:
 
     def __enter__(self) -> Browser:
         self._home = tempfile.mkdtemp(prefix="chromium-")
-        self._driver = subprocess.Popen(
-            ["chromedriver", "--port=0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "HOME": self._home},
-        )
+        self._url = f"http://127.0.0.1:{self._start_driver()}/session"
         try:
-            self._url = f"http://127.0.0.1:{self._port()}/session"
             arguments = [*ARGUMENTS, f"--user-data-dir={self._home}/profile"]
             if self._dark:
                 arguments.append("--blink-settings=preferredColorScheme=0")
@@ -137,11 +129,22 @@ class Browser:
         mouse = {"type": "pointer", "id": "mouse", "actions": actions}
         self._post("/actions", {"actions": [{**mouse, "parameters": {"pointerType": "mouse"}}]})
 
-    def _port(self) -> int:
-        assert self._driver.stdout is not None
-        for line in self._driver.stdout:
-            if found := re.search(r"started successfully on port (\d+)", line):
-                return int(found[1])
+    def _start_driver(self) -> int:
+        """Start chromedriver; give its port. It takes one of IPv6 that IPv4 may not have free."""
+        for _ in range(10):
+            self._driver = subprocess.Popen(
+                ["chromedriver", "--port=0"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env={**os.environ, "HOME": self._home},
+            )
+            assert self._driver.stdout is not None
+            for line in self._driver.stdout:
+                if found := re.search(r"started successfully on port (\d+)", line):
+                    return int(found[1])
+            self._driver.stdout.close()
+            self._driver.wait()
         raise RuntimeError("chromedriver did not start")
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
@@ -163,4 +166,3 @@ class Browser:
         assert self._driver.stdout is not None
         self._driver.stdout.close()
         shutil.rmtree(self._home, ignore_errors=True)
-        assert not Path(self._home, "profile", "SingletonLock").exists()
