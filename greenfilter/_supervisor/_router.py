@@ -241,9 +241,7 @@ class Router:
         if stream is not None and isinstance(flow, Flow) and flow.worker is worker:
             worker.mute = None
             ended = b"." in run
-            if ended:
-                del run[run.index(b".") :]
-            self._send(self._guard.data(stream, run, ended))
+            self._send(self._guard.data(stream, run[: run.index(b".")] if ended else run, ended))
 
     def _control(self, worker: WorkerProcess, line: bytes) -> None:
         worker.beat = self.clock()

@@ -123,3 +123,26 @@ def test_a_session_that_begins_while_there_is_no_worker_gets_one_later(run, writ
     assert session.noop().code == 451
     path.write_text(good)
     until(lambda: session.noop().code == 550, "a worker with good code")
+
+
+def test_messages_that_end_at_once_are_all_answered(run, write):
+    smtpd = run(
+        write("""
+import gevent.event
+app, all_there, waiting = Filter("at-once"), gevent.event.Event(), []
+@app.message
+def message(ctx, message):
+    waiting.append(ctx)
+    if len(waiting) == 10:
+        all_there.set()
+    all_there.wait()
+    return b""  # so that each writes nothing but its final dot, all in one piece
+""")
+    )
+    sessions = [smtpd.connect() for _ in range(10)]
+    for session in sessions:
+        session.ehlo("client.example.net")
+        session.mail_from("alice@example.net")
+        session.rcpt_to("bob@example.org")
+    replies = [smtpd.start(session.data, b"Subject: x\r\n\r\nx\r\n") for session in sessions]
+    assert [reply.get(timeout=20).code for reply in replies] == [250] * 10
