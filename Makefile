@@ -26,6 +26,7 @@ soak: $(INSTALLED) servers
 	$(BIN)/python -m tests.soak
 
 fuzz: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz
 
 # The servers that the tests run against, where apt-get may install them.

@@ -94,9 +94,7 @@ class Storage:
             args = (call, value) if local.hooks.delete_with_ctx else (value,)
             self._call(worker, call, local.delete, args)
 
-    def _call(
-        self, worker: Worker, call: Context, handler: Handler, args: Any
-    ) -> tuple[bool, Any]:
+    def _call(self, worker: Worker, call: Context, handler: Handler, args: Any) -> tuple[bool, Any]:
         """Call a hook; give whether it returned, and what."""
         outer = worker.running
         worker.begin(handler, self._clock())
