@@ -1,9 +1,9 @@
 #!/usr/bin/env -S greenfilter run
-"""Sign mail with DKIM (RFC 6376), by RSA-SHA256 and Ed25519-SHA256 (RFC 8463).
+r"""Sign mail with DKIM (RFC 6376), by RSA-SHA256 and Ed25519-SHA256 (RFC 8463).
 
 In smtpd.conf, for the listeners that your own users and programs use:
 
-    filter dkim proc-exec "/usr/local/bin/greenfilter run /etc/mail/dkim_sign.py \\
+    filter dkim proc-exec "/usr/local/bin/greenfilter run /etc/mail/dkim_sign.py \
         --key example.org:k1:/etc/mail/k1.pem"
     listen on socket filter dkim
     listen on egress port submission tls-require pki mx.example.org auth filter dkim
