@@ -17,6 +17,7 @@ app = Filter("hooks")
 app.local_session(lambda: 1, lambda local: print("deleted", flush=True))
 @app.filter.mail_from
 def mail_from(ctx, sender):
+    print("begun", flush=True)
     {}
 """
 
@@ -34,8 +35,7 @@ def test_at_end_of_file_delete_hooks_run_and_all_has_ended_within_a_second(run, 
     pending = smtpd.start(session.mail_from, "a@example.net")
     if code == "pass":
         assert pending.get(timeout=5).ok
-    else:
-        gevent.sleep(0.1)
+    until(lambda: "begun" in smtpd.log, "the handler to begin")
     workers = smtpd.workers()
     begun = time.monotonic()
     link = smtpd._link
@@ -45,7 +45,7 @@ def test_at_end_of_file_delete_hooks_run_and_all_has_ended_within_a_second(run, 
     assert time.monotonic() - begun < 1.2
     assert not any(os.path.exists(f"/proc/{pid}") for pid in workers)
     if "while" not in code:
-        assert "deleted" in smtpd.log
+        until(lambda: "deleted" in smtpd.log, "the delete hook")
     pending.kill()
 
 
