@@ -205,9 +205,7 @@ class Generated(HandledConsumer):
                 line = next(generator)
             except StopIteration as stop:
                 if stop.value is not None:
-                    self.engine.answers.decide_message(
-                        self.ctx, self.stream, self.handler, stop.value
-                    )
+                    self.decide(stop.value)
                 return
             if type(line) is not bytes or b"\n" in line:
                 line = _as_line(line)
