@@ -8,39 +8,24 @@ import pytest
 
 from greenfilter import DecisionError, Filter, reject
 from greenfilter._context import DEFERRED, Context
-from greenfilter.protocol import EVENTS, PHASES, Session
+from greenfilter._runtime._engine import Engine
+from greenfilter._runtime._session import LiveSession
+from greenfilter.protocol import EVENTS, EVERYTHING, PHASES, Session
 from greenfilter.testing import FakeSmtpd
 
 SID = b"7641df9771b4ed00"
 TOKEN = b"1ef1c203cc576e5d"
 
 
-class Runtime:
-    """Notes the answers."""
-
-    def __init__(self):
-        self.replies = []
-
-    def reply(self, call, decision):
-        self.replies.append((call, decision))
-        return len(self.replies) == 1
-
-
-class BoundSession(Session):
-    __slots__ = ("runtime",)
-
-
-def request(phase="mail-from", version="0.7"):
+def request(phase="mail-from", version="0.7", session=None):
     head = f"filter|{version}|1576146008.006099|smtp-in|{phase}|".encode()
     line = head + SID + b"|" + TOKEN + b"|a@example.net"
-    session = BoundSession(SID)
-    session.runtime = Runtime()
-    return Context(session, PHASES[phase.replace("-", "_")], line, len(line) - 13)
+    return Context(session or Session(SID), PHASES[phase.replace("-", "_")], line, len(line) - 13)
 
 
 def report(event="tx-begin", incoming=True):
     line = f"report|0.6|1576146008.5|smtp-in|{event}|".encode() + SID + b"|0000abcd"
-    return Context(BoundSession(SID, incoming), EVENTS[event.replace("-", "_")], line, 0)
+    return Context(Session(SID, incoming), EVENTS[event.replace("-", "_")], line, 0)
 
 
 def test_a_request_has_a_phase_and_no_event():
@@ -76,10 +61,13 @@ def test_a_deferred_context_keeps_the_transaction_of_its_event():
 
 
 def test_the_runtime_answers_and_says_whether_it_did():
-    ctx = request()
+    sent = []
+    engine = Engine(Filter("reply"), sent.append, sent.append, *[lambda *args: None] * 3)
+    ctx = request(session=LiveSession(engine, SID, True, EVERYTHING))
+    engine.guard.expect(ctx, 30.0, 0.0)
     assert ctx.reply(reject(550, "no")) is True
     assert ctx.reply() is False
-    assert ctx.session.runtime.replies == [(ctx, reject(550, "no")), (ctx, None)]
+    assert sent == [b"filter-result|" + SID + b"|" + TOKEN + b"|reject|550 no\n"]
 
 
 @pytest.mark.parametrize("ctx", [report(), request("data-line")], ids=["report", "data-line"])

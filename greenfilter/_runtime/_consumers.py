@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from greenlet import GreenletExit, getcurrent
+from greenlet import GreenletExit
 
 from .._context import Context
 from .._handlers import Handler
@@ -162,6 +162,7 @@ class Generated(HandledConsumer):
     def __init__(self, engine: Engine, stream: Stream, handler: Handler) -> None:
         super().__init__(engine, stream, handler)
         self._session: LiveSession = stream.session  # type: ignore[assignment]
+        self._worker: Worker | None = None  # in the generator from the first line to the last
         self._lines: Iterator[bytes] = iter(())
         self._out: list[bytes] = []
         # With a policy that lets mail pass, what was written cannot be taken back when the
@@ -176,6 +177,7 @@ class Generated(HandledConsumer):
         if self.failed:
             super().take(worker, chunk)
             return
+        self._worker = worker
         try:
             self._accept(chunk)
             try:
@@ -225,7 +227,8 @@ class Generated(HandledConsumer):
     def _next(self) -> None:
         """Wait for the next lines, dealing with the session's other events meanwhile."""
         engine, session = self.engine, self._session
-        worker: Any = getcurrent()
+        assert self._worker is not None
+        worker = self._worker
         if worker.abandoned:
             raise GreenletExit  # another worker deals with the session's events
         self._flush()

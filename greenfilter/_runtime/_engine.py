@@ -119,10 +119,13 @@ class Engine:
 
     def _find_plain(self) -> dict[Phase | Event, _Plain]:
         """Give the handlers whose requests can be answered on the short way."""
+        has_messages = bool(self.app.data or self.app.taps)
         return {
             phase: _Plain(handler, phase, self.guard.group(handler.deadline))
             for phase, handler in self._filters.items()
-            if isinstance(phase, Phase) and not handler.thread and phase is not _COMMIT
+            if isinstance(phase, Phase)
+            and not handler.thread
+            and not (phase is _COMMIT and has_messages)
         }
 
     def work_off(self, worker: Worker, session: LiveSession) -> None:
@@ -133,9 +136,12 @@ class Engine:
         """
         queue, plain, guard, mark = session.queue, self._plain, self.guard, self._mark
         while queue:
-            item: Any = queue.popleft()
-            short = plain.get(item.hook) if type(item) is Context else None
-            if short is None or item.owed is not None:
+            item = queue.popleft()
+            if (
+                not isinstance(item, Context)
+                or item.owed is not None
+                or (short := plain.get(item.hook)) is None
+            ):
                 self.handle(worker, session, item)
                 if worker.abandoned:
                     return
@@ -281,7 +287,7 @@ class Engine:
     def take_over(self, session: LiveSession, worker: Worker) -> None:
         """Make a session ready to go on without a worker that does not end. In the hub."""
         if worker.running.hook.startswith("report."):
-            session.queue.appendleft(_Told(worker.call))  # type: ignore[arg-type]
+            session.queue.appendleft(_Told(worker.call))
         self.spoil_message(session)
         session.worker = None
         session.queued = True

@@ -75,7 +75,7 @@ class RawLines(HandledConsumer):
         self._out.append(line)
         if self._worker is None:
             self._loop.run_callback_threadsafe(self._flush)
-        elif len(self._out) >= _FLUSH_LINES and getcurrent() is self._worker:
+        elif len(self._out) >= _FLUSH_LINES and getcurrent() is self._worker.greenlet:
             self._flush()
             with self.engine.unhurried(self._worker):
                 self.engine.wait_room()

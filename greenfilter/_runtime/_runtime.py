@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from .._context import Context
 from .._control import ALIVE, BEAT, hello
 from .._log import logger
 from ..errors import ProtocolError, SessionClosed
-from ..protocol import Connection, registration
+from ..protocol import registration
 from ._clock import Clock
 from ._engine import Engine
 from ._monitor import Monitor
-from ._session import LiveSession
+from ._session import LiveConnection, LiveSession
 from ._wire import Wire
 from ._workers import Workers
 
@@ -67,10 +66,8 @@ class Runtime:
             mark,
             clock,
         )
-        self._connection = Connection(
+        self._connection = LiveConnection(
             deliver=app.deliveries(),
-            session_type=_session_type(self._engine),
-            call_type=Context,
             needs=app.need_bits(),
             max_sessions=app.max_sessions,
             on_problem=self._on_problem,
@@ -78,6 +75,7 @@ class Runtime:
             on_close=self._on_close,
             on_control=self._on_control if mark is not None else None,
         )
+        self._connection.runtime = self._engine
         app.config = self._connection.config
         self._clock = Clock(self._engine, self._workers, self._connection)
         self._monitor = Monitor(app.handlers())
@@ -189,7 +187,7 @@ class Runtime:
             if session.last_stream is not None:
                 self._engine.end_stream(session.last_stream)
         for worker in list(self._workers.busy):
-            if not worker.dead:
+            if not worker.greenlet.dead:
                 self._hub.loop.run_callback(worker.throw, SessionClosed("smtpd has ended"))
         self._until(self._is_idle)
         for worker in list(self._workers.busy):
@@ -213,11 +211,3 @@ class Runtime:
         end = time.monotonic() + _GRACE
         while not condition() and time.monotonic() < end:
             gevent.sleep(0.005)
-
-
-def _session_type(engine: Engine) -> type[LiveSession]:
-    class BoundSession(LiveSession):
-        __slots__ = ()
-        runtime = engine
-
-    return BoundSession

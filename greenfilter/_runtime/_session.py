@@ -1,12 +1,13 @@
-"""A session in the hands of the runtime: the task that works off its queue."""
+"""What smtpd's lines become in the runtime: sessions that are tasks, and contexts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._context import Context
 from .._log import logger
 from ..errors import SessionClosed
-from ..protocol import Session
+from ..protocol import Call, Connection, Event, Phase, Session
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
 class LiveSession(Session):
     """A session that a worker can work on.
 
-    Attributes:
-        runtime: set on the subclass that each engine makes.
+    Args:
+        runtime: deals with its events.
+        sid, incoming, needs: as for :class:`~greenfilter.Session`.
     """
 
-    __slots__ = ()
+    __slots__ = ("runtime",)
 
-    runtime: Engine
+    def __init__(self, runtime: Engine, sid: bytes, incoming: bool, needs: int) -> None:
+        super().__init__(sid, incoming, needs)
+        self.runtime = runtime
 
     def work(self, worker: Worker) -> None:
         """Deal with everything in the queue, in order. May switch greenlets."""
@@ -40,3 +44,21 @@ class LiveSession(Session):
         if not worker.abandoned:
             self.worker = None
             self.queued = False
+
+
+class LiveConnection(Connection):
+    """The parser, making live sessions and contexts.
+
+    Attributes:
+        runtime: deals with the events of the sessions; to be set before the first input.
+    """
+
+    runtime: Engine
+
+    def make_session(self, sid: bytes, incoming: bool) -> Session:
+        """Make a session that a worker can work on."""
+        return LiveSession(self.runtime, sid, incoming, self.needs)
+
+    def make_call(self, session: Session, hook: Phase | Event, line: bytes, body: int) -> Call:
+        """Make the context that a handler is called with."""
+        return Context(session, hook, line, body)

@@ -30,10 +30,15 @@ class Task(Protocol):
         """Do it. May switch greenlets."""
 
 
-class Worker(greenlet):
+class Worker:
     """One kept greenlet.
 
+    Args:
+        run: what it does, given this worker.
+        hub: its parent.
+
     Attributes:
+        greenlet: the greenlet itself.
         running: what it is doing in the author's code, or None; the clock of deadlines looks here.
         since: time at which that began.
         warned: how often it has been told that it is late.
@@ -42,14 +47,20 @@ class Worker(greenlet):
         task: what it works on.
     """
 
+    __slots__ = ("abandoned", "call", "greenlet", "running", "since", "task", "warned")
+
     def __init__(self, run: Callable[[Worker], None], hub: Any) -> None:
-        super().__init__(run=lambda: run(self), parent=hub)
+        self.greenlet = greenlet(lambda: run(self), hub)
         self.running: Any = None
         self.since = 0.0
         self.warned = 0
         self.abandoned = False
         self.call: Any = None
         self.task: Task | None = None
+
+    def throw(self, error: BaseException) -> None:
+        """Raise an error in what it does. In the hub; returns when it switches back."""
+        self.greenlet.throw(error)
 
     def begin(self, running: Any, now: float) -> None:
         """Note what begins to run in the author's code, with all of its deadline before it."""
@@ -120,7 +131,7 @@ class Workers:
                 worker = self._idle.pop()
             else:
                 worker = Worker(self._run, self._hub)
-            worker.switch()
+            worker.greenlet.switch()
 
     def _run(self, worker: Worker) -> None:
         ready, busy = self.ready, self.busy

@@ -10,10 +10,10 @@ from .. import _control
 from .._control import Hello
 from .._log import logger, session_logger
 from ..errors import DecisionError, ProtocolError
-from ..protocol import PHASES, PROCEED, TEMPFAIL, Call, Chunk, Connection, Decision, Guard, Stream
+from ..protocol import PHASES, PROCEED, TEMPFAIL, Call, Chunk, Decision, Guard, Stream
 from ._flow import Flow
 from ._poison import Key, Poison, envelope_key, message_key, request_key
-from ._tracked import Tracked
+from ._tracked import Tracked, TrackedConnection
 
 if TYPE_CHECKING:
     from ._process import WorkerProcess
@@ -55,13 +55,12 @@ class Router:
         self._poison = Poison(self.clock)
         self._told: set[str] = set()
         self._now = self.clock()
-        bound = type("BoundTracked", (Tracked,), {"__slots__": (), "assign": staticmethod(assign)})
-        self.connection = Connection(
-            session_type=bound,
+        self.connection = TrackedConnection(
             on_problem=self._on_problem,
             on_close=self._on_close,  # type: ignore[arg-type]
             on_evict=self._on_evict,  # type: ignore[arg-type]
         )
+        self.connection.assign = assign
 
     # smtpd to workers
 
@@ -77,7 +76,7 @@ class Router:
                 elif type(item) is Chunk:
                     self._lines(session, item)  # type: ignore[arg-type]
                 else:
-                    session.add_report(item)  # type: ignore[arg-type]
+                    session.add_report(item)
             session.queued = False
 
     def _request(self, session: Tracked, call: Call) -> None:
@@ -90,7 +89,7 @@ class Router:
         owed = call.owed = wait[0]
         owed[call] = self._now + wait[1]
         session.owed = call
-        worker.link.send(call.line + b"\n")  # type: ignore[union-attr]
+        worker.link.send(call.line + b"\n")
 
     def _request_with_care(self, session: Tracked, call: Call) -> None:
         if session.closed:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import _control
-from ..protocol import Session
+from ..protocol import Connection, Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..protocol import Call
     from ._process import WorkerProcess
+
+    Assign = Callable[["Tracked"], WorkerProcess | None]
 
 # smtpd takes 1,000 recipients for a message by default; their reports have some 400 KB.
 _MAX_KEPT_BYTES = 2 << 20
@@ -27,6 +31,10 @@ class Tracked(Session):
 
     Reports are kept as they came. They are read only when a worker has died.
 
+    Args:
+        assign: gives the worker for a session, or None while there is none.
+        sid, incoming, needs: as for :class:`~greenfilter.Session`.
+
     Attributes:
         worker: whose hands it is in; None while there is no worker.
         owed: the request that smtpd waits for and the worker works on.
@@ -36,9 +44,18 @@ class Tracked(Session):
             answered those too, nothing else of the session is given to it: all have one token.
     """
 
-    __slots__ = ("_facts", "_kept_bytes", "_last", "_open", "overflowed", "owed", "stale", "worker")
+    __slots__ = (
+        "_assign",
+        "_facts",
+        "_kept_bytes",
+        "_last",
+        "_open",
+        "overflowed",
+        "owed",
+        "stale",
+    )
 
-    def __init__(self, sid: bytes, incoming: bool, needs: int) -> None:
+    def __init__(self, assign: Assign, sid: bytes, incoming: bool, needs: int) -> None:
         super().__init__(sid, incoming, needs)
         self._facts: dict[bytes, bytes] = {}  # the last report of each event of the session
         self._open: list[bytes] = []  # of the transaction
@@ -47,13 +64,8 @@ class Tracked(Session):
         self.owed: Call | None = None
         self.overflowed = False
         self.stale = 0
-        self.worker: WorkerProcess | None = None
-        self.worker = self.assign(self)
-
-    @staticmethod
-    def assign(session: Tracked) -> WorkerProcess | None:
-        """Give the worker for a session; set on the subclass that each router makes."""
-        raise NotImplementedError
+        self._assign = assign
+        self.worker = assign(self)
 
     def add_report(self, line: bytes) -> None:
         """Keep a report for the next worker, and pass it on to the present one."""
@@ -107,5 +119,20 @@ class Tracked(Session):
         self._kept_bytes = 0
         if self.overflowed:
             self.overflowed = False
-            if self.worker is None and (worker := self.assign(self)) is not None:
+            if self.worker is None and (worker := self._assign(self)) is not None:
                 self.move_to(worker)
+
+
+class TrackedConnection(Connection):
+    """The parser, making tracked sessions.
+
+    Attributes:
+        assign: gives the worker for a session, or None while there is none; to be set before the
+            first input.
+    """
+
+    assign: Assign
+
+    def make_session(self, sid: bytes, incoming: bool) -> Session:
+        """Make a session, and give it to a worker."""
+        return Tracked(self.assign, sid, incoming, self.needs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
-from weakref import WeakKeyDictionary
 
 from .._context import Context
 from ..errors import NeedError
@@ -218,12 +217,8 @@ class Pending:
         self.write: Write | None = None
 
 
-_pending: WeakKeyDictionary[Session, Pending] = WeakKeyDictionary()
-
-
 def pending_of(session: Session) -> Pending:
     """Give what a session waits for."""
-    pending = _pending.get(session)
-    if pending is None:
-        pending = _pending[session] = Pending()
-    return pending
+    if session.extra is None:
+        session.extra = Pending()
+    return session.extra  # type: ignore[no-any-return]

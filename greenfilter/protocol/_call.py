@@ -21,7 +21,7 @@ class Call:
         owed: where the guard keeps it while it waits for an answer.
     """
 
-    __slots__ = ("__weakref__", "body", "hook", "line", "owed", "session")
+    __slots__ = ("body", "hook", "line", "owed", "session")
 
     def __init__(self, session: Session, hook: Phase | Event, line: bytes, body: int) -> None:
         self.session = session

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import RemoteProtocolError
-from ._catalogue import NEWEST, OLDEST, Event, Phase, Status
+from ._catalogue import NEWEST, OLDEST, PHASES, Event, Phase, Status
 
 
 class Address:
@@ -133,6 +133,7 @@ _CONVERT: dict[str, Callable[[bytes], Any]] = {
     "line": bytes,
 }
 
+_PARAMETERS = {phase: [_CONVERT[field.kind] for field in phase.fields] for phase in PHASES.values()}
 _VERSIONS: dict[bytes, tuple[int, int]] = {}
 
 
@@ -153,12 +154,10 @@ def parse_parameter(phase: Phase, rest: bytes) -> list[Any]:
 
     A field that is missing is empty: the request is answered all the same.
     """
-    fields = phase.fields
-    if not fields:
-        return []
-    parts = rest.split(b"|", len(fields) - 1)
-    parts += [b""] * (len(fields) - len(parts))
-    return [_CONVERT[field.kind](part) for field, part in zip(fields, parts, strict=True)]
+    converters = _PARAMETERS.get(phase, [])
+    parts = rest.split(b"|", max(0, len(converters) - 1))
+    values = [convert(part) for convert, part in zip(converters, parts, strict=False)]
+    return values + [convert(b"") for convert in converters[len(values) :]]
 
 
 def parse_report(event: Event, version: tuple[int, int], rest: bytes | None) -> list[Any]:

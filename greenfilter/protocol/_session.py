@@ -18,52 +18,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 from ..errors import NeedError, RemoteProtocolError
 from ._catalogue import EVENTS, Event, Need, Status
 from ._fields import Address, parse_report, version_of
 
 if TYPE_CHECKING:
-    from ._call import Call, Chunk, Stream
-
-T = TypeVar("T")
+    from ._call import Stream
 
 EVERYTHING = sum(need.value for need in Need)
 _TX_NEEDS = (Need.MESSAGE_ID | Need.MAIL_FROM | Need.RCPT_TO | Need.ENVELOPE_IDS).value
 _NO_MESSAGE = "00000000"
 # Reports wait unread up to this number, so that a session that nobody asks about stays small.
 _MAX_UNREAD = 32
-
-
-class _Fact(Generic[T]):
-    """A field that is brought up to date when it is read."""
-
-    __slots__ = ("doc", "name", "need", "slot")
-
-    def __init__(self, need: Need, doc: str) -> None:
-        self.need = need.value
-        self.doc = doc
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-        self.slot = f"_{name}"
-
-    @property
-    def __doc__(self) -> str:  # type: ignore[override]
-        return self.doc
-
-    @overload
-    def __get__(self, instance: None, owner: type) -> _Fact[T]: ...
-    @overload
-    def __get__(self, instance: object, owner: type) -> T: ...
-    def __get__(self, instance: Any, owner: type) -> Any:
-        if instance is None:
-            return self
-        if not instance._needs & self.need:
-            raise NeedError(f"{self.name} was read, but needs= does not name it")
-        instance._read()
-        return getattr(instance, self.slot, None)
 
 
 class Transaction:
@@ -74,7 +42,6 @@ class Transaction:
     """
 
     __slots__ = (
-        "__weakref__",
         "_envelope_ids",
         "_mail_from",
         "_message_id",
@@ -83,15 +50,6 @@ class Transaction:
         "_session",
         "begun",
         "local",
-    )
-
-    message_id = _Fact[str](Need.MESSAGE_ID, "smtpd's message id: 8 hex digits.")
-    mail_from = _Fact["str | None"](
-        Need.MAIL_FROM, "Sender without brackets, after rewrites; empty for the null sender."
-    )
-    rcpt_to = _Fact["list[str]"](Need.RCPT_TO, "Accepted recipients, after rewrites.")
-    envelope_ids = _Fact["list[str]"](
-        Need.ENVELOPE_IDS, "One id per accepted recipient; in smtp-out one per RCPT sent."
     )
 
     def __init__(self, session: Session, message_id: str) -> None:
@@ -104,7 +62,32 @@ class Transaction:
         self.local: Any = None
         self.begun = False  # local has been made
 
-    def _read(self) -> None:
+    @property
+    def message_id(self) -> str:
+        """smtpd's message id: 8 hex digits."""
+        self._know(Need.MESSAGE_ID)
+        return self._message_id
+
+    @property
+    def mail_from(self) -> str | None:
+        """Sender without brackets, after rewrites; empty for the null sender."""
+        self._know(Need.MAIL_FROM)
+        return self._mail_from
+
+    @property
+    def rcpt_to(self) -> list[str]:
+        """Accepted recipients, after rewrites."""
+        self._know(Need.RCPT_TO)
+        return self._rcpt_to
+
+    @property
+    def envelope_ids(self) -> list[str]:
+        """One id per accepted recipient; in smtp-out one per RCPT sent."""
+        self._know(Need.ENVELOPE_IDS)
+        return self._envelope_ids
+
+    def _know(self, need: Need) -> None:
+        _check_need(self._needs, need)
         if self._session is not None:
             self._session._read()
 
@@ -120,7 +103,6 @@ class Session:
     """
 
     __slots__ = (
-        "__weakref__",
         "_ciphers",
         "_dst",
         "_fcrdns",
@@ -138,6 +120,7 @@ class Session:
         "begun",
         "born",
         "closed",
+        "extra",
         "incoming",
         "last_stream",
         "local",
@@ -149,18 +132,6 @@ class Session:
         "worker",
     )
 
-    src = _Fact["Address | None"](Need.SRC, "The client's end of the connection.")
-    dst = _Fact["Address | None"](Need.DST, "The server's end of the connection.")
-    rdns = _Fact["str | None"](Need.RDNS, "Reverse DNS name of the client, or ``<unknown>``.")
-    fcrdns = _Fact["Status | None"](
-        Need.FCRDNS, "Whether that name leads back to the address: ok, permfail or tempfail."
-    )
-    greeting = _Fact["str | None"](Need.GREETING, "Host name in the server's greeting.")
-    identity = _Fact["str | None"](Need.IDENTITY, "What HELO or EHLO said, after rewrites.")
-    method = _Fact["str | None"](Need.METHOD, "``HELO``, ``EHLO`` or (smtp-out) ``LHLO``.")
-    ciphers = _Fact["str | None"](Need.CIPHERS, "Version and cipher of TLS, or None without TLS.")
-    username = _Fact["str | None"](Need.USERNAME, "User name after a successful AUTH, decoded.")
-
     def __init__(self, sid: bytes, incoming: bool = True, needs: int = EVERYTHING) -> None:
         self.sid = sid
         self.incoming = incoming
@@ -168,9 +139,10 @@ class Session:
         self.local: Any = None
         self.begun = False  # local has been made
         # What the parser, the guard and whoever works on the session share:
-        self.queue: deque[Call | Chunk | bytes] = deque()
+        self.queue: deque[Any] = deque()  # Call, Chunk, bytes; what else is up to who works on it
         self.queued = False  # in somebody's hands, or about to be
         self.worker: Any = None  # who has it in hand
+        self.extra: Any = None  # what greenfilter.osmtpd keeps with it
         self.born = self.seen = 0  # the parser's generation when it first, and last, saw a line
         self.stream: Stream | None = None  # the message whose lines are coming in
         self.last_stream: Stream | None = None  # the message that commit is about
@@ -179,11 +151,74 @@ class Session:
         self._tx: Transaction | None = None
         self._last_tx: Transaction | None = None
         self._rewritten: str | None = None
+        self._src: Address | None = None
+        self._dst: Address | None = None
+        self._rdns: str | None = None
+        self._fcrdns: Status | None = None
+        self._greeting: str | None = None
+        self._identity: str | None = None
+        self._method: str | None = None
+        self._ciphers: str | None = None
+        self._username: str | None = None
 
     @property
     def id(self) -> str:
         """smtpd's id of the session: 16 hex digits."""
         return self.sid.decode("ascii")
+
+    @property
+    def src(self) -> Address | None:
+        """The client's end of the connection."""
+        self._know(Need.SRC)
+        return self._src
+
+    @property
+    def dst(self) -> Address | None:
+        """The server's end of the connection."""
+        self._know(Need.DST)
+        return self._dst
+
+    @property
+    def rdns(self) -> str | None:
+        """Reverse DNS name of the client, or ``<unknown>``."""
+        self._know(Need.RDNS)
+        return self._rdns
+
+    @property
+    def fcrdns(self) -> Status | None:
+        """Whether that name leads back to the address: ok, permfail or tempfail."""
+        self._know(Need.FCRDNS)
+        return self._fcrdns
+
+    @property
+    def greeting(self) -> str | None:
+        """Host name in the server's greeting."""
+        self._know(Need.GREETING)
+        return self._greeting
+
+    @property
+    def identity(self) -> str | None:
+        """What HELO or EHLO said, after rewrites."""
+        self._know(Need.IDENTITY)
+        return self._identity
+
+    @property
+    def method(self) -> str | None:
+        """``HELO``, ``EHLO`` or (smtp-out) ``LHLO``."""
+        self._know(Need.METHOD)
+        return self._method
+
+    @property
+    def ciphers(self) -> str | None:
+        """Version and cipher of TLS, or None without TLS."""
+        self._know(Need.CIPHERS)
+        return self._ciphers
+
+    @property
+    def username(self) -> str | None:
+        """User name after a successful AUTH, decoded."""
+        self._know(Need.USERNAME)
+        return self._username
 
     @property
     def authenticated(self) -> bool:
@@ -211,6 +246,10 @@ class Session:
         self._unread.append(line)
         if len(self._unread) > _MAX_UNREAD:
             self._read()
+
+    def _know(self, need: Need) -> None:
+        _check_need(self._needs, need)
+        self._read()
 
     def _read(self) -> None:
         if not self._unread:
@@ -292,6 +331,12 @@ class Session:
         if self._tx is not None:
             self._tx._session = None
             self._tx = None
+
+
+def _check_need(needs: int, need: Need) -> None:
+    if not needs & need.value:
+        field = str(need.name).lower()
+        raise NeedError(f"{field} was read, but needs= does not name it")
 
 
 def _without_brackets(parameter: str | None) -> str | None:

@@ -3,7 +3,7 @@
 import pytest
 
 from greenfilter.errors import NeedError
-from greenfilter.protocol import NEED_EVENTS, Need, Session, Status, Transaction
+from greenfilter.protocol import NEED_EVENTS, Need, Session, Status
 from tests.protocol.driver import SID, report
 
 M, M2 = b"01234567", b"89abcdef"
@@ -370,11 +370,6 @@ def test_the_reports_of_a_need_keep_its_field_true(need):
 
     assert value(narrow) == value(all_told)
     assert value(narrow) not in (None, [])
-
-
-def test_fields_say_what_they_are():
-    assert "Reverse DNS" in Session.rdns.__doc__
-    assert "Accepted recipients" in Transaction.rcpt_to.__doc__
 
 
 def test_the_transaction_cannot_be_read_where_no_need_names_a_field_of_it():

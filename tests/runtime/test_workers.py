@@ -110,7 +110,7 @@ def test_an_abandoned_worker_makes_room_and_ends_with_its_task():
     pool.workers.abandon(worker)
     until(lambda: seen == [1])
     gate.set()
-    until(lambda: worker.dead)
+    until(lambda: worker.greenlet.dead)
     assert worker not in pool.workers._idle
 
 
