@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# The modules named in setup.py, compiled beside their source; see there.
+COMPILED := $(VENV)/.compiled
 
 .PHONY: demo test style types bench soak fuzz servers clean
 
-demo: $(INSTALLED)
+demo: $(COMPILED)
 	$(BIN)/python -m examples.demo
 
-test: $(INSTALLED) servers style types
+test: $(COMPILED) servers style types
 	$(BIN)/python -m pytest
 
 style: $(INSTALLED)
@@ -19,10 +21,10 @@ style: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-bench: $(INSTALLED)
+bench: $(COMPILED)
 	$(BIN)/python -m tests.benchmarks
 
-soak: $(INSTALLED) servers
+soak: $(COMPILED) servers
 	$(BIN)/python -m tests.soak
 
 fuzz: $(INSTALLED)
@@ -36,8 +38,13 @@ servers:
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[test,rbl,dkim]'
+	@touch $@ $(COMPILED)
+
+$(COMPILED): $(INSTALLED) setup.py $(shell find greenfilter -name '*.py')
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 clean:
+	find greenfilter* -name '*.so' -delete
 	rm -rf $(VENV) build dist *.egg-info .bench .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
