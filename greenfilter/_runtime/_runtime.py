@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # delete hooks as many again. smtpd is gone by then, or waits for us to go.
 _GRACE = 0.2
 _MAX_PROBLEMS_LOGGED = 100
+# gevent resolves names in threads, ten at most: the eleventh client of a slow DNS server would
+# wait for the first. Threads are started when needed; 256 that wait take 10 MB.
+_NAMES_RESOLVED_AT_ONCE = 256
 
 
 class Runtime:
@@ -54,6 +57,7 @@ class Runtime:
         fds = sock if isinstance(sock, tuple) else (sock.detach(),) * 2
         self.app = app
         self._hub = gevent.get_hub()
+        self._hub.threadpool.maxsize = _NAMES_RESOLVED_AT_ONCE
         self._wire = Wire(fds, self._receive, self._on_end)
         self._workers = Workers(app.max_concurrency, self._wire.pause, self._wire.resume)
         self._engine = Engine(

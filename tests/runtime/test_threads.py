@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _socket
 import threading
 
 import gevent
+import gevent.socket
 import pytest
 
 from greenfilter import Filter, reject
@@ -45,6 +47,26 @@ def test_as_many_run_at_once_as_the_pool_has_and_the_loop_goes_on():
         go.set()
         assert all(greenlet.get(timeout=5).ok for greenlet in pending)
     assert len(inside) == 5
+
+
+def test_slow_names_of_many_clients_are_resolved_at_the_same_time(monkeypatch):
+    clients = 60
+    app, all_ask = Filter("names"), threading.Barrier(clients)
+
+    def resolve(name):
+        all_ask.wait(20)
+        return "127.0.0.2"
+
+    monkeypatch.setattr(_socket, "gethostbyname", resolve)
+
+    @app.filter.connect
+    def connect(ctx, rdns, address):
+        return reject(550, gevent.socket.gethostbyname("2.0.0.127.bl.example.org"))
+
+    with FakeSmtpd(app) as smtpd:
+        pending = [smtpd.start(smtpd.connect) for _ in range(clients)]
+        replies = {greenlet.get(timeout=25).reply.lines for greenlet in pending}
+    assert replies == {("550 127.0.0.2",)}
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(1), KeyboardInterrupt()], ids=repr)
