@@ -15,6 +15,7 @@ import pytest
 
 from greenfilter import __version__
 from tests.protocol.driver import SID, TOKEN, report, request
+from tests.support.smtpd import SMTPD
 
 GREENFILTER = [sys.executable, "-m", "greenfilter"]
 MODULE = " ".join(GREENFILTER)
@@ -413,10 +414,30 @@ def test_check_lists_hooks_needs_and_the_lines_for_smtpd_conf(write):
         f"report.tx_commit count ({path}:8) deadline=30, outgoing",
         "needs: src, rdns",
         "smtpd.conf:",
-        f'filter my-guard proc-exec "{MODULE} run {path} --zone example.org"',
-        "listen on all filter my-guard",
-        'action "outbound" relay filter my-guard',
+        f'filter "my-guard" proc-exec "{MODULE} run {path} --zone example.org"',
+        'listen on 0.0.0.0 filter "my-guard"',
+        'action "outbound" relay filter "my-guard"',
     ]
+
+
+@pytest.mark.parametrize("name", ["guard", "junk", "2024", "my guard"])
+def test_smtpd_accepts_the_lines_that_check_prints(write, tmp_path, require_smtpd, name):
+    text = f"""
+        from greenfilter import Filter
+
+        app = Filter({name!r})
+
+        @app.report.tx_commit
+        def count(ctx, message_id, size): ...
+
+        @app.report.tx_commit(outgoing=True)
+        def relayed(ctx, message_id, size): ...
+    """
+    lines = checked(write("guard.py", text)).split("smtpd.conf:\n")[1]
+    conf = tmp_path / "smtpd.conf"
+    conf.write_text(f'{lines}match from any for any action "outbound"\n')
+    done = subprocess.run([SMTPD, "-n", "-f", conf], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "configuration OK\n"), lines
 
 
 def test_check_gives_the_filter_its_options(write):

@@ -118,11 +118,13 @@ def _needs(app: Filter) -> str:
 
 def conf_lines(app: Filter, target: str, args: list[str]) -> list[str]:
     """Give the lines of smtpd.conf(5) that put a filter to use."""
-    name = "".join(char if char.isalnum() else "-" for char in app.name)
+    # Quoted, because a bare name may be a keyword there: auth, junk, tag.
+    name = '"' + "".join(char if char.isalnum() else "-" for char in app.name) + '"'
     lines = [f'filter {name} proc-exec "{_command(target, args)}"']
     subsystems = {subsystem for subsystem, _ in app.registered_reports()}
     if "smtp-in" in subsystems or app.phases():
-        lines.append(f"listen on all filter {name}")
+        # "all" and "egress" are groups of interfaces, which OpenBSD alone has.
+        lines.append(f"listen on 0.0.0.0 filter {name}")
     if "smtp-out" in subsystems:
         lines.append(f'action "outbound" relay filter {name}')
     return lines
