@@ -65,8 +65,11 @@ SIGNED = (
     "list-help list-unsubscribe list-unsubscribe-post list-subscribe list-post list-owner "
     "list-archive"
 )
+EDITED = ("From", "To", "Cc")  # by smtpd, where an address has no domain
 MIN_RSA_BITS = 1024  # RFC 8301, 3.2
 SMTPD_ADDRESS_BYTES = 4096  # smtpd leaves a longer address as it is
+MAX_ADDRESS_FIELDS = 100  # RFC 5322, 3.6 allows three; writing so many anew takes quadratic time
+FIELD_NAME = re.compile(rb"^([!-9;-~]+):", re.M)  # smtpd knows none with a space before the colon
 SPACE = " \t\n\v\f\r"
 WHITE = re.compile(r"[ \t]+")
 WHITE_BYTES = re.compile(rb"[ \t]+")
@@ -162,16 +165,17 @@ def complete_addresses(value: str, host: str) -> str:
 def edit_like_smtpd(headers: Any, host: str) -> None:
     """Make the edits that smtpd would make to the message after it was signed."""
     headers.remove("Bcc")
-    for name in ("From", "To", "Cc"):
+    present = set(FIELD_NAME.findall(bytes(headers).lower()))
+    for name in EDITED:
         values = headers.get_all(name)
         completed = [complete_addresses(value, host) for value in values]
         if completed != values:
             headers.remove(name)
             for value in completed:
                 headers.append(name, value)
-    if "Date" not in headers:
+    if b"date" not in present:
         headers.append("Date", formatdate(localtime=True))
-    if "Message-ID" not in headers:
+    if b"message-id" not in present:
         headers.append("Message-ID", make_msgid(domain=host))
 
 
@@ -293,6 +297,8 @@ def sign_message(
     senders = headers.get_all("From")
     if len(senders) != 1:
         return f"{len(senders)} From headers"
+    if sum(len(headers.get_all(name)) for name in EDITED) > MAX_ADDRESS_FIELDS:
+        return f"more than {MAX_ADDRESS_FIELDS} address headers"
     domain = from_domain(complete_addresses(senders[0], host))
     keys = keys_for(domain, options.key, parents=options.parent_domains)
     if not keys:

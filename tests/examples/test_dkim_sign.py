@@ -205,6 +205,12 @@ def test_the_edits_that_smtpd_would_make_are_made_first(example: Any) -> None:
     assert verified(signed) == [True, True]
 
 
+@pytest.mark.parametrize("name", [b"Date", b"Message-ID"])
+def test_a_field_that_smtpd_does_not_know_for_its_space_is_added(example: Any, name: bytes) -> None:
+    signed = sign(example, PLAIN.replace(name + b":", name + b" :"))
+    assert signed.partition(b"\r\n\r\n")[0].count(b"\n" + name + b": ") == 1
+
+
 @pytest.mark.parametrize(
     ("value", "domain"),
     [
@@ -238,6 +244,7 @@ def test_keys_of_a_parent_domain_are_used_only_if_asked_for(example: Any) -> Non
         (b"From: a@example.org\r\nFrom: b@example.org\r\n", "2 From headers"),
         (b"From: a@example.net\r\n", "no key for 'example.net'"),
         (b"From: a@mail.example.org\r\n", "no key for 'mail.example.org'"),
+        (b"From: a@example.org\r\n" + b"To: b\r\n" * 100, "more than 100 address headers"),
     ],
 )
 def test_what_cannot_be_signed_is_left_as_it_is(example: Any, raw: bytes, problem: str) -> None:
