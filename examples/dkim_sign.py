@@ -1,12 +1,14 @@
 #!/usr/bin/env -S greenfilter run
 r"""Sign mail with DKIM (RFC 6376), by RSA-SHA256 and Ed25519-SHA256 (RFC 8463).
 
+Needs cryptography: pip install '.[dkim]' in a clone of greenfilter.
+
 In smtpd.conf, for the listeners that your own users and programs use:
 
     filter dkim proc-exec "/usr/local/bin/greenfilter run /etc/mail/dkim_sign.py \
         --key example.org:k1:/etc/mail/k1.pem"
     listen on socket filter dkim
-    listen on egress port submission tls-require pki mx.example.org auth filter dkim
+    listen on 0.0.0.0 port submission tls-require pki mx.example.org auth filter dkim
 
 smtpd runs filters as its own user (``_smtpd`` or ``opensmtpd``): that user must be able to read
 the keys, which are loaded once, at start. Name their whole paths. Make one, and the p= of

@@ -1,11 +1,13 @@
 #!/usr/bin/env -S greenfilter run
 """Refuse or mark mail from clients that DNS blocklists name (RFC 5782).
 
+Needs dnspython: pip install '.[rbl]' in a clone of greenfilter.
+
 In smtpd.conf, for the listener that other mail servers use (not for submission: the addresses of
 your own users' homes are on many lists, and "disconnect" comes before they authenticate):
 
     filter rbl proc-exec "/usr/local/bin/greenfilter run /etc/mail/rbl.py --zone zen.example.org=5"
-    listen on egress filter rbl
+    listen on 0.0.0.0 filter rbl
 
 Every zone is asked about each client at the same time. The weights of the zones that list it are
 added, and from --threshold on --action is taken:

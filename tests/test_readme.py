@@ -11,10 +11,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
 
+from greenfilter import Filter, reject
+from greenfilter.testing import FakeSmtpd
 from tests.support import smtpd as real
 from tests.support.wait import wait_until
 
@@ -55,8 +59,54 @@ def test_the_first_filter_is_twelve_lines_long_and_passes_its_check(tmp_path):
     assert "filter.connect" in done.stdout
 
 
+@pytest.mark.parametrize(("answer", "code"), [("127.0.0.2", 550), ("127.255.255.254", 220)])
+def test_the_first_filter_takes_no_error_for_a_listing(monkeypatch, answer, code):
+    # What Spamhaus answers to resolvers that may not ask: refusing these would refuse all mail.
+    names = {}
+    exec(blocks("python")[0], names)
+    monkeypatch.setattr(socket, "gethostbyname", lambda name: answer)
+    with FakeSmtpd(names["app"]) as smtpd:
+        assert smtpd.connect().reply.code == code
+
+
+def test_smtpd_reads_the_lines_of_smtpd_conf(tmp_path, require_smtpd):
+    rest = 'action "mbox" mbox\nmatch from any for local action "mbox"\n'
+    for name, lines in (
+        ("README", README.split("In smtpd.conf")[1].split("```\n")[1]),
+        ("rbl", example_conf("rbl")),
+        ("dkim", example_conf("dkim_sign").replace("tls-require pki mx.example.org auth ", "")),
+    ):
+        (tmp_path / name).write_text(lines + rest)
+        done = run(f"{real.SMTPD} -n -f {name}", tmp_path)
+        assert (done.returncode, done.stderr) == (0, "configuration OK\n"), lines
+
+
+def example_conf(name: str) -> str:
+    text = (ROOT / "examples" / f"{name}.py").read_text().split("In smtpd.conf")[1]
+    lines = text.split("\n\n")[1]
+    assert lines.startswith("    filter ")
+    return textwrap.dedent(lines) + "\n"
+
+
+def test_the_message_handler_refuses_programs_and_marks_the_subject():
+    app = Filter("readme")
+    exec(blocks("python")[1], {"app": app, "reject": reject})
+    with FakeSmtpd(app) as smtpd:
+        session = smtpd.connect()
+        session.ehlo("client.example.net")
+        for name, code in (("setup.EXE", 554), ("notes.txt", 250)):
+            message = EmailMessage()
+            message["Subject"] = "hello"
+            message.add_attachment(b"x", "application", "octet-stream", filename=name)
+            session.mail_from("a@example.net")
+            session.rcpt_to("b@example.org")
+            assert session.data(message.as_bytes()).code == code
+    [message] = smtpd.messages
+    assert b"Subject: [outside] hello\r\n" in message.data
+
+
 def test_the_c_filter_and_the_test_of_a_filter_work(tmp_path):
-    port, test = blocks("python")[1:]
+    port, test = blocks("python")[2:]
     (tmp_path / "port.py").write_text(port)
     (tmp_path / "guard.py").write_text(blocks("python")[0])
     (tmp_path / "test_guard.py").write_text(test)
