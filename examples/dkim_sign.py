@@ -165,16 +165,24 @@ def complete_addresses(value: str, host: str) -> str:
 
 
 def edit_like_smtpd(headers: Any, host: str) -> None:
-    """Make the edits that smtpd would make to the message after it was signed."""
-    headers.remove("Bcc")
-    present = set(FIELD_NAME.findall(bytes(headers).lower()))
+    """Make the edits that smtpd would make to the message after it was signed.
+
+    Raises:
+        ValueError: a field cannot be written; nothing was changed.
+    """
+    edits = {}
     for name in EDITED:
         values = headers.get_all(name)
         completed = [complete_addresses(value, host) for value in values]
         if completed != values:
-            headers.remove(name)
-            for value in completed:
-                headers.append(name, value)
+            edits[name] = completed
+    for each in (type(headers)(), headers):  # first into an empty one: a field must not be lost
+        for name, values in edits.items():
+            each.remove(name)
+            for value in values:
+                each.append(name, value)
+    headers.remove("Bcc")
+    present = set(FIELD_NAME.findall(bytes(headers).lower()))
     if b"date" not in present:
         headers.append("Date", formatdate(localtime=True))
     if b"message-id" not in present:
@@ -294,7 +302,8 @@ def sign_message(
         None, or why the message was left as it is.
 
     Raises:
-        ValueError: an address header cannot be written within RFC 5322's 998 octets a line.
+        ValueError: an address header cannot be written (a line above RFC 5322's 998 octets, a
+            bare CR); nothing was changed.
     """
     senders = headers.get_all("From")
     if len(senders) != 1:

@@ -253,6 +253,15 @@ def test_what_cannot_be_signed_is_left_as_it_is(example: Any, raw: bytes, proble
     assert bytes(headers) == raw
 
 
+@pytest.mark.parametrize("to", [b",".join([b"bob"] * 100), b"bo\rb"])
+def test_an_address_header_that_cannot_be_written_is_not_lost(example: Any, to: bytes) -> None:
+    raw = b"From: a@example.org\r\nTo: " + to + b"\r\nCc: carol\r\nBcc: dan\r\n"
+    headers = Headers(raw)
+    with pytest.raises(ValueError, match="To"):
+        example.sign_message(headers, [], "mx.example.org", example.options)
+    assert bytes(headers) == raw
+
+
 @pytest.mark.parametrize(
     ("src", "authenticated", "own"),
     [
