@@ -29,7 +29,8 @@ signs. Mail without one From header, or without a key for it, passes unsigned, w
 
 smtpd edits a message after its filters, which would break the signature: it completes addresses
 without a domain, adds Date and Message-ID, and removes Bcc. The same is done here first. The
-``masquerade`` option of a listener cannot be: do not use both.
+``masquerade`` option of a listener cannot be: do not use both. In a chain of filters this one goes
+last: what another changes after it breaks the signature too.
 """
 
 from __future__ import annotations
