@@ -130,7 +130,7 @@ class Server:
             return throw_away_context(self._options.hostname)
         except ImportError:
             what = "STARTTLS and AUTH" if self._options.users else "STARTTLS"
-            self._transcript.note(f"no {what}: pip install greenfilter[serve]")
+            self._transcript.note(f"no {what}: pip install cryptography")
             return None
 
     def _accept(self, sock: gevent.socket.socket, address: tuple[Any, ...]) -> None:
