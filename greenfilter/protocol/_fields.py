@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import RemoteProtocolError
-from ._catalogue import NEWEST, OLDEST, PHASES, Event, Phase, Status
+from ._catalogue import EVENTS, NEWEST, OLDEST, PHASES, Event, Phase, Status
 
 
 class Address:
@@ -134,6 +134,7 @@ _CONVERT: dict[str, Callable[[bytes], Any]] = {
 }
 
 _PARAMETERS = {phase: [_CONVERT[field.kind] for field in phase.fields] for phase in PHASES.values()}
+_FIELDS = {event: [_CONVERT[field.kind] for field in event.fields] for event in EVENTS.values()}
 _VERSIONS: dict[bytes, tuple[int, int]] = {}
 
 
@@ -166,18 +167,16 @@ def parse_report(event: Event, version: tuple[int, int], rest: bytes | None) -> 
     Raises:
         RemoteProtocolError: a field is missing or is not what its kind says.
     """
-    fields = event.fields
-    if not fields:
+    converters = _FIELDS.get(event, [])
+    if not converters:
         return []
-    parts: list[bytes] = rest.split(b"|", len(fields) - 1) if rest is not None else []
-    if OLDEST <= version < event.swapped_before and len(parts) == len(fields):
+    parts: list[bytes] = rest.split(b"|", len(converters) - 1) if rest is not None else []
+    if OLDEST <= version < event.swapped_before and len(parts) == len(converters):
         # The field that may hold "|" stands before the result here: cut from the right.
         parts[-2], _, parts[-1] = b"|".join(parts[-2:]).rpartition(b"|")
         parts[-2], parts[-1] = parts[-1], parts[-2]
-    values: list[Any] = [
-        _CONVERT[field.kind](part) for field, part in zip(fields, parts, strict=False)
-    ]
-    for field in fields[len(values) :]:
+    values: list[Any] = [convert(part) for convert, part in zip(converters, parts, strict=False)]
+    for field in event.fields[len(values) :]:
         if not field.optional:
             raise RemoteProtocolError(f"report {event.wire} without its {field.name}")
         values.append(None)
