@@ -18,6 +18,7 @@ from .errors import UsageError
 
 # The author's threads may not hold up the end.
 _EXIT_SECONDS = 0.2
+_IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def start(options: dict[str, Any]) -> None:
@@ -61,22 +62,41 @@ def end_soon(seconds: float = _EXIT_SECONDS) -> None:
     get_original("_thread", "start_new_thread")(end, ())
 
 
-def ignore_signals() -> None:
-    """Let only EOF end a filter: smtpd would exit with it."""
+def ignore_signals(*, tell: bool = True) -> None:
+    """Let only EOF end a filter: smtpd would exit with it.
+
+    Children do not ignore them: with SIG_IGN, which programs inherit, an author could not
+    terminate what he has started.
+
+    Args:
+        tell: log each one.
+    """
 
     def ignore(number: int, frame: object) -> None:
-        _log.logger.warning("%s ignored: stop smtpd instead", signal.Signals(number).name)
+        if tell:
+            _log.logger.warning(
+                "%s ignored: %s",
+                signal.Signals(number).name,
+                "no supervisor is there to load the code anew"
+                if number == signal.SIGHUP
+                else "stop smtpd instead",
+            )
 
-    signal.signal(signal.SIGTERM, ignore)
-    signal.signal(signal.SIGINT, ignore)
+    def heed() -> None:
+        for number in _IGNORED:
+            if signal.getsignal(number) is ignore:
+                signal.signal(number, signal.SIG_DFL)
+
+    for number in _IGNORED:
+        signal.signal(number, ignore)
+    os.register_at_fork(after_in_child=heed)
 
 
 def main() -> NoReturn:
     """Entry point of the process."""
     options = json.loads(sys.argv[1])
     _log.set_up(options["log_level"], options["log_format"])
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals(tell=False)
     try:
         start(options)
     except UsageError as error:

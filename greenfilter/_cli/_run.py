@@ -32,9 +32,9 @@ def run(options: Options, supervised: bool, pidfile: str | None) -> None:
             "smtpd starts this, with the protocol on standard input; to look at a filter: "
             f"greenfilter check {options.target}"
         )
+    ignore_signals()
     _log.set_up(options.log_level, options.log_format)
     fds = _stdio.take()
-    ignore_signals()
     if pidfile is not None:
         _write_pidfile(pidfile)
     try:

@@ -139,6 +139,22 @@ def test_a_hangup_before_the_filter_has_loaded_is_survived(run, write):
     assert smtpd.client().mail_from("a@example.net").text == "by old code"
 
 
+def test_a_hangup_before_the_supervisor_is_there_ends_nothing():
+    code = (
+        "import os, signal; from greenfilter._worker import ignore_signals; ignore_signals();"
+        "os.kill(os.getpid(), signal.SIGHUP); print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "alive\n"
+
+
+def test_a_hangup_without_a_supervisor_ends_nothing(run, write):
+    smtpd = run(write(CODE.format("old")), options=("--no-supervisor",))
+    smtpd.reload()
+    smtpd.wait_for_log("SIGHUP ignored: no supervisor")
+    assert smtpd.client().mail_from("a@example.net").text == "by old code"
+
+
 def test_the_other_signals_end_nothing(run, write):
     smtpd, _ = start(run, write)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -42,6 +42,30 @@ SOCKETS = [fd for fd in os.listdir("/proc/self/fd") if int(fd) > 2 and
     assert not any(socket in line for line in smtpd.log for socket in ours)
 
 
+def test_what_a_filter_starts_can_be_terminated(run, write):
+    smtpd = run(
+        write("""
+import multiprocessing, subprocess
+app = Filter("parent")
+begun, begin = os.pipe()
+def work():
+    os.write(begin, b"x")
+    time.sleep(600)
+@app.filter.mail_from
+def mail_from(ctx, sender):
+    program = subprocess.Popen(["sleep", "600"])
+    program.terminate()
+    fork = multiprocessing.get_context("fork").Process(target=work)
+    fork.start()
+    os.read(begun, 1)
+    fork.terminate()
+    while fork.is_alive(): time.sleep(0.01)
+    return reject(550, f"{program.wait()} {fork.exitcode}")
+""")
+    )
+    assert smtpd.client().mail_from("a@example.net").text == "-15 -15"
+
+
 def test_auth_parameters_are_never_logged(run, write):
     smtpd = run(
         write("""
