@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .. import _log, _stdio
@@ -45,7 +46,7 @@ def run(options: Options, supervised: bool, pidfile: str | None) -> None:
         _run_here(options, fds)
     finally:
         if pidfile is not None:
-            os.unlink(pidfile)
+            _remove_pidfile(pidfile)
 
 
 def _is_stream(fd: int) -> bool:
@@ -72,10 +73,27 @@ def _run_here(options: Options, fds: tuple[int, int]) -> None:
 
 def _write_pidfile(path: str) -> None:
     try:
-        with open(path, "w") as file:
+        # Whoever may write it tells root which process to signal.
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        with open(fd, "w") as file:
             file.write(f"{os.getpid()}\n")
     except OSError as error:
         raise UsageError(f"--pidfile {path}: {error.strerror}") from error
+
+
+def _remove_pidfile(path: str) -> None:
+    """Remove it, unless another process has written it since."""
+    with suppress(OSError, ValueError):
+        if _read_pidfile(path) == os.getpid():
+            os.unlink(path)
+
+
+def _read_pidfile(path: str) -> int:
+    with open(path) as file:
+        pid = int(file.read())
+    if pid <= 0:  # to kill(2), a group of processes, or all
+        raise ValueError(f"{pid} is no process id")
+    return pid
 
 
 def reload(pidfile: str) -> None:
@@ -85,9 +103,7 @@ def reload(pidfile: str) -> None:
         UsageError: there is no such process.
     """
     try:
-        with open(pidfile) as file:
-            pid = int(file.read())
-        os.kill(pid, signal.SIGHUP)
+        os.kill(_read_pidfile(pidfile), signal.SIGHUP)
     except FileNotFoundError as error:
         raise UsageError(f"{pidfile}: no such file; start with run --pidfile {pidfile}") from error
     except ValueError as error:

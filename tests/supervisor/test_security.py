@@ -2,7 +2,6 @@
 
 import base64
 import os
-import stat
 from pathlib import Path
 
 from tests.supervisor.conftest import until
@@ -143,9 +142,3 @@ def test_a_line_without_end_and_a_session_without_end_keep_the_supervisor_small(
     reset = f"report|0.7|1546300800.123456|smtp-in|tx-reset|{session.id}|12345678\n"
     smtpd.send_raw(reset.encode())
     until(lambda: session.noop().code == 550, "a worker")
-
-
-def test_the_mode_of_the_pid_file_lets_nobody_else_write_it(run, tmp_path):
-    path = tmp_path / "pid"
-    run("doom.py", options=("--pidfile", str(path)))
-    assert not stat.S_IMODE(path.stat().st_mode) & 0o022
