@@ -66,6 +66,7 @@ class Pool:
         self._config = b""
         self._next_memory = 0.0
         self._warned_of_load = False
+        self._reload_is_due = False
 
     def start(self) -> None:
         """Start the first worker; the others follow when it has loaded the filter."""
@@ -82,15 +83,19 @@ class Pool:
     def reload(self) -> None:
         """Start workers with the present code; when all have loaded, new sessions go to them."""
         if self._registered is None:
-            logger.warning("reload: the filter is still being loaded")
+            logger.warning("reload: the filter is still being loaded; again after that")
+            self._reload_is_due = True
             return
         logger.info("reload: starting workers with the present code")
         self._give_up_coming()
         for slot in self._slots:
             if slot.current is None:
                 slot.current = self._spawn(slot)
-            else:
-                slot.coming = self._spawn(slot)
+                continue
+            slot.coming = self._spawn(slot)
+            if slot.coming is None:
+                self._refuse(slot, "not all workers could be started")
+                break
         self._router.adopt(self.assign)
 
     def assign(self, session: Tracked) -> WorkerProcess | None:
@@ -129,7 +134,11 @@ class Pool:
         if slot is None or worker.hello is not None:
             return
         if self._registered is not None and (problem := _missing(self._registered, hello)):
-            self._refuse(worker, slot, problem)
+            text = f"new code needs what was not registered with smtpd ({problem}); restart smtpd"
+            if slot.coming is worker:
+                self._refuse(slot, text)
+            else:
+                self._lose(worker, text)
             return
         worker.hello = hello
         worker.link.held = False
@@ -139,22 +148,27 @@ class Pool:
             self._register(hello)
             for other in self._slots:
                 other.current = other.current or self._spawn(other)
+            if self._reload_is_due:
+                self.reload()
         elif slot.coming is not worker:
             self._router.hello = hello
         elif slot.replaces_alone:
             self._promote(slot)
-        elif all(s.coming is not None and s.coming.hello for s in self._slots):
+        elif all(s.coming is None or s.coming.hello for s in self._slots):
+            # A place without one had no worker, and got one with the new code at once.
             for each in self._slots:
-                self._promote(each)
+                if each.coming is not None:
+                    self._promote(each)
             logger.info("reload: new sessions go to the new code")
 
-    def _refuse(self, worker: WorkerProcess, slot: Slot, problem: str) -> None:
-        text = f"new code needs what was not registered with smtpd ({problem}); restart smtpd"
-        if slot.coming is worker:
-            logger.error("reload: %s; the old code goes on", text)
-            self._give_up_coming()
+    def _refuse(self, slot: Slot, reason: str) -> None:
+        """Have the old code go on."""
+        if slot.replaces_alone:
+            delay = slot.failed(self._router.clock(), 0.0)
+            logger.error("not replaced: %s; next try in %g s", reason, delay)
         else:
-            self._lose(worker, text)
+            logger.error("reload: %s; the old code goes on", reason)
+        self._give_up_coming()
 
     def _promote(self, slot: Slot) -> None:
         """Give new sessions to the worker that has come, and let the old one finish its own."""
@@ -193,8 +207,7 @@ class Pool:
         if self._registered is None:
             self._give_up_start(worker, reason)
         elif worker is slot.coming:
-            logger.error("reload: new code did not load (%s); the old code goes on", reason)
-            self._give_up_coming()
+            self._refuse(slot, f"new code did not load ({reason})")
         elif worker is slot.current:
             self._replace(worker, slot, reason, sessions)
         else:
@@ -228,6 +241,7 @@ class Pool:
     def _give_up_coming(self) -> None:
         for slot in self._slots:
             worker, slot.coming = slot.coming, None
+            slot.replaces_alone = False
             if worker is not None:
                 self._let_go(worker)
 
@@ -237,6 +251,8 @@ class Pool:
         worker.link.flush()
         self._router.abandon(worker, False)
         worker.link.close()
+        if worker.hello is None:
+            worker.kill()  # nothing to finish; many reloads in a row are not to pile up
         worker.kill_at = self._router.clock() + _LEAVE_SECONDS
         self._ending.append(worker)
 
@@ -309,12 +325,13 @@ class Pool:
                 memory > limit
                 and slot.current is worker
                 and slot.coming is None
+                and now >= slot.next_start
                 and worker.hello is not None
                 and now - worker.loaded > _MEMORY_SECONDS
             ):
                 logger.warning("worker %d has %d MiB: replaced", worker.pid, memory >> 20)
-                slot.replaces_alone = True
                 slot.coming = self._spawn(slot)
+                slot.replaces_alone = slot.coming is not None
 
     def close(self, seconds: float) -> None:
         """End them all: they get this long to end by themselves."""

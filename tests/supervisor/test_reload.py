@@ -132,11 +132,16 @@ def test_reloading_again_and_again_under_load_loses_nothing(run, write):
     assert set(seen) == {"by old code", "by second code", "by third code"}
 
 
-def test_a_hangup_before_the_filter_has_loaded_is_survived(run, write):
-    path = write("os.kill(os.getppid(), signal.SIGHUP)\ntime.sleep(0.2)\n" + CODE.format("old"))
-    smtpd = run(path)
+def test_a_hangup_while_the_filter_loads_is_heeded_when_it_has_loaded(run, write, tmp_path):
+    new = write(CODE.format("new")).rename(tmp_path / "later")
+    saved = f"""
+os.kill(os.getppid(), signal.SIGHUP)
+time.sleep(0.2)
+os.rename({str(new)!r}, __file__)
+"""
+    smtpd = run(write(saved + CODE.format("old")))
     smtpd.wait_for_log("still being loaded")
-    assert smtpd.client().mail_from("a@example.net").text == "by old code"
+    new_code(smtpd)
 
 
 def test_a_hangup_before_the_supervisor_is_there_ends_nothing():

@@ -1,0 +1,190 @@
+"""The pool of workers with processes that are none: what is started, when, and what goes."""
+
+import selectors
+
+import pytest
+
+from greenfilter._control import Hello
+from greenfilter._supervisor import Options, _pool
+from greenfilter._supervisor._pool import Pool
+from greenfilter._supervisor._router import Router
+
+HELLO = Hello("fake", [], ["noop"], {}, {})
+MORE = Hello("fake", [], ["noop", "quit"], {}, {})
+
+
+class FakeLink:
+    def __init__(self):
+        self.closed, self.held, self.reading, self.pending = False, True, True, 0
+        self.sent = []
+
+    def send(self, data):
+        self.sent.append(data)
+
+    send_first = send
+
+    def flush(self):
+        pass
+
+    def read(self):
+        return False
+
+    def close(self):
+        self.closed = True
+
+
+class FakeWorker:
+    """A worker process that does what the test says."""
+
+    def __init__(self, selector, options, now, receive, ended):
+        self.born = self.loaded = self.beat = now
+        self.link = FakeLink()
+        self.hello = self.mute = self.leaving = self.code = None
+        self.sessions, self.waits = {}, {}
+        self.kill_at, self.pid, self.bytes = 0.0, id(self), 0
+
+    def exit_code(self):
+        return self.code
+
+    def end(self):
+        return f"exit status {self.code}"
+
+    def marked(self):
+        return b""
+
+    def memory(self):
+        return self.bytes
+
+    def kill(self):
+        self.code = -9 if self.code is None else self.code
+
+    def wait(self, seconds):
+        return self.code is not None
+
+
+class World:
+    """A pool, its clock, and all workers that it has started."""
+
+    def __init__(self, monkeypatch, **options):
+        self.now, self.started, self.room = 0.0, [], 1000
+        monkeypatch.setattr(_pool, "WorkerProcess", self.spawn)
+        router = Router(lambda data: None, lambda session: None, lambda worker, hello: None)
+        router.clock = lambda: self.now
+        selector = selectors.DefaultSelector()
+        self.pool = Pool(
+            Options("fake", **options),
+            selector,
+            router,
+            lambda hello: None,
+            lambda: None,
+            lambda code: None,
+        )
+        selector.close()
+        self.pool.start()
+        self.load()
+
+    def spawn(self, *arguments):
+        if not self.room:
+            raise OSError("no more processes")
+        self.room -= 1
+        self.started.append(FakeWorker(*arguments))
+        return self.started[-1]
+
+    def load(self, hello=HELLO):
+        """Have all workers that still load say hello."""
+        while waiting := [each for each in self.pool.workers if each.hello is None]:
+            self.pool.on_hello(waiting[0], hello)
+
+    def end(self, worker, code=1):
+        worker.code = code
+        self.pool.look_for_dead()
+
+    def pass_time(self, seconds):
+        for _ in range(round(seconds * 10)):
+            self.now += 0.1
+            for worker in self.pool.workers:
+                worker.beat = self.now
+            self.pool.tick(self.now)
+
+    def current(self):
+        return [slot.current for slot in self.pool._slots]
+
+
+@pytest.fixture
+def world(monkeypatch):
+    return lambda **options: World(monkeypatch, **options)
+
+
+def test_a_reload_while_one_place_waits_for_its_next_worker_reaches_all_places(world):
+    pool = world(workers=2)
+    for _ in range(2):
+        pool.end(pool.current()[0])
+        pool.load()
+    old = pool.current()
+    assert old[0] is None
+    pool.pool.reload()
+    pool.load()
+    assert None not in pool.current()
+    assert not set(old) & set(pool.current())
+
+
+def test_a_reload_that_cannot_start_all_workers_leaves_the_old_ones(world):
+    pool = world(workers=2)
+    old = pool.current()
+    pool.room = 1
+    pool.pool.reload()
+    assert [each for each in pool.started if each.code is None] == old == pool.current()
+    pool.room = 1000
+    pool.pool.reload()
+    pool.load()
+    assert not set(old) & set(pool.current())
+
+
+def test_a_reload_during_the_replacement_of_one_worker_reaches_all_places(world):
+    pool = world(workers=2, max_memory=100)
+    old = pool.current()
+    old[0].bytes = 150
+    pool.pass_time(11)
+    assert len(pool.started) == 3
+    pool.pool.reload()
+    pool.load()
+    assert not set(old) & set(pool.current())
+
+
+def test_a_reload_asked_for_while_the_filter_loads_is_done_after_that(world, monkeypatch):
+    monkeypatch.setattr(World, "load", lambda self: None)
+    pool = world()
+    pool.pool.reload()
+    assert len(pool.started) == 1
+    pool.pool.on_hello(pool.started[0], HELLO)
+    assert len(pool.started) == 2
+    pool.pool.on_hello(pool.started[1], HELLO)
+    assert pool.current() == [pool.started[1]]
+    assert len(pool.started) == 2
+
+
+def test_workers_of_reloads_that_others_have_overtaken_do_not_pile_up(world):
+    pool = world()
+    for _ in range(50):
+        pool.pool.reload()
+    assert sum(each.code is None for each in pool.started) == 2
+
+
+@pytest.mark.parametrize("hello", [None, MORE])
+def test_a_large_worker_whose_replacement_does_not_load_is_replaced_ever_more_rarely(world, hello):
+    pool = world(max_memory=100)
+    large = pool.current()[0]
+    large.bytes = 150
+    pool.pass_time(11)
+    for _ in range(1000):
+        if hello is not None:
+            pool.load(hello)
+        for each in pool.started[1:]:
+            if each.code is None:
+                pool.end(each)
+        pool.pass_time(0.1)
+    assert len(pool.started) < 15
+    assert pool.current() == [large]
+    pool.pass_time(40)
+    pool.load()
+    assert pool.current() == [pool.started[-1]]
