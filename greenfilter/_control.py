@@ -11,6 +11,7 @@ Their socket carries the filter protocol itself. Lines that begin with ``greenfi
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -87,8 +88,15 @@ def parse_hello(line: bytes) -> Hello:
     """
     try:
         fields = json.loads(line[len(HELLO) :])
-        fields["reports"] = [(subsystem, event) for subsystem, event in fields["reports"]]
-        fields["policies"] = {name: (k, v) for name, (k, v) in fields["policies"].items()}
-        return Hello(**fields)
-    except (KeyError, TypeError) as error:
+        deadlines = {str(phase): float(value) for phase, value in fields["deadlines"].items()}
+        if not all(0 < deadline < math.inf for deadline in deadlines.values()):
+            raise ValueError("a deadline that is none")
+        return Hello(
+            name=str(fields["name"]),
+            reports=[(str(subsystem), str(event)) for subsystem, event in fields["reports"]],
+            phases=[str(phase) for phase in fields["phases"]],
+            deadlines=deadlines,
+            policies={name: (str(k), str(v)) for name, (k, v) in fields["policies"].items()},
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"not a hello line: {error}") from error

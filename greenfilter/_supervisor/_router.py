@@ -203,10 +203,10 @@ class Router:
         return session if session is not None and session.worker is worker else None
 
     def _result(self, worker: WorkerProcess, line: bytes) -> None:
+        worker.mute = None
         session = self._session_of(worker, line)
         if session is None:
             return  # it has ended, or another worker has it
-        worker.mute = None
         call, session.owed = session.owed, None
         if call is None:
             session.stale = max(0, session.stale - 1)
@@ -240,11 +240,17 @@ class Router:
         if stream is not None and isinstance(flow, Flow) and flow.worker is worker:
             worker.mute = None
             ended = b"." in run
+            if ended and session is not None and session.stream is stream:
+                # smtpd would take a message for whole of which it has not sent the end yet.
+                self._tell_once("dot", "worker ended a message before its end; refused")
+                self._bypass(stream, flow, TEMPFAIL)
+                return
             self._send(self._guard.data(stream, run[: run.index(b".")] if ended else run, ended))
 
     def _control(self, worker: WorkerProcess, line: bytes) -> None:
         worker.beat = self.clock()
-        if line.startswith(_control.HELLO):
+        # Before smtpd has said all, it would not survive the registration.
+        if line.startswith(_control.HELLO) and self.connection.configured:
             try:
                 hello = _control.parse_hello(line)
             except ValueError as error:
@@ -352,13 +358,15 @@ class Router:
         return hello.policy(wire) if hello is not None else TEMPFAIL
 
     def _answer(self, call: Call, decision: Decision) -> None:
-        try:
-            line = self._guard.answer(call, decision)
-        except DecisionError as error:
-            self._tell_once(f"illegal at {call.hook.wire}", f"an answer was not legal: {error}")
-            line = self._guard.answer(call, TEMPFAIL)
-        if line is not None:
-            self._send(line)
+        for choice in (decision, TEMPFAIL, PROCEED):  # a phase that nobody knows takes no other
+            try:
+                line = self._guard.answer(call, choice)
+            except DecisionError as error:
+                self._tell_once(f"illegal at {call.hook.wire}", f"an answer was not legal: {error}")
+                continue
+            if line is not None:
+                self._send(line)
+            return
 
     def _on_close(self, session: Tracked) -> None:
         call, session.owed = session.owed, None

@@ -18,6 +18,9 @@ from greenfilter import (
     proceed,
     reject,
 )
+from greenfilter._context import Context
+from greenfilter._runtime._answers import Answers
+from greenfilter.protocol import Phase, Session
 from greenfilter.testing import FakeSmtpd
 
 from .driving import (
@@ -409,3 +412,14 @@ def test_a_report_without_its_fields_is_skipped(caplog):
         until(lambda: seen)
     assert "skipped a report" in caplog.text
     assert len(seen) == 1
+
+
+def test_a_phase_that_nobody_knows_and_that_waits_too_long_is_let_pass():
+    """It takes no other decision; the deadlines of all others are kept."""
+    written = []
+    answers = Answers(written.append, written.append)
+    line = b"filter|0.7|1.0|smtp-in|bogus|00000000deadbeef|0123456789abcdef|x"
+    call = Context(Session(b"00000000deadbeef", True), Phase("bogus", (), frozenset()), line, 63)
+    answers.guard.expect(call, 1.0, 0.0)
+    answers.fail(call, None, HandlerTimeout("late"))
+    assert written == [b"filter-result|00000000deadbeef|0123456789abcdef|proceed\n"]
