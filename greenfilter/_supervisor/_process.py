@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .._control import Hello
@@ -56,9 +57,10 @@ class WorkerProcess:
         receive: Callable[[WorkerProcess, bytes], None],
         ended: Callable[[WorkerProcess], None],
     ) -> None:
-        mark_fd = _shared_page()
         ours, theirs = socket.socketpair()
+        mark_fd = -1
         try:
+            mark_fd = _shared_page()
             self._mark = mmap.mmap(mark_fd, mmap.PAGESIZE)
             fds = (theirs.fileno(), mark_fd)
             told = {**options, "fd": fds[0], "mark_fd": fds[1]}
@@ -67,13 +69,15 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 pass_fds=fds,
+                process_group=0,  # so that what it starts ends with it
             )
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-            os.close(mark_fd)
+            if mark_fd >= 0:
+                os.close(mark_fd)
         fd = ours.detach()
         self.link = Link(selector, (fd, fd), lambda data: receive(self, data), lambda: ended(self))
         self.link.held = True  # until its filter has loaded
@@ -85,6 +89,7 @@ class WorkerProcess:
         self.mute: float | None = None
         self.leaving: float | None = None
         self.kill_at = 0.0
+        self._group_ended = False
 
     @property
     def pid(self) -> int:
@@ -93,7 +98,10 @@ class WorkerProcess:
 
     def exit_code(self) -> int | None:
         """Give its exit status, or minus the signal that ended it; None while it runs."""
-        return self._process.poll()
+        code = self._process.poll()
+        if code is not None:
+            self._end_group()
+        return code
 
     def end(self) -> str:
         """Tell how it ended, for the log."""
@@ -113,8 +121,9 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it at once."""
-        if self._process.poll() is None:
+        if self.exit_code() is None:
             self._process.kill()
+            self._end_group()
 
     def wait(self, seconds: float) -> bool:
         """Wait some time for its end; give whether it came."""
@@ -122,7 +131,15 @@ class WorkerProcess:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return False
+        self._end_group()
         return True
+
+    def _end_group(self) -> None:
+        """End what it has left behind; once, for later its id may be that of another process."""
+        if not self._group_ended:
+            self._group_ended = True
+            with suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def memory(self) -> int:
         """Give its resident memory in bytes; 0 where the system does not tell."""

@@ -35,7 +35,7 @@ class Supervised(FakeSmtpd):
     def workers(self) -> set[int]:
         """The worker processes that run now."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return {int(child) for child in children if _runs(int(child))}
+        return {int(child) for child in children if runs(int(child))}
 
     def signal_workers(self, number: int = signal.SIGKILL) -> set[int]:
         """Send all of them a signal, and return them."""
@@ -78,7 +78,7 @@ def until(condition: Callable[[], bool], what: str, more: Callable[[], str] = st
         gevent.sleep(0.002)
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:

@@ -149,7 +149,9 @@ app = Filter("parent")
 def mail_from(ctx, sender):
     child = libc.fork()  # so that nobody takes the socket away from it
     if not child:
+        libc.setsid()  # nor ends it with its parent
         libc.pause()
+    while os.getsid(child) != child: pass
     print("child", child)
     os._exit(1)
 """)

@@ -10,7 +10,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from tests.supervisor.conftest import until
+from tests.supervisor.conftest import runs, until
 
 HOOKS = """
 app = Filter("hooks")
@@ -46,6 +46,40 @@ def test_at_end_of_file_delete_hooks_run_and_all_has_ended_within_a_second(run, 
     assert not any(os.path.exists(f"/proc/{pid}") for pid in workers)
     if "while" not in code:
         until(lambda: "deleted" in smtpd.log, "the delete hook")
+    pending.kill()
+
+
+@pytest.mark.parametrize("end", ["smtpd", "worker"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        "os.system('echo program $$; exec sleep 600')",
+        "subprocess.Popen(['sh', '-c', 'echo program $$; exec sleep 600']).wait()",
+        "multiprocessing.get_context('fork').Process(target=work).start()",
+    ],
+)
+def test_what_a_handler_has_started_ends_with_its_worker(run, write, start, end):
+    smtpd = run(
+        write(f"""
+import multiprocessing, subprocess
+app = Filter("parent")
+def work():
+    print("program", os.getpid(), flush=True)
+    time.sleep(600)
+@app.filter.mail_from
+def mail_from(ctx, sender):
+    {start}
+""")
+    )
+    pending = smtpd.start(smtpd.client().mail_from, "a@example.net")
+    program = int(smtpd.wait_for_log("^program ").split()[1])
+    if end == "worker":
+        smtpd.signal_workers()
+    else:
+        smtpd._link._closing = True
+        smtpd._link._sock.shutdown(1)
+        assert smtpd._link.target.wait(5.0) == ""
+    until(lambda: not runs(program), "the program to end")
     pending.kill()
 
 
