@@ -20,7 +20,7 @@ import time
 import gevent
 import greenlet
 
-from greenfilter import DROP, Filter, disconnect, junk, reject, report, rewrite
+from greenfilter import DROP, Decision, Filter, disconnect, junk, reject, report, rewrite
 
 mode = sys.argv[1]
 if len(sys.argv) > 2:
@@ -67,6 +67,23 @@ def write_everywhere(ctx):
     for fd in range(3, 200):
         try:
             os.write(fd, JUNK_LINES)
+        except OSError:
+            continue
+
+
+def forge(ctx):
+    """Write well-formed lines past everything: answers, with wrong ids too, and data lines."""
+    sid, token = ctx.line.split(b"|")[5:7]
+    lines = [
+        b"filter-result|%b|%b|proceed" % (sid, sid),
+        b"filter-result|%b|%b|proceed" % (token, sid),
+        b"filter-dataline|%b|%b|x" % (sid, token),
+        b"filter-dataline|%b|%b|." % (sid, token),
+        *[b"filter-result|%b|%b|proceed" % (sid, token)] * 3,
+    ]
+    for fd in range(3, 200):
+        try:
+            os.write(fd, b"\n".join([*lines, b""]))
         except OSError:
             continue
 
@@ -181,6 +198,11 @@ FAULTS = {
     "long": (lambda ctx: reject(550, "x" * 20480), "550 xxxx"),
     "binary": (lambda ctx: reject(550, "\udcff\ud800 \x80"), "550 ?? ?"),
     "long-disconnect": (lambda ctx: disconnect(550, "x" * 20480), "550 xxxx"),
+    "made-bare": (lambda ctx: Decision("reject"), REFUSED),
+    "made-unknown": (lambda ctx: Decision("nonsense", "x"), REFUSED),
+    "made-proceed": (lambda ctx: Decision("proceed", "x"), REFUSED),
+    "made-no-reply": (lambda ctx: Decision("reject", "no"), REFUSED),
+    "made-line-ends": (lambda ctx: Decision("reject", "550 a\r\nfilter-result|b\0c"), REFUSED),
     "rewrite-line-ends": (lambda ctx: rewrite("a\nb"), REFUSED),
     "rewrite-empty": (lambda ctx: rewrite(""), REFUSED),
     "rewrite-number": (lambda ctx: rewrite(5), REFUSED),
@@ -203,6 +225,7 @@ FAULTS = {
     "stack": (overflow_the_stack, REFUSED),
     "stdout": (write_to_stdout, None),
     "everywhere": (write_everywhere, None),
+    "forged": (forge, None),
     "children": (children_write, None),
     "closed": (close_standard_files, None),
     "logs": (silence_logs, REFUSED),
