@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar, overload
 
 from ._handlers import Handler, Policy, check_parameters, misuse, policy, seconds, takes_ctx, where
+from ._python import command
 from .errors import RegistrationError, UsageError
 from .protocol import EVENTS, EVERYTHING, NEED_EVENTS, PHASES, Config, Need
 
@@ -215,8 +216,8 @@ class Filter:
         script = getattr(sys.modules.get("__main__"), "__file__", None)
         if not script or not os.path.exists(script):
             raise UsageError("app.run() is for the end of a script; or use: greenfilter run FILTER")
-        command = [sys.executable, "-m", "greenfilter", "run", os.path.abspath(script)]
-        os.execv(sys.executable, [*command, *sys.argv[1:]])
+        script = os.path.abspath(script)
+        os.execv(sys.executable, command("greenfilter", "run", script, *sys.argv[1:]))
 
     def phases(self) -> set[str]:
         """Give the phases to register with smtpd, on the wire."""

@@ -17,7 +17,17 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors"},
     {"protocol"},
-    {"_log", "_stdio", "_headers", "_spool", "_message", "_handlers", "_app", "_context"},
+    {
+        "_log",
+        "_python",
+        "_stdio",
+        "_headers",
+        "_spool",
+        "_message",
+        "_handlers",
+        "_app",
+        "_context",
+    },
     {"_control", "_load", "osmtpd", "_checks", ""},
     {"_runtime"},
     {"_worker"},

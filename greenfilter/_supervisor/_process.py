@@ -9,13 +9,13 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .._control import Hello
+from .._python import command
 from ._link import Link
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class WorkerProcess:
             fds = (theirs.fileno(), mark_fd)
             told = {**options, "fd": fds[0], "mark_fd": fds[1]}
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "greenfilter._worker", json.dumps(told)],
+                command("greenfilter._worker", json.dumps(told)),
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 pass_fds=fds,

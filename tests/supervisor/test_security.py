@@ -2,9 +2,10 @@
 
 import base64
 import os
+import sys
 from pathlib import Path
 
-from tests.supervisor.conftest import until
+from tests.supervisor.conftest import FILTERS, Supervised, until
 
 SECRET = "hunter2-is-the-password"
 
@@ -39,6 +40,18 @@ SOCKETS = [fd for fd in os.listdir("/proc/self/fd") if int(fd) > 2 and
                 assert int(flags.split()[0], 8) & os.O_CLOEXEC, (fd, os.readlink(fd))
     smtpd.wait_for_log("^fork ")
     assert not any(socket in line for line in smtpd.log for socket in ours)
+
+
+def test_no_code_is_taken_from_the_working_directory(tmp_path):
+    (tmp_path / "json.py").write_text("raise SystemExit('not ours')")
+    script = os.path.join(os.path.dirname(sys.executable), "greenfilter")
+    before = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        with Supervised([script, "run", str(FILTERS / "doom.py")]) as smtpd:
+            assert smtpd.client().mail_from("a@example.net").ok
+    finally:
+        os.chdir(before)
 
 
 def test_what_a_filter_starts_can_be_terminated(run, write):
