@@ -45,6 +45,11 @@ class Poison:
         if self._deaths.pop(key, None) is not None:
             self._note()
 
+    def expire(self) -> None:
+        """Forget what is too old, so that nothing more needs to be compared with it."""
+        if self.kinds and self._deaths.expire():
+            self._note()
+
     def deaths(self, key: Key) -> int:
         """Give the number of deaths that this was there for."""
         return self._deaths.get(key, 0)

@@ -262,6 +262,7 @@ class Router:
 
     def expire(self) -> None:
         """Answer by policy what waits past its deadline; its worker may be in a busy loop."""
+        self._poison.expire()
         for call in self._guard.expired(self.clock()):
             session: Any = call.session
             if session.owed is call:

@@ -1,5 +1,6 @@
 """What ends a worker twice is not tried a third time; what only was near is."""
 
+from greenfilter._supervisor._poison import Poison
 from tests.supervisor.conftest import until
 
 POISON = b"Subject: poison\nMessage-ID: <1@example.net>\n\ndoom: segv\n"
@@ -86,3 +87,16 @@ def commit(ctx):
         wait_for_death(smtpd, number)
     assert smtpd.message(smtpd.client(), HARMLESS).ok
     smtpd.wait_for_log(SKIPPED)
+
+
+def test_after_hours_nothing_is_compared_with_what_once_ended_a_worker():
+    now = [0.0]
+    poison = Poison(lambda: now[0])
+    poison.blame([("mail-from", b"x", "192.0.2.1", None), ("message", b"y", (), "z", None)])
+    now[0] = 5 * 3600.0
+    poison.expire()
+    assert poison.kinds == {"mail-from", "message"}
+    now[0] = 7 * 3600.0
+    poison.expire()
+    assert not poison.kinds
+    assert not poison.suspects(((), "z", None))
