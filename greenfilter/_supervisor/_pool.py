@@ -197,12 +197,14 @@ class Pool:
         slot = self.workers.pop(worker, None)
         if slot is None:
             return
-        sessions = self._router.abandon(worker, blame or not reason)
+        suspects = self._router.suspects(worker) if blame or not reason else []
+        sessions = self._router.abandon(worker)
         self._flush()
         worker.link.close()
         worker.kill()
         if not worker.wait(_REAP_SECONDS):
             self._ending.append(worker)
+        self._router.blame(worker, suspects)
         reason = reason or worker.end()
         if self._registered is None:
             self._give_up_start(worker, reason)
@@ -249,7 +251,7 @@ class Pool:
         """Have a worker end by itself, with its callbacks finished and its delete hooks run."""
         self.workers.pop(worker, None)
         worker.link.flush()
-        self._router.abandon(worker, False)
+        self._router.abandon(worker)
         worker.link.close()
         if worker.hello is None:
             worker.kill()  # nothing to finish; many reloads in a row are not to pile up

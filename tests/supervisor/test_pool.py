@@ -70,13 +70,15 @@ class World:
         monkeypatch.setattr(_pool, "WorkerProcess", self.spawn)
         router = Router(lambda data: None, lambda session: None, lambda worker, hello: None)
         router.clock = lambda: self.now
+        self.events = []
+        router.blame = lambda worker, suspects: self.events.append("blamed")
         selector = selectors.DefaultSelector()
         self.pool = Pool(
             Options("fake", **options),
             selector,
             router,
             lambda hello: None,
-            lambda: None,
+            lambda: self.events.append("answered"),
             lambda code: None,
         )
         selector.close()
@@ -188,3 +190,9 @@ def test_a_large_worker_whose_replacement_does_not_load_is_replaced_ever_more_ra
     pool.pass_time(40)
     pool.load()
     assert pool.current() == [pool.started[-1]]
+
+
+def test_what_a_worker_owed_is_answered_before_anything_is_blamed_for_its_end(world):
+    pool = world()
+    pool.end(pool.current()[0])
+    assert pool.events == ["answered", "blamed"]
