@@ -77,7 +77,8 @@ class Source:
             files = tuple(word for word in self.command if os.path.isfile(word))
             return Described(Path(self.command[0]).name, files=files)
         command = [sys.executable, "-m", "greenfilter._serve._describe", self.target, *self.args]
-        status, output, errors = _run(command)
+        late = f"{self.target}: not loaded after {_START_SECONDS:g} s"
+        status, output, errors = _run(command, UsageError(late, exit_code=1))
         try:
             found = json.loads(output)
         except ValueError:
@@ -86,8 +87,12 @@ class Source:
         return Described(found["name"], found["handlers"], tuple(found["files"]))
 
 
-def _run(command: list[str]) -> tuple[int, str, str]:
-    """Give exit status, output and errors of a command; whatever happens, it has ended then."""
+def _run(command: list[str], late: UsageError) -> tuple[int, str, str]:
+    """Give exit status, output and errors of a command; whatever happens, it has ended then.
+
+    Raises:
+        UsageError: ``late``, when it takes too long.
+    """
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -98,7 +103,8 @@ def _run(command: list[str]) -> tuple[int, str, str]:
         start_new_session=True,  # Ctrl-C is for the server
     )
     try:
-        output, errors = gevent.get_hub().threadpool.apply(process.communicate)
+        with gevent.Timeout(_START_SECONDS, late):
+            output, errors = gevent.get_hub().threadpool.apply(process.communicate)
     finally:
         process.kill()
         process.wait()
@@ -197,6 +203,9 @@ class FilterKeeper:
             self._close(running)
             reason = str(error).partition("\n")[0]  # what follows was logged
             raise UsageError(f"real smtpd would not start: {reason}", 1) from error
+        except gevent.GreenletExit:
+            self._close(running)
+            raise
         before, self.current = self.current, running
         self._transcript.filter_started(described.name, again=before is not None)
         if before:
@@ -259,13 +268,16 @@ class FilterKeeper:
             self._transcript.not_started(str(error), goes_on=self.current is not None)
 
     def _watch_files(self) -> None:
+        loading: gevent.Greenlet[..., None] | None = None
         while True:
             gevent.sleep(_LOOK_SECONDS)
             now = _states(self._files)
             # A file that is just being replaced has no state.
             if now != self._seen and None not in now:
                 self._seen = now
-                self._start_or_tell()
+                if loading:
+                    loading.kill()  # it may never end, and what it loads is out of date
+                loading = self._starting.spawn(self._start_or_tell)
 
     def _remember(self, files: tuple[str, ...]) -> None:
         self._files = files

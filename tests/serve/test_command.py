@@ -199,6 +199,16 @@ def test_code_that_cannot_be_loaded_is_told_of_and_the_old_code_goes_on(write):
     assert failed["error"].startswith(f"{file}:3: ")
 
 
+def test_code_that_never_finishes_loading_gives_way_to_the_next_change(write):
+    with ServeCommand(_proceed(write)) as server:
+        file = write("import time\nopen(f'{__file__}.loads', 'w').close()\ntime.sleep(3600)\n")
+        wait_until(lambda: os.path.exists(f"{file}.loads"), TIMEOUT, "the loading")
+        write("@app.filter.noop\ndef never(ctx):\n    return reject(550, 'two')\n")
+        server.wait_for("filter-started", again=True)
+        with _client(server) as client:
+            assert client.noop() == (550, b"two")
+
+
 def test_a_module_beside_the_filter_is_watched_too(write, tmp_path):
     (tmp_path / "texts_of_guard.py").write_text("REPLY = 'one'\n")
     file = write(
