@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from .._record._player import Player
 from .._record._result import readable
 from ..errors import UsageError
 from ..testing._target import Process
+from ._command import command_words
 
 # Below this, it is over before a bar could be read.
 _LONG_BYTES = 1 << 20
@@ -42,10 +42,11 @@ def replay(
         timeline: where to write the page that shows it.
 
     Raises:
-        UsageError: a recording cannot be read, or the filter does not start.
+        UsageError: a recording cannot be read, the command line neither, or the filter does not
+            start.
         SystemExit: with status 1, the filter decided otherwise.
     """
-    command = shlex.split(target) if is_command else _run_command(target)
+    command = command_words(target) if is_command else _run_command(target)
     command += filter_options
     player = Player(lambda: Process(command), timeout, speed == "original", timeline is not None)
     result = player.play(_with_bar(logs))

@@ -13,6 +13,7 @@ import click
 
 from .._serve import Options, Server, Source, Transcript
 from ..errors import UsageError
+from ._command import command_words
 
 
 class _Ended(BaseException):
@@ -48,6 +49,8 @@ def serve(
     """
     if src is not None:
         _check_ip(src)
+    if source.proc_exec:
+        command_words(source.target)
     options = Options(
         source,
         address(listen, "--listen"),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Maildir:
-    """A folder of messages, made when it is not there.
+    """A folder of messages, made as far as it is not there.
 
     Args:
         path: of the folder, with ``tmp``, ``new`` and ``cur`` in it.
@@ -21,7 +21,10 @@ class Maildir:
     """
 
     def __init__(self, path: Path) -> None:
-        self._folder = mailbox.Maildir(path, create=True)
+        # mailbox.Maildir makes its three directories only where it makes the folder.
+        for name in ("tmp", "new", "cur"):
+            (path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = mailbox.Maildir(path, create=False)
         self._new = path / "new"
 
     def store(self, message: Message) -> Path:

@@ -116,7 +116,8 @@ class Server:
             self._server.start()
         except OSError as error:
             self._filters.stop()
-            raise UsageError(f"{shown(self._options.listen)}: {error.strerror}") from error
+            reason = str(error.strerror).partition(": (")[0]  # gevent adds the address
+            raise UsageError(f"{shown(self._options.listen)}: {reason}") from error
         self._filters.watch()
         self._transcript.listening(shown(self.address), self._options.version)
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..testing import Message
 
 _MAX_CHANGES = 20
-# What would move the cursor, or worse.
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+# What would move the cursor, or worse; and bytes that are not UTF-8.
+_UNSHOWN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\udc80-\udcff]")
 _SESSION_ID = re.compile(r"\b[0-9a-f]{16}\b")
 _COLOURS = {"2": "green", "3": "green", "4": "yellow", "5": "red"}
 # Longest phase and a usual name; longer ones only move the column.
@@ -195,7 +195,7 @@ class Transcript:
 
 
 def _style(text: str, **style: Any) -> str:
-    return click.style(_CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text), **style)
+    return click.style(_UNSHOWN.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", text), **style)
 
 
 def _who(phase: str, handlers: Sequence[str]) -> str:

@@ -349,3 +349,9 @@ def test_a_long_recording_has_a_progress_bar_on_a_terminal(write, lines):
     os.close(ours)
     assert output == b"1 session, 0 requests, 0 messages: 0 differences\n"
     assert (b"100%" in shown) == (lines > 10)
+
+
+def test_a_command_line_that_is_none_is_told(write):
+    done = replay("filter 'half", write(CONNECT, LEAVE), options=["--command"])
+    assert done.returncode == 2
+    assert done.stderr == 'greenfilter: "filter \'half" is no command: No closing quotation\n'

@@ -133,6 +133,17 @@ def test_accepted_mail_is_in_the_maildir_byte_for_byte_with_what_the_filter_chan
     assert filtered["handlers"] == ["sign"]
 
 
+def test_a_directory_that_is_there_becomes_a_maildir(write, tmp_path):
+    maildir = tmp_path / "mail"
+    maildir.mkdir()
+    with ServeCommand("--maildir", str(maildir), _proceed(write)) as server:
+        with _client(server) as client:
+            _send(client, HEAD)
+        path = server.wait_for("accepted")["path"]
+    assert path is not None
+    assert os.path.dirname(path) == str(maildir / "new")
+
+
 def test_a_big_message_passes_whole(write, tmp_path):
     file = write("@app.lines\ndef same(ctx, lines):\n    yield from lines\n")
     body = b"".join(b"%09d %s\r\n" % (number, b"x" * 68) for number in range(100_000))
@@ -293,6 +304,7 @@ def test_a_filter_that_cannot_be_loaded_ends_it_with_its_file_and_line(write):
         (["--smtp-out", "::1:25x"], "--smtp-out ::1:25x: write HOST:PORT"),
         (["--user", "alice"], "--user: write NAME:PASSWORD"),
         (["--src", "client"], "--src client: no address"),
+        (["--maildir", "/dev/null"], "--maildir /dev/null: Not a directory"),
         (["--maildir", "/dev/null/mail"], "--maildir /dev/null/mail: Not a directory"),
     ],
 )
@@ -302,12 +314,23 @@ def test_a_wrong_option_is_named(write, options, text):
     assert done.stderr.startswith(f"greenfilter: {text}")
 
 
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [("guard 'half", "No closing quotation"), (" ", "the command is empty")],
+)
+def test_a_command_that_is_none_is_told(command, text):
+    done = _run("--listen", "127.0.0.1:0", "--proc-exec", command)
+    assert done.returncode == 2
+    assert done.stderr.startswith("greenfilter: ")
+    assert text in done.stderr
+
+
 def test_an_address_in_use_is_named(write):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         done = _run("--listen", f"127.0.0.1:{port}", _proceed(write))
     assert done.returncode == 2
-    assert f"greenfilter: 127.0.0.1:{port}: " in done.stderr
+    assert done.stderr == f"greenfilter: 127.0.0.1:{port}: Address already in use\n"
 
 
 def test_the_transcript_is_plain_in_a_file_and_coloured_on_a_terminal(write):

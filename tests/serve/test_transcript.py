@@ -65,6 +65,12 @@ def test_a_terminal_gets_no_control_characters_of_others():
     assert text[1].endswith(r"log: \x1b]0;title\x07")
 
 
+def test_a_terminal_gets_the_numbers_of_bytes_that_are_not_utf8():
+    lines: list[str] = []
+    Transcript(lines.append).filtered("1", ["footer"], None, ["+ caf\udce9"])
+    assert click.unstyle(lines[1]).endswith(r"+ caf\xe9")
+
+
 def test_json_keeps_bytes_that_are_not_utf8():
     lines: list[str] = []
     Transcript(lines.append, as_json=True).client("1", "EHLO \udcff")

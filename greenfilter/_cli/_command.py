@@ -1,0 +1,22 @@
+"""Command lines that users give as one argument."""
+
+from __future__ import annotations
+
+import shlex
+
+from ..errors import UsageError
+
+
+def command_words(command: str) -> list[str]:
+    """Split a command line as a shell does.
+
+    Raises:
+        UsageError: there is nothing in it, or a quote without its end.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UsageError(f"{command!r} is no command: {error}") from error
+    if not words:
+        raise UsageError("the command is empty")
+    return words
