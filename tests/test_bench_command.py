@@ -181,6 +181,22 @@ def test_a_filter_that_ends_is_told(tmp_path):
     assert "greenfilter: the filter ended:" in failed("--no-supervisor", str(path))
 
 
+def test_figures_of_a_filter_whose_worker_ends_are_given_without_its_handlers_times(tmp_path):
+    path = tmp_path / "ending.py"
+    path.write_text(
+        "import os\nfrom greenfilter import Filter\napp = Filter('x')\n"
+        "app.filter.ehlo(lambda ctx, identity: os._exit(3))\n"
+    )
+    command = [*BENCH, "--sessions", "1", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0
+    figures = json.loads(done.stdout)
+    assert figures["decisions"] == {"reject": 1}
+    assert figures["handlers"] == []
+    assert figures["filter_cpu_seconds"] is None or figures["filter_cpu_seconds"] >= 0
+    assert "handlers were not timed: the filter ended:" in done.stderr
+
+
 def test_an_answer_to_nothing_is_told():
     text = """
 import sys

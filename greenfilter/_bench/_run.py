@@ -124,8 +124,9 @@ class _Run:
         self.figures.seconds = time.perf_counter() - self._begun
         self.figures.driver_cpu = time.process_time() - own
         after = self._cpu()
-        if cpu is not None and after is not None:
-            self.figures.filter_cpu = after - cpu
+        # The time of a worker that has ended is lost with it.
+        if cpu and cpu.keys() <= after.keys():
+            self.figures.filter_cpu = sum(after.values()) - sum(cpu.values())
 
     def end(self) -> None:
         """EOF, smtpd's order to stop; a filter that does not obey is killed."""
@@ -229,12 +230,12 @@ class _Run:
     def _owed(self) -> str:
         return f"{len(self._waiting)} requests" if self._waiting else "what was written"
 
-    def _cpu(self) -> float | None:
-        """Processor seconds of the filter and its children; None where it cannot be told."""
+    def _cpu(self) -> dict[int, float]:
+        """Processor seconds of the filter's processes; empty where they cannot be told."""
         try:
-            return sum(_cpu_seconds(pid) for pid in _tree(self._process.pid))
+            return {pid: _cpu_seconds(pid) for pid in _tree(self._process.pid)}
         except (OSError, ValueError):
-            return None
+            return {}
 
 
 def _cpu_seconds(pid: int) -> float:
