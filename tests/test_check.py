@@ -118,6 +118,14 @@ ERRORS = {
         """,
         "8: filter.commit: junk is not legal here (legal: disconnect, proceed, reject, report)",
     ),
+    "a report that decides": (
+        """
+        @app.report.tx_rcpt
+        def answer(ctx, message_id, result, recipient):
+            return reject(550, "no")
+        """,
+        "8: report.tx_rcpt: returns reject, but a report cannot decide; use app.filter",
+    ),
     "a lambda": (
         """
         app.filter.data(lambda ctx: rewrite("x"))

@@ -110,8 +110,13 @@ class _Examined:
                     yield self._problem(value.lineno, text)
             elif isinstance(value, ast.Call):
                 package, _, kind = (self._source.dotted(value.func) or "").rpartition(".")
-                if legal and package == "greenfilter" and kind in _MAKERS and kind not in legal:
+                if package != "greenfilter" or kind not in _MAKERS or kind in legal:
+                    continue
+                if legal:
                     text = f"{kind} is not legal here (legal: {', '.join(sorted(legal))})"
+                    yield self._problem(value.lineno, text)
+                elif self._handler.hook.startswith("report."):
+                    text = f"returns {kind}, but a report cannot decide; use app.filter"
                     yield self._problem(value.lineno, text)
 
     def _legal(self) -> frozenset[str]:
