@@ -85,6 +85,8 @@ def test_it_overwrites_nothing(there, tmp_path):
         ("1st", "'1st' is no name of a filter: letters, digits, - and _"),
         ("a b", "'a b' is no name of a filter: letters, digits, - and _"),
         ("gone/guard", "gone: no such directory"),
+        ("email", "'email' is a Python module, which email.py would hide"),
+        ("greenfilter", "'greenfilter' is a Python module, which greenfilter.py would hide"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused(name, problem, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
@@ -24,7 +25,8 @@ def new(name: str) -> None:
         name: of the filter, a directory in front if it is another.
 
     Raises:
-        UsageError: it is no name, or one of the files is there already; nothing is written then.
+        UsageError: it is no name, or a module's that the filter itself may import, or one of the
+            files is there already; nothing is written then.
     """
     path = Path(name.removesuffix(".py"))
     if not _NAME.fullmatch(path.name):
@@ -39,6 +41,8 @@ def new(name: str) -> None:
     for file in written:
         if file.exists():
             raise UsageError(f"{file}: is there already, and stays as it is")
+    if find_spec(path.name) is not None:
+        raise UsageError(f"{path.name!r} is a Python module, which {path.name}.py would hide")
     for file, template in written.items():
         _write(file, template, path)
     _tell_what_next(list(written))
