@@ -38,6 +38,12 @@ def load(target: str, args: list[str]) -> Filter:
     return app
 
 
+def file_of(target: str) -> str | None:
+    """The file that ``path`` or ``path:name`` names; None for a module."""
+    candidates = (target, target.rpartition(":")[0])
+    return next((path for path in candidates if os.path.isfile(path)), None)
+
+
 def _split(target: str) -> tuple[str, str | None]:
     if os.path.exists(target):
         return target, None

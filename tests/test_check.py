@@ -333,6 +333,13 @@ def test_nothing_is_said_of_the_examples(options):
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+def test_the_lines_for_smtpd_conf_name_the_whole_path_of_one_filter_of_a_file(tmp_path):
+    path = tmp_path / "guard.py"
+    path.write_text(f"{HEAD}app.filter.noop(lambda ctx: None)\n")
+    done = call(f"{os.path.relpath(path)}:app")
+    assert f' run {path}:app"' in done.stdout
+
+
 # smtpd.conf
 
 BOTH = """
@@ -432,11 +439,12 @@ def test_a_command_without_its_path_is_told(check_conf):
     ]
 
 
-def test_a_relative_path_is_told(check_conf, tmp_path, monkeypatch):
+@pytest.mark.parametrize("target", ["guard.py", "guard.py:app"])
+def test_a_relative_path_is_told(target, check_conf, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    conf = GOOD_CONF.replace("PROGRAM", "/bin/env greenfilter run guard.py")
+    conf = GOOD_CONF.replace("PROGRAM", f"/bin/env greenfilter run {target}")
     assert check_conf(conf) == [
-        "smtpd.conf:1: 'guard.py' is relative to where smtpd was started; write the whole path"
+        f"smtpd.conf:1: '{target}' is relative to where smtpd was started; write the whole path"
     ]
 
 

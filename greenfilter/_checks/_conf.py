@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from .._load import file_of
 from ._problem import Problem
 
 _MAX_INCLUDES = 50
@@ -111,14 +112,8 @@ def is_same(word: str, target: str) -> bool:
     """Whether a word of a command names a filter's file or module."""
     if word == target:
         return True
-    given, wanted = _file_of(word), _file_of(target)
+    given, wanted = file_of(word), file_of(target)
     return given is not None and wanted is not None and os.path.samefile(given, wanted)
-
-
-def _file_of(target: str) -> str | None:
-    """The file of ``path`` or ``path:name``, if there is one."""
-    candidates = (target, target.rpartition(":")[0])
-    return next((path for path in candidates if os.path.isfile(path)), None)
 
 
 class _Reader:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 
 from .._app import Filter
+from .._load import file_of
 from ._conf import Conf, Program, find_filters, is_same
 from ._problem import Problem
 
@@ -57,7 +58,7 @@ def _check_command(program: Program, target: str) -> list[Problem]:
         text = f"{words[0]!r} does not begin with a slash, so smtpd looks for it in its own "
         text += "libexec directory only; write the whole path"
         return [Problem(program.file, program.line, text)]
-    relative = [word for word in words if is_same(word, target) and os.path.isfile(word)]
+    relative = [word for word in words if is_same(word, target) and file_of(word)]
     if any(not os.path.isabs(word) for word in relative):
         text = f"{relative[0]!r} is relative to where smtpd was started; write the whole path"
         return [Problem(program.file, program.line, text)]

@@ -12,7 +12,7 @@ from .. import _checks
 from .._app import Filter
 from .._checks import Conf, Problem
 from .._handlers import Handler
-from .._load import load
+from .._load import file_of, load
 from ..errors import UsageError
 from ..protocol import NEED_EVENTS
 
@@ -132,7 +132,7 @@ def conf_lines(app: Filter, target: str, args: list[str]) -> list[str]:
 
 def _command(target: str, args: list[str]) -> str:
     """The command with whole paths: smtpd runs others from its own libexec directory."""
-    if os.path.exists(target):
-        target = os.path.abspath(target)
+    if file := file_of(target):
+        target = os.path.abspath(file) + target.removeprefix(file)
     program = _checks.own_command()
     return shlex.join([program, "run", target, *args]).replace('"', '\\"')

@@ -11,7 +11,7 @@ import sys
 from typing import NoReturn
 
 from .._app import Filter
-from .._load import load
+from .._load import file_of, load
 from ..errors import UsageError
 from ..protocol import PHASES
 
@@ -32,8 +32,8 @@ def files(target: str) -> list[str]:
     """List the author's files: the one that makes the filter, and what it imports beside it."""
     paths = {getattr(module, "__file__", None) for module in sys.modules.values()}
     loaded = {os.path.abspath(path) for path in paths if path}
-    if os.path.isfile(target):
-        folder = os.path.dirname(os.path.abspath(target))
+    if file := file_of(target):
+        folder = os.path.dirname(os.path.abspath(file))
     else:
         name = target.partition(":")[0]
         main = sys.modules.get(name) or sys.modules[name.rpartition(".")[0]]
