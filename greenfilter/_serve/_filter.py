@@ -269,11 +269,12 @@ class FilterKeeper:
 
     def _watch_files(self) -> None:
         loading: gevent.Greenlet[..., None] | None = None
+        now: list[object] = []
         while True:
             gevent.sleep(_LOOK_SECONDS)
-            now = _states(self._files)
-            # A file that is just being replaced has no state.
-            if now != self._seen and None not in now:
+            before, now = now, _states(self._files)
+            # A file that is just being replaced has no state; one that was deleted keeps none.
+            if now != self._seen and (None not in now or now == before):
                 self._seen = now
                 if loading:
                     loading.kill()  # it may never end, and what it loads is out of date

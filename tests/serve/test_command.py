@@ -237,6 +237,17 @@ def test_a_module_beside_the_filter_is_watched_too(write, tmp_path):
             assert client.noop() == (550, b"another")
 
 
+def test_a_module_that_is_no_longer_needed_may_be_deleted(write, tmp_path):
+    (tmp_path / "texts_of_guard.py").write_text("REPLY = 'one'\n")
+    file = write("import texts_of_guard\n@app.filter.noop\ndef never(ctx):\n    pass\n")
+    with ServeCommand(file) as server:
+        (tmp_path / "texts_of_guard.py").unlink()
+        write("@app.filter.noop\ndef never(ctx):\n    return reject(550, 'two')\n")
+        server.wait_for("filter-started", again=True)
+        with _client(server) as client:
+            assert client.noop() == (550, b"two")
+
+
 def test_sessions_do_not_wait_for_each_other(write):
     # Nobody gets an answer before all have asked.
     file = write(
