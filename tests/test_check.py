@@ -333,6 +333,21 @@ def test_nothing_is_said_of_the_examples(options):
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+@pytest.mark.parametrize(("more", "status"), [("", 0), ("1 / 0", 1)])
+def test_a_thread_of_the_filters_does_not_hold_up_the_end(more, status, check):
+    done = check(
+        f"""
+        import threading
+        threading.Thread(target=time.sleep, args=(3600,)).start()
+        app.filter.noop(lambda ctx: None)
+        print("printed")
+        {more}
+        """
+    )
+    assert done.returncode == status
+    assert done.stdout.startswith("printed\n")
+
+
 def test_the_lines_for_smtpd_conf_name_the_whole_path_of_one_filter_of_a_file(tmp_path):
     path = tmp_path / "guard.py"
     path.write_text(f"{HEAD}app.filter.noop(lambda ctx: None)\n")

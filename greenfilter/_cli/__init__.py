@@ -126,10 +126,9 @@ def check(args: tuple[str, ...], **others: Any) -> None:
     Each is a line on standard error, FILE:LINE: TEXT; the exit status is 1 if there is one, not
     counting warnings.
     """
-    from ._check import CheckOptions
-    from ._check import check as check_filter
+    from ._check import CheckOptions, check_and_end
 
-    sys.exit(check_filter(CheckOptions(args=_own(args), **others)))
+    check_and_end(CheckOptions(args=_own(args), **others))
 
 
 @cli.command(context_settings=_PASS_ON)

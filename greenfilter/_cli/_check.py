@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 import click
 
@@ -34,6 +37,20 @@ class CheckOptions:
     smtpd_conf: str | None = None
     user: str | None = None
     strict: bool = False
+
+
+def check_and_end(options: CheckOptions) -> NoReturn:
+    """Check a filter, and end the process, whatever threads the filter has started."""
+    try:
+        status = check(options)
+    except UsageError as error:
+        click.echo(f"greenfilter: {error}", err=True)
+        status = error.exit_code
+    except BrokenPipeError:
+        status = 1  # nobody reads on
+    with suppress(OSError):
+        sys.stdout.flush()
+    os._exit(status)
 
 
 def check(options: CheckOptions) -> int:
