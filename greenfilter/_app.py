@@ -23,12 +23,19 @@ _OPTIONS = ("deadline", "on_error", "thread", "cancel_on_close")
 class Loaded(SystemExit):
     """Raised by :meth:`Filter.run` where greenfilter loads the file: what follows is not for now.
 
+    Args:
+        app: the filter that the file runs.
+
     Attributes:
         applies: this process is greenfilter's own, not a script that starts it; also a callback
             that calls run() may not put another program in its place.
     """
 
     applies = False
+
+    def __init__(self, app: Filter) -> None:
+        super().__init__()
+        self.app = app
 
 
 class _Hook:
@@ -212,7 +219,7 @@ class Filter:
             UsageError: called neither from a script nor while greenfilter loads a file.
         """
         if Loaded.applies:
-            raise Loaded
+            raise Loaded(self)
         script = getattr(sys.modules.get("__main__"), "__file__", None)
         if not script or not os.path.exists(script):
             raise UsageError("app.run() is for the end of a script; or use: greenfilter run FILTER")

@@ -31,8 +31,10 @@ def load(target: str, args: list[str]) -> Filter:
     Loaded.applies = True
     name, attribute = _split(target)
     sys.argv = [target, *args]
-    module = _import(name)
-    app = _find(module, target, attribute)
+    try:
+        app = _find(_import(name), target, attribute)
+    except Loaded as loaded:
+        app = loaded.app
     if app.is_empty():
         raise UsageError(f"{target}: {app!r} has no handler; decorate one, as in @app.filter.ehlo")
     return app
@@ -61,8 +63,6 @@ def _import(name: str) -> ModuleType:
         return _import_file(name) if is_file else importlib.import_module(name)
     except UsageError:
         raise
-    except Loaded:
-        return sys.modules["greenfilter.osmtpd"]
     except RegistrationError as error:
         raise UsageError(str(error)) from error
     except SyntaxError as error:

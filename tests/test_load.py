@@ -106,6 +106,13 @@ def test_the_file_is_not_main_so_that_run_at_its_end_does_nothing():
     assert load("guard.py", []).name == "good"
 
 
+@pytest.mark.parametrize("target", ["guard.py", "guard:app"])
+def test_run_without_a_condition_ends_the_file_there(target, monkeypatch):
+    monkeypatch.syspath_prepend(".")
+    write("guard.py", GOOD + "    other = Filter('other')\n    app.run()\n    1 / 0\n")
+    assert load(target, []).name == "good"
+
+
 def test_dataclasses_and_pickles_work_in_the_file():
     text = (
         GOOD
