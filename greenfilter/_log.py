@@ -9,7 +9,40 @@ import traceback
 from collections.abc import MutableMapping
 from typing import Any
 
-logger = logging.getLogger("greenfilter")
+from .errors import HandlerTimeout, SessionClosed
+
+
+class _SafeLogger(logging.Logger):
+    """A logger whose callers need not fear what the author has put behind it.
+
+    Answers are on their way when something is logged, in the hub as well: a handler of the
+    author's that raises, or that waits, which nothing may in the hub, must not stop them.
+    """
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Have a record written, if it can be."""
+        try:
+            super().handle(record)
+        except (HandlerTimeout, SessionClosed):
+            raise
+        except Exception:
+            return
+
+    def isEnabledFor(self, level: int) -> bool:
+        """Whether records of a level are wanted. Takes no lock, other than the base class."""
+        return self.manager.disable < level >= self.getEffectiveLevel()
+
+
+def _make_logger() -> logging.Logger:
+    before = logging.getLoggerClass()
+    logging.setLoggerClass(_SafeLogger)
+    try:
+        return logging.getLogger("greenfilter")
+    finally:
+        logging.setLoggerClass(before)
+
+
+logger = _make_logger()
 
 
 class SessionLogger(logging.LoggerAdapter[logging.Logger]):
@@ -51,6 +84,28 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps({key: value for key, value in fields.items() if value is not None})
 
 
+class _StderrHandler(logging.Handler):
+    """Writes to stderr, each record at once.
+
+    It takes none of the locks of :mod:`logging`. gevent replaces them by its own, and whoever
+    wants such a lock while a thread of the pool has it must wait for it, which the hub cannot.
+    """
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write a record unless it is filtered out."""
+        wanted = bool(self.filter(record))
+        if wanted:
+            self.emit(record)
+        return wanted
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+        except Exception:
+            self.handleError(record)
+
+
 def _text(record: logging.LogRecord) -> str:
     text = record.getMessage()
     if record.exc_info and record.exc_info[1] is not None:
@@ -65,7 +120,7 @@ def set_up(level: str = "info", log_format: str = "text") -> None:
         level: ``debug``, ``info``, ``warning`` or ``error``.
         log_format: ``text`` or ``json``.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StderrHandler()
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _LineFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 
+from greenfilter import HandlerTimeout
 from greenfilter._log import logger, origin, session_logger, set_up
 
 
@@ -96,6 +99,64 @@ def test_a_record_that_cannot_be_formatted_stops_nothing(written):
     logger.warning("%d", "text")
     logger.warning("next")
     assert written() == "warning: next\n"
+
+
+class Broken(logging.Handler):
+    """One of the author's."""
+
+    def emit(self, record):
+        raise OSError("the log server is gone")
+
+
+def test_a_handler_of_the_authors_that_raises_stops_nothing(written):
+    set_up()
+    logging.getLogger().addHandler(Broken())
+    session_logger("7641df9771b4ed00").error("text")
+    assert written() == "error: 7641df9771b4ed00: text\n"
+
+
+def test_a_deadline_that_passes_in_a_handler_of_the_authors_is_not_lost(written):
+    class Slow(logging.Handler):
+        def emit(self, record):
+            raise HandlerTimeout("late")
+
+    set_up()
+    logging.getLogger().addHandler(Slow())
+    with pytest.raises(HandlerTimeout):
+        logger.error("text")
+
+
+THREADS_THAT_LOG = """
+import gevent.monkey
+from greenfilter._log import logger, set_up
+set_up()
+gevent.monkey.patch_all()
+import logging
+from gevent.threadpool import ThreadPool
+held, done = [gevent.monkey.get_original("threading", "Event")() for _ in range(2)]
+locks = [logging._lock, *(handler.lock for handler in logging.getLogger().handlers)]
+def hold():
+    for lock in locks:
+        lock.acquire()
+    held.set()
+    done.wait(10)
+    for lock in reversed(locks):
+        lock.release()
+thread = ThreadPool(1).spawn(hold)
+held.wait(10)
+gevent.get_hub().loop.run_callback(logger.error, "from the hub")
+gevent.sleep(0)
+gevent.sleep(0)
+done.set()
+thread.get(10)
+"""
+
+
+def test_the_hub_can_log_while_a_thread_has_the_locks_of_logging():
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS_THAT_LOG], capture_output=True, text=True, timeout=30
+    )
+    assert done.stderr == "error: from the hub\n"
 
 
 def raise_deep():
