@@ -80,7 +80,7 @@ class Runtime:
             on_control=self._on_control if mark is not None else None,
         )
         self._connection.runtime = self._engine
-        app.config = self._connection.config
+        app.config = self._engine.guard.config = self._connection.config
         self._clock = Clock(self._engine, self._workers, self._connection)
         self._monitor = Monitor(app.handlers())
         self._supervised = mark is not None

@@ -63,6 +63,7 @@ class Router:
             on_evict=self._on_evict,  # type: ignore[arg-type]
         )
         self.connection.assign = assign
+        self._guard.config = self.connection.config
 
     # smtpd to workers
 

@@ -182,5 +182,6 @@ NEED_EVENTS: dict[Need, tuple[str, ...]] = {
     Need.ENVELOPE_IDS: ("tx-begin", "tx-envelope", "tx-reset"),
 }
 
-# smtpd 7.6 (protocol 0.7) added the report decision; before, it ends the server.
+# smtpd 7.6 added the report decision; before, it ends the server. Protocol 0.7 is older, of 7.4.
 DECISION_SINCE: dict[str, tuple[int, int]] = {"report": (0, 7)}
+DECISION_SINCE_RELEASE: dict[str, tuple[int, int]] = {"report": (7, 6)}

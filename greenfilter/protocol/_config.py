@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from ._fields import version_of
+
+_RELEASE = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(?![0-9])")
 
 
 class Config:
@@ -36,6 +40,12 @@ class Config:
     def smtpd_version(self) -> str | None:
         """Such as ``7.8.0-portable``."""
         return self.values.get("smtpd-version")
+
+    @property
+    def release(self) -> tuple[int, int] | None:
+        """``smtpd_version`` as (7, 8); None where it is not told, or not in numbers."""
+        match = _RELEASE.match(self.smtpd_version or "")
+        return (int(match[1]), int(match[2])) if match else None
 
     @property
     def protocol(self) -> tuple[int, int] | None:

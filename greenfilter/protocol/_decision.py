@@ -128,7 +128,7 @@ def rewrite(value: str) -> Decision:
 def report(text: str) -> Decision:
     """Let the command go on and send ``text`` to the reports of every filter.
 
-    Legal at connect, data and commit, on smtpd 7.6 (protocol 0.7) and later.
+    Legal at connect, data and commit, on smtpd 7.6 and later.
 
     Args:
         text: everything but printable ASCII becomes a space or ``?``.

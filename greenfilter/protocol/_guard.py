@@ -14,7 +14,8 @@ from collections.abc import Iterator
 
 from ..errors import DecisionError
 from ._call import Call, Stream
-from ._catalogue import DECISION_SINCE, PHASES, Phase
+from ._catalogue import DECISION_SINCE, DECISION_SINCE_RELEASE, PHASES, Phase
+from ._config import Config
 from ._decision import PROCEED, Decision, reject
 
 TEMPFAIL = reject(451, "Temporary failure, please try again later", enhanced="4.3.0")
@@ -56,9 +57,14 @@ def _swapped_ids(call: Call) -> bytes:
 
 
 class Guard:
-    """Makes every answer, exactly one for each request."""
+    """Makes every answer, exactly one for each request.
+
+    Attributes:
+        config: what smtpd said of itself.
+    """
 
     def __init__(self) -> None:
+        self.config = Config()
         # One dict for each length of deadline, oldest first: nothing is sorted (0.4 us for start
         # and stop, where a heap or a timer takes 2 to 3).
         self._owed: dict[float, dict[Call, float]] = {}
@@ -201,8 +207,8 @@ class Guard:
             allowed = ", ".join(sorted(phase.decisions))
             raise DecisionError(f"{kind} is not legal at {phase.wire} (legal: {allowed})")
         version = call.version
-        if version < DECISION_SINCE.get(kind, version):
-            raise DecisionError(f"{kind} needs smtpd 7.6 or later (protocol 0.7)")
+        if version < DECISION_SINCE.get(kind, version) or not self._is_in_release(kind):
+            raise DecisionError(f"{kind} needs smtpd 7.6 or later")
         _check_text(decision)
         if kind == "reject" and phase.wire == "connect":
             # smtpd would leave the client connected, without a banner and good for nothing.
@@ -211,3 +217,7 @@ class Guard:
             decision = Decision("rewrite", f"<{decision.value}>")
         _check_length(decision, version < (0, 7))
         return decision
+
+    def _is_in_release(self, kind: str) -> bool:
+        since, release = DECISION_SINCE_RELEASE.get(kind), self.config.release
+        return since is None or release is None or release >= since

@@ -146,8 +146,31 @@ def test_a_phase_takes_the_decisions_of_the_catalogue_and_no_others(phase, kind)
 @pytest.mark.parametrize("version", ["0.4", "0.5", "0.6"])
 @pytest.mark.parametrize("phase", ["connect", "data", "commit"])
 def test_report_is_refused_on_a_server_that_would_die_of_it(phase, version):
-    with pytest.raises(DecisionError, match=r"protocol 0\.7"):
+    with pytest.raises(DecisionError, match=r"smtpd 7\.6"):
         Guard().answer(asked(phase, version), report("seen"))
+
+
+@pytest.mark.parametrize(
+    ("server", "legal"),
+    [
+        ("7.4.0p1", False),
+        ("7.5.0", False),
+        ("7.6.0-portable", True),
+        ("7.10.0", True),
+        ("8.0", True),
+        ("snapshot", True),
+    ],
+)
+def test_report_is_refused_on_the_two_releases_of_protocol_07_that_would_die_of_it(server, legal):
+    guard = Guard()
+    guard.config.values["smtpd-version"] = server
+    call = asked("connect", "0.7", guard)
+    if legal:
+        assert guard.answer(call, report("seen")) is not None
+    else:
+        with pytest.raises(DecisionError, match=r"smtpd 7\.6"):
+            guard.answer(call, report("seen"))
+        assert guard.is_owed(call)
 
 
 def test_an_unknown_phase_can_only_be_let_through():

@@ -18,10 +18,11 @@ from greenfilter import (
     proceed,
     reject,
 )
+from greenfilter import report as tell
 from greenfilter._context import Context
 from greenfilter._runtime._answers import Answers
 from greenfilter.protocol import Phase, Session
-from greenfilter.testing import FakeSmtpd
+from greenfilter.testing import FakeSmtpd, _wire
 
 from .driving import (
     MESSAGE,
@@ -423,3 +424,16 @@ def test_a_phase_that_nobody_knows_and_that_waits_too_long_is_let_pass():
     answers.guard.expect(call, 1.0, 0.0)
     answers.fail(call, None, HandlerTimeout("late"))
     assert written == [b"filter-result|00000000deadbeef|0123456789abcdef|proceed\n"]
+
+
+def test_a_decision_that_the_release_of_smtpd_does_not_know_is_not_sent(monkeypatch, caplog):
+    monkeypatch.setitem(_wire._SERVERS, (0, 7), "7.5.0")
+    app = Filter("tells")
+
+    @app.filter.connect(on_error="proceed")
+    def connect(ctx, rdns, address):
+        return tell("seen")
+
+    with FakeSmtpd(app) as smtpd:
+        assert smtpd.connect().reply.code == 220
+    assert "smtpd 7.6" in caplog.text
