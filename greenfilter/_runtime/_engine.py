@@ -344,8 +344,9 @@ class Engine:
         """Answer by policy a request that has passed its deadline. In the hub."""
         if call.hook is _DATA_LINE:  # a raw_line handler owes the end of its message
             stream = call.session.last_stream
-            if stream is not None and stream.consumer.ctx is call:
-                stream.consumer.expire()
+            consumer = stream.consumer if stream is not None else None
+            if consumer is not None and consumer.ctx is call:
+                consumer.expire()
             else:  # smtpd has gone on without it
                 call.owed.pop(call, None)
             return

@@ -59,6 +59,18 @@ def test_deadlines_hold_when_smtpd_goes_on_before_the_message_has_ended(caplog):
         assert not list(pipe.runtime._engine.guard.owes())
 
 
+def test_deadlines_hold_when_another_message_begins_before_the_first_has_ended():
+    gate = gevent.event.Event()
+    app = raw(lambda ctx, write: lambda line: line == b"." and gate.wait(), deadline=5.0)
+    app.filter.ehlo(deadline=5.0)(lambda ctx, identity: ctx.defer())
+    with Pipe(app) as pipe:
+        pipe.send(*message("one"), request("data-line") + "two", request("ehlo", 2, "x"))
+        until(lambda: pipe.runtime._connection.sessions)
+        pipe.clock.advance(6.0)
+        until(lambda: pipe.results(2) == [f"reject|{TEMPFAIL}"])
+        gate.set()
+
+
 def test_waiting_for_a_slow_reader_takes_no_time_of_the_handler():
     def handler(ctx, write):
         def give(line):
