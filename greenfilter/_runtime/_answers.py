@@ -78,7 +78,7 @@ class Answers:
             self.guard.decide_commit(stream, TEMPFAIL)
 
     def lose_message(
-        self, ctx: Context, stream: Stream, handler: Handler, error: MessageError
+        self, ctx: Context, stream: Stream, handler: Handler | None, error: MessageError
     ) -> None:
         """Have commit refuse a message that could not be kept whole, whatever the policy."""
         self.log_failure(ctx, handler, error, f"commit will be answered {TEMPFAIL!r}")

@@ -45,10 +45,13 @@ class Consumer:
     """Passes lines on unchanged; the base of those that call a handler.
 
     Attributes:
+        handler: the author's, or None.
         taps: who reads along.
         failed: the handler has failed; what comes passes unchanged.
         ended: the last lines have come.
     """
+
+    handler: Handler | None = None
 
     def __init__(self, engine: Engine, stream: Stream) -> None:
         self.engine = engine
@@ -78,10 +81,22 @@ class Consumer:
     def open(self, chunk: Chunk) -> list[bytes]:
         """Give the lines of a chunk, as on the wire, and let the taps read them."""
         self.ended = chunk.ended
-        lines = chunk.spilled() if chunk.spilled is not None else chunk.lines
+        lines = chunk.lines
+        if chunk.spilled is not None:
+            try:
+                lines = chunk.spilled()
+            except MessageError as error:
+                self.lose(error)
         for tap in self.taps:
             tap.put(lines, chunk.ended)
         return lines
+
+    def lose(self, error: MessageError) -> None:
+        """Note that the message could not be kept: commit refuses it, whatever the policy."""
+        self.failed = True
+        if self.stream.open:
+            ctx = self.engine.context(self.stream)
+            self.engine.answers.lose_message(ctx, self.stream, self.handler, error)
 
     def write(self, lines: list[bytes], ended: bool) -> None:
         """Write lines, dot-stuffed."""
@@ -90,6 +105,8 @@ class Consumer:
 
 class HandledConsumer(Consumer):
     """A consumer that calls the author's handler."""
+
+    handler: Handler
 
     def __init__(self, engine: Engine, stream: Stream, handler: Handler) -> None:
         super().__init__(engine, stream)
@@ -107,12 +124,6 @@ class HandledConsumer(Consumer):
         elif not self.failed:
             self.failed = True
             self.engine.answers.fail_message(self.ctx, self.stream, self.handler, error)
-
-    def lose(self, error: MessageError) -> None:
-        """Note that the message could not be kept: commit refuses it, whatever the policy."""
-        self.failed = True
-        if self.stream.open:
-            self.engine.answers.lose_message(self.ctx, self.stream, self.handler, error)
 
     def call(self, worker: Worker, fn: Callable[..., Any], *args: Any) -> Any:
         """Call into the author's code."""

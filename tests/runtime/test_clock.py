@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gevent
 import gevent.event
+import pytest
 
 from greenfilter import Filter
 from greenfilter._runtime._clock import spill
@@ -36,13 +37,24 @@ def test_a_chunk_for_which_there_is_no_room_stays_in_memory(tmp_path):
     assert each.lines == [b"x" * 100]
 
 
-def test_a_spool_that_cannot_be_read_back_refuses_the_message(caplog):
-    app, gate = Filter("disk"), gevent.event.Event()
-
+def each_line(app, gate):
     @app.filter.data_line(deadline=100.0, on_error="proceed")
     def handler(ctx, line):
         gate.wait()
 
+
+def generated(app, gate):
+    @app.lines(deadline=100.0, on_error="proceed")
+    def handler(ctx, lines):
+        for line in lines:
+            gate.wait()
+            yield line
+
+
+@pytest.mark.parametrize("register", [each_line, generated])
+def test_a_spool_that_cannot_be_read_back_refuses_the_message(register, caplog):
+    app, gate = Filter("disk"), gevent.event.Event()
+    register(app, gate)
     with Pipe(app) as pipe:
         pipe.send(request("data-line") + "one")
         sessions = pipe.runtime._connection.sessions
@@ -56,7 +68,7 @@ def test_a_spool_that_cannot_be_read_back_refuses_the_message(caplog):
         until(lambda: pipe.data() == ["one", "."])
         until(lambda: pipe.results())
     assert pipe.results()[0].startswith("reject|451")
-    assert "an error outside of any handler" in caplog.text
+    assert "its spool was closed; commit will be answered reject" in caplog.text
 
 
 def test_a_session_that_is_used_is_kept_however_long_it_lasts():
