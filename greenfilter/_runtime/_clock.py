@@ -124,10 +124,12 @@ class Clock:
         """
         forgotten = self._forgotten
         if forgotten is None:
-            config = self._engine.app.config
-            ttl = config.smtp_session_timeout + self._engine.app.deadline
+            app = self._engine.app
+            # While a request waits for its answer, smtpd says nothing of the session.
+            longest = max([app.deadline, *(each.deadline for each in app.filters.values())])
+            ttl = app.config.smtp_session_timeout + longest
             forgotten = self._forgotten = _Forgotten(
-                self._engine.app.max_sessions, ttl, self._engine.clock, self._let_go
+                app.max_sessions, ttl, self._engine.clock, self._let_go
             )
         looked_at = list(islice(self._round, _SESSIONS_PER_TICK))
         if not looked_at and now >= forgotten.next_round:

@@ -81,6 +81,26 @@ def test_a_session_that_is_used_is_kept_however_long_it_lasts():
             assert session.noop().ok
 
 
+def test_a_session_whose_answer_is_deferred_for_long_is_not_let_go():
+    app, asked = Filter("waits", deadline=30.0), []
+
+    @app.filter.mail_from(deadline=2000.0)
+    def mail_from(ctx, sender):
+        asked.append(ctx)
+        return ctx.defer()
+
+    with FakeSmtpd(app) as smtpd:
+        session = greeted(smtpd)
+        pending = smtpd.start(session.mail_from, "alice@example.net")
+        until(lambda: asked)
+        for _ in range(19):
+            smtpd.clock.advance(100.0)
+        assert not asked[0].session.closed
+        asked[0].reply()
+        assert pending.get().ok
+        assert asked[0].session.identity == "client.example.net"
+
+
 def test_a_session_whose_callback_runs_is_not_let_go(caplog):
     app, gate = Filter("runs"), gevent.event.Event()
     states = []
