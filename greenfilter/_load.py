@@ -26,7 +26,8 @@ def load(target: str, args: list[str]) -> Filter:
     Raises:
         UsageError: there is no such file, it cannot be imported, or it does not define one filter
             with something registered. The text says which, where, and what to do.
-        SystemExit: the file ended the process itself, as option parsers do.
+        SystemExit: the file ended the process itself, with a status that says that it failed, as
+            option parsers do.
     """
     Loaded.applies = True
     name, attribute = _split(target)
@@ -63,6 +64,12 @@ def _import(name: str) -> ModuleType:
         return _import_file(name) if is_file else importlib.import_module(name)
     except UsageError:
         raise
+    except Loaded:
+        raise
+    except SystemExit as error:
+        if error.code:
+            raise
+        raise UsageError(f"{_where(error, name)}: the file ended here, by sys.exit()") from error
     except RegistrationError as error:
         raise UsageError(str(error)) from error
     except SyntaxError as error:

@@ -130,6 +130,13 @@ def test_dataclasses_and_pickles_work_in_the_file():
     assert load("guard.py", []).name == "pickled"
 
 
+@pytest.mark.parametrize("code", ["", "0"])
+def test_a_file_that_ends_itself_without_a_word_is_told_of(code):
+    path = write("guard.py", f"{GOOD}\n    sys.exit({code})\n")
+    line = path.read_text().splitlines().index(f"sys.exit({code})") + 1
+    assert refused("guard.py") == f"{path}:{line}: the file ended here, by sys.exit()"
+
+
 def test_an_option_parser_may_end_the_process():
     write("guard.py", "import argparse\nargparse.ArgumentParser().parse_args()")
     with pytest.raises(SystemExit) as caught:

@@ -27,7 +27,6 @@ def test_a_filter_that_cannot_be_imported_ends_it_with_status_2_and_one_line(run
         ("import faulthandler; faulthandler._sigsegv()", "SIGSEGV"),
         ("os._exit(0)", "exit status 0"),
         ("os._exit(7)", "exit status 7"),
-        ("sys.exit()", "exit status 0"),
     ],
 )
 def test_a_file_that_ends_its_process_ends_it_with_a_line_that_says_so(run, write, code, reason):
