@@ -225,8 +225,7 @@ class Generated(HandledConsumer):
             out.append(b"." + line if line[:1] == b"." else line)
             if len(out) >= _FLUSH_LINES:
                 self._flush()
-                with self.engine.unhurried(worker):
-                    self.engine.wait_room()
+                self.engine.make_room(worker)
 
     def _input(self) -> Iterator[bytes]:
         while True:

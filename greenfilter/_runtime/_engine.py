@@ -279,10 +279,25 @@ class Engine:
     def unhurried(self, worker: Worker) -> Iterator[None]:
         """Stop the deadline while the author's code waits for smtpd or for the client."""
         running, worker.running = worker.running, None
+        used = self.clock() - worker.since
         try:
             yield
         finally:
-            worker.begin(running, self.clock())
+            worker.begin(running, self.clock() - used)
+
+    def make_room(self, worker: Worker) -> None:
+        """Wait for room in the middle of the author's code, which does not end by itself perhaps.
+
+        Raises:
+            HandlerTimeout: it has written for longer than its deadline.
+            GreenletExit: its session has gone on without it.
+        """
+        with self.unhurried(worker):
+            self.wait_room()
+        if worker.abandoned:
+            raise GreenletExit
+        if self.clock() - worker.since > worker.running.deadline:
+            raise HandlerTimeout(f"{worker.running!r} passed its {worker.running.deadline:g} s")
 
     def take_over(self, session: LiveSession, worker: Worker) -> None:
         """Make a session ready to go on without a worker that does not end. In the hub."""

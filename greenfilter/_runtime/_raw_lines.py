@@ -77,8 +77,7 @@ class RawLines(HandledConsumer):
             self._loop.run_callback_threadsafe(self._flush)
         elif len(self._out) >= _FLUSH_LINES and getcurrent() is self._worker.greenlet:
             self._flush()
-            with self.engine.unhurried(self._worker):
-                self.engine.wait_room()
+            self.engine.make_room(self._worker)
         return True
 
     def spoil(self) -> None:

@@ -50,6 +50,19 @@ def test_output_is_streamed_before_the_last_line_has_come():
         until(lambda: pipe.data() == ["> one", "> two", "."])
 
 
+def test_a_generator_that_never_ends_is_ended_at_its_deadline():
+    def handler(ctx, lines):
+        for number in range(1_000_000):
+            pipe.clock._now += 0.001
+            yield b"%d" % number
+
+    with Pipe(generating(handler, deadline=5.0)) as pipe:
+        pipe.clock.freeze()
+        pipe.send(line_of("one"), line_of("."), request("commit"))
+        until(lambda: pipe.results() == [f"reject|{TEMPFAIL}"])
+        assert pipe.data()[-2:] == ["one", "."]
+
+
 def test_lines_come_without_stuffing_and_go_with_it():
     seen = []
 
