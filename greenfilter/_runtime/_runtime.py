@@ -20,7 +20,7 @@ from ._engine import Engine
 from ._monitor import Monitor
 from ._session import LiveConnection, LiveSession
 from ._wire import Wire
-from ._workers import Workers
+from ._workers import Worker, Workers
 
 if TYPE_CHECKING:
     from .._app import Filter
@@ -191,8 +191,7 @@ class Runtime:
             if session.last_stream is not None:
                 self._engine.end_stream(session.last_stream)
         for worker in list(self._workers.busy):
-            if not worker.greenlet.dead:
-                self._hub.loop.run_callback(worker.throw, SessionClosed("smtpd has ended"))
+            self._hub.loop.run_callback(self._interrupt, worker)
         self._until(self._is_idle)
         for worker in list(self._workers.busy):
             if worker.running:
@@ -206,6 +205,10 @@ class Runtime:
         self._until(lambda: not self._workers.ready and self._is_idle())
         self._clock.stop()
         self._ended.set()
+
+    def _interrupt(self, worker: Worker) -> None:
+        if worker in self._workers.busy:  # still
+            worker.throw(SessionClosed("smtpd has ended"))
 
     def _is_idle(self) -> bool:
         return not any(worker.running for worker in self._workers.busy)

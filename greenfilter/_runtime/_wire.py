@@ -7,15 +7,19 @@ bytes for smtpd hands them to the hub (:meth:`Wire.send_threadsafe`).
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Callable
 
 import gevent
 from gevent.event import Event
+from gevent.monkey import get_original
 
 # Measured: larger reads were slower.
 _READ_BYTES = 65536
 # A writer of a long message waits above this, so that memory stays bounded.
 _HIGH_BYTES = 1 << 20
+# How often it is seen whether smtpd has ended while nothing is read.
+_LOOK_SECONDS = 0.1
 
 
 class Wire:
@@ -41,10 +45,14 @@ class Wire:
         self._loop = gevent.get_hub().loop
         self._read = self._loop.io(fds[0], 1)
         self._write = self._loop.io(fds[1], 2)
+        self._look = self._loop.timer(_LOOK_SECONDS, _LOOK_SECONDS)
+        self._poll = get_original("select", "poll")()
+        self._poll.register(fds[0], getattr(select, "POLLRDHUP", 0))  # POLLHUP goes without saying
         self._out: list[bytes] = []
         self._stuck = b""
         self._flushing = False
         self._paused = False
+        self._hung_up = False
         self._drained = Event()
         self._drained.set()
         self.closed = False
@@ -54,13 +62,17 @@ class Wire:
         self._read.start(self._readable)
 
     def pause(self) -> None:
-        """Stop reading until :meth:`resume`."""
-        self._paused = True
-        self._read.stop()
+        """Stop reading until :meth:`resume`, or until smtpd has closed its end."""
+        if not (self._hung_up or self.closed):
+            self._paused = True
+            self._read.stop()
+            self._look.start(self._look_for_end)
 
     def resume(self) -> None:
         """Read again."""
         self._paused = False
+        if not self.closed:
+            self._look.stop()
         self._watch()
 
     def send(self, data: bytes) -> None:
@@ -100,11 +112,18 @@ class Wire:
             self.closed = True
             self._read.close()
             self._write.close()
+            self._look.close()
             for fd in set(self._fds):
                 os.close(fd)
             self._out.clear()
             self._stuck = b""
             self._drained.set()
+
+    def _look_for_end(self) -> None:
+        """Read to the end of what smtpd has written once it has closed: no more will come."""
+        if self._poll.poll(0):
+            self._hung_up = True
+            self.resume()
 
     def _put(self, data: bytes) -> None:
         try:

@@ -191,6 +191,27 @@ def ask_in_vain(session, command):
         session.command(command)
 
 
+def test_what_waits_for_work_is_not_interrupted_at_smtpds_end():
+    app = Filter("ended")
+    app.filter.ehlo(lambda ctx, identity: None)
+    with Pipe(app) as pipe:
+        pipe.send(request("ehlo"))
+        until(lambda: pipe.results() == ["proceed"])
+        (idle,) = pipe.runtime._workers._idle
+        pipe.runtime._interrupt(idle)
+        assert not idle.greenlet.dead
+
+
+def test_smtpds_end_is_noticed_while_nothing_is_read_since_too_many_handlers_run():
+    app, deleted = Filter("full", max_concurrency=1), []
+    app.local_session(lambda: 1, deleted.append)
+    app.filter.ehlo(lambda ctx, identity: gevent.sleep(1000))
+    with Pipe(app) as pipe:
+        pipe.send(request("ehlo", 1), request("ehlo", 2))
+        until(lambda: pipe.runtime._wire._paused)
+    assert deleted == [1, 1]
+
+
 @pytest.mark.parametrize("verb", ["sleep", "deaf", "threads", "noop"])
 def test_at_smtpds_end_the_process_ends_within_a_second(verb):
     with FakeSmtpd(COMMAND) as smtpd:
