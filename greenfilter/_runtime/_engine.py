@@ -201,8 +201,11 @@ class Engine:
             return  # answered at its deadline, while an earlier event held the session up
         if call.hook is _COMMIT and session.last_stream is not None:
             consumer: Consumer | None = session.last_stream.consumer
-            for tap in consumer.taps if consumer is not None else ():
-                tap.join()
+            if consumer is not None:
+                if not consumer.ended:  # never so with smtpd
+                    consumer.close()
+                for tap in consumer.taps:
+                    tap.join()
         if handler is None or (call.hook is _COMMIT and self._is_decided(session)):
             self.answers.answer(call, PROCEED, handler)
             return

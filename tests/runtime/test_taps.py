@@ -277,3 +277,21 @@ def test_a_tap_makes_no_local_object_for_a_session_that_has_ended():
         until(lambda: len(read) == 2)
     assert made == ["session", "message", "session"]
     assert deleted == ["message", "session", "session"]
+
+
+def test_commit_does_not_wait_for_the_tap_of_a_message_that_has_not_ended():
+    app, ends = Filter("cut short"), []
+
+    @app.tap
+    def tap(ctx, lines):
+        try:
+            list(lines)
+        except SessionClosed:
+            ends.append("cancelled")
+
+    with Pipe(app) as pipe:
+        pipe.send(request("data-line") + "one")
+        until(lambda: pipe.data() == ["one"])
+        pipe.send(request("commit"), request("noop"))
+        until(lambda: pipe.results() == ["proceed", "proceed"])
+        until(lambda: ends == ["cancelled"])
