@@ -77,7 +77,7 @@ class Engine:
         send: queues whole lines for smtpd.
         send_threadsafe: the same, from any thread.
         wait_room: waits while smtpd reads slower than we write.
-        park: waits, with what it is given, for more lines of a message.
+        park: waits, with what it is given, for more lines of a message, or for a tap.
         start_task: has a task done by a worker.
         mark: where to leave the id of the session whose handler was called last, or None.
         clock: gives the time (monotonic seconds).
@@ -205,7 +205,7 @@ class Engine:
                 if not consumer.ended:  # never so with smtpd
                     consumer.close()
                 for tap in consumer.taps:
-                    tap.join()
+                    self.park(tap.join)  # which may wait for its turn at max_concurrency
         if handler is None or (call.hook is _COMMIT and self._is_decided(session)):
             self.answers.answer(call, PROCEED, handler)
             return

@@ -91,9 +91,9 @@ class Workers:
         self._parked = 0
 
     def park(self, switch: Callable[[], Any]) -> None:
-        """Wait in a task for a client's next lines. Switches greenlets.
+        """Wait in a task for a client's next lines, or for another task. Switches greenlets.
 
-        It does not count as in hand meanwhile: what it waits for is still to be read.
+        It does not count as in hand meanwhile: what it waits for is still to be read, or begun.
         """
         self._parked += 1
         self._make_room()

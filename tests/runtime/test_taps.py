@@ -295,3 +295,16 @@ def test_commit_does_not_wait_for_the_tap_of_a_message_that_has_not_ended():
         pipe.send(request("commit"), request("noop"))
         until(lambda: pipe.results() == ["proceed", "proceed"])
         until(lambda: ends == ["cancelled"])
+
+
+def test_commit_does_not_keep_the_tap_that_it_waits_for_from_beginning():
+    app, seen = Filter("narrow", max_concurrency=1), []
+
+    @app.tap
+    def tap(ctx, lines):
+        seen.extend(lines)
+
+    with Pipe(app) as pipe:
+        pipe.send(request("data-line") + "one", request("data-line") + ".", request("commit"))
+        until(lambda: pipe.results() == ["proceed"])
+        assert seen == [b"one"]
