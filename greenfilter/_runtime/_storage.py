@@ -79,17 +79,26 @@ class Storage:
 
     def _create(self, worker: Worker, call: Context, local: _Local, owner: Any) -> None:
         owner.begun = True
-        self._made.add(owner)
         args = (call,) if local.hooks.create_with_ctx else ()
-        made, owner.local = self._call(worker, call, local.create, args)
-        if not made:
-            self._made.discard(owner)
+        made, value = self._call(worker, call, local.create, args)
+        if worker.abandoned:  # its session has gone on without it, and without the object
+            if made:
+                self._call_delete(worker, call, local, value)
+            raise GreenletExit
+        if made:
+            owner.local = value
+            self._made.add(owner)
 
     def _delete(self, worker: Worker, call: Context, local: _Local, owner: Any) -> None:
         if owner not in self._made:
             return
         self._made.remove(owner)
         value, owner.local = owner.local, None
+        self._call_delete(worker, call, local, value)
+        if worker.abandoned:
+            raise GreenletExit
+
+    def _call_delete(self, worker: Worker, call: Context, local: _Local, value: Any) -> None:
         if local.delete is not None:
             args = (call, value) if local.hooks.delete_with_ctx else (value,)
             self._call(worker, call, local.delete, args)
@@ -108,5 +117,3 @@ class Storage:
             return False, None
         finally:
             worker.begin(outer, self._clock())
-            if worker.abandoned:
-                raise GreenletExit  # its session has gone on without it

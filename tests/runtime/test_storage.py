@@ -269,7 +269,7 @@ def test_a_hook_that_blocks_gets_a_timeout_and_the_session_goes_on():
 
 def test_a_hook_that_does_not_end_is_left_behind():
     app, gate = Filter("deaf", deadline=5.0), gevent.event.Event()
-    workers, calls = [], []
+    workers, calls, deleted = [], [], []
 
     def deaf():
         workers.append(gevent.getcurrent())
@@ -278,17 +278,22 @@ def test_a_hook_that_does_not_end_is_left_behind():
                 gate.wait()
             except BaseException:
                 continue
+        return "late"
 
-    app.local_session(deaf)
+    app.local_session(deaf, deleted.append)
     app.filter.ehlo(lambda ctx, identity: calls.append(identity))
     with Pipe(app) as pipe:
         pipe.send(request("ehlo", parameter="first"))
         pipe.clock.advance(10.0)
         pipe.send(request("ehlo", parameter="second"))
         until(lambda: len(pipe.results()) == 2)
+        pipe.send(report("link-disconnect"))
+        until(lambda: not pipe.runtime._connection.sessions)
+        assert deleted == []
         gate.set()
         until(lambda: workers[0].dead)
     assert calls == ["second"]
+    assert deleted == ["late"]
 
 
 def test_outgoing_sessions_have_objects_too():
