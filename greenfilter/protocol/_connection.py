@@ -25,6 +25,8 @@ from ._session import EVERYTHING, Session
 MAX_LINE_BYTES = 1 << 20
 _KEPT_OF_LONG_LINE = 8192
 _ID = re.compile(rb"[0-9a-f]{16}\Z")
+# After an AUTH that failed, smtpd tells what may be a password as a command.
+_SECRET = re.compile(rb"\|(?:auth|protocol-client)\|")
 # One token per phase is what smtpd has; the bound is for input that is not smtpd's.
 _MAX_TOKENS = 256
 
@@ -325,7 +327,8 @@ class Connection:
 
 def _shown(line: bytes) -> str:
     """A line for the log: bounded, on one line, and without credentials."""
-    if b"|auth|" in line:
-        line = line[: line.index(b"|auth|") + 6] + b"..."
+    found = _SECRET.search(line)
+    if found:
+        line = line[: found.end()] + b"..."
     shown = line[:200].decode("ascii", "backslashreplace")
     return repr(shown) + ("..." if len(line) > 200 else "")

@@ -335,6 +335,7 @@ def test_a_problem_is_told_on_one_short_line():
         b"filter|0.7|1|smtp-in|auth|%b|short|PLAIN AGFsaWNl" % SID,
         b"filter|0.7|1|smtp-mid|auth|%b|%b|PLAIN AGFsaWNl" % (SID, TOKEN),
         b"nonsense|0.7|1|smtp-in|auth|%b|%b|PLAIN AGFsaWNl" % (SID, TOKEN),
+        b"report|0.7|1|smtp-mid|protocol-client|%b|AGFsaWNl" % SID,
         b"filter|0.7|1|smtp-in|auth|%b|%b|PLAIN AGFsaWNl%b"
         % (SID, TOKEN, b"x" * (MAX_LINE_BYTES + 1)),
     ],
