@@ -213,7 +213,9 @@ class Filter:
         """Run this file under ``greenfilter run``, in place of this process. For ``__main__``.
 
         The file is started anew so that blocking calls can be made cooperative before it is
-        imported, and so that nothing it prints reaches smtpd.
+        imported, and so that nothing it prints from then on reaches smtpd. What a script has
+        written to standard output before this may have: ``greenfilter run`` in smtpd.conf, or in
+        the script's first line, is safe from its beginning.
 
         Raises:
             UsageError: called neither from a script nor while greenfilter loads a file.
