@@ -41,7 +41,8 @@ $(INSTALLED): pyproject.toml
 	@touch $@ $(COMPILED)
 
 $(COMPILED): $(INSTALLED) setup.py $(shell find greenfilter -name '*.py')
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	GREENFILTER_COMPILE=1 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation \
+	    --editable .
 	@touch $@
 
 clean:

@@ -1,7 +1,8 @@
 """Compiles the modules that every line of the protocol passes, with mypyc.
 
-They are ordinary typed Python, and run as such where there is no C compiler (or where
-GREENFILTER_PURE is set): the same behaviour, at half the speed. The rest is in pyproject.toml.
+They are ordinary typed Python, and run as such where they cannot be compiled: the same behaviour,
+at half the speed. GREENFILTER_COMPILE=1 makes it an error, 0 does not try. All else about the
+package is in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -40,26 +41,40 @@ COMPILED = [
 ]
 
 
+WISH = os.environ.get("GREENFILTER_COMPILE")
+
+
 def extensions() -> list[Extension]:
     """Translate the modules to C."""
-    if "GREENFILTER_PURE" in os.environ:
+    if WISH == "0":
         return []
-    from mypyc.build import mypycify
+    try:
+        from mypyc.build import mypycify
 
-    options = ["--ignore-missing-imports", "--follow-imports=silent"]
-    return mypycify([*options, *COMPILED], opt_level="3", group_name="greenfilter")
+        options = ["--ignore-missing-imports", "--follow-imports=silent"]
+        return mypycify([*options, *COMPILED], opt_level="3", group_name="greenfilter")
+    except (ImportError, SystemExit) as error:
+        go_on(error)
+        return []
 
 
-class BuildIfPossible(build_ext):
-    """Without a compiler, the modules stay as they are."""
+class Build(build_ext):
+    """Compiles all of the modules or none."""
 
     def run(self) -> None:
-        """Compile, all of it or nothing."""
+        """Compile."""
         try:
             super().run()
         except Exception as error:
-            print(f"greenfilter will run as plain Python: {error}", file=sys.stderr)
+            go_on(error)
             self.extensions = []
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildIfPossible})
+def go_on(error: BaseException) -> None:
+    """Have greenfilter run as plain Python, if that is good enough."""
+    if WISH == "1":
+        raise error
+    print(f"greenfilter will run as plain Python: {error}", file=sys.stderr)
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": Build})

@@ -45,13 +45,10 @@ class Consumer:
     """Passes lines on unchanged; the base of those that call a handler.
 
     Attributes:
-        handler: the author's, or None.
         taps: who reads along.
         failed: the handler has failed; what comes passes unchanged.
         ended: the last lines have come.
     """
-
-    handler: Handler | None = None
 
     def __init__(self, engine: Engine, stream: Stream) -> None:
         self.engine = engine
@@ -95,8 +92,8 @@ class Consumer:
         """Note that the message could not be kept: commit refuses it, whatever the policy."""
         self.failed = True
         if self.stream.open:
-            ctx = self.engine.context(self.stream)
-            self.engine.answers.lose_message(ctx, self.stream, self.handler, error)
+            ctx, data = self.engine.context(self.stream), self.engine.app.data
+            self.engine.answers.lose_message(ctx, self.stream, data[1] if data else None, error)
 
     def write(self, lines: list[bytes], ended: bool) -> None:
         """Write lines, dot-stuffed."""
@@ -105,8 +102,6 @@ class Consumer:
 
 class HandledConsumer(Consumer):
     """A consumer that calls the author's handler."""
-
-    handler: Handler
 
     def __init__(self, engine: Engine, stream: Stream, handler: Handler) -> None:
         super().__init__(engine, stream)

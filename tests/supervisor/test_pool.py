@@ -62,6 +62,19 @@ class FakeWorker:
         return self.code is not None
 
 
+class Watched:
+    """A router that notes when it looks for who is to blame."""
+
+    def __init__(self, router, events):
+        self._router, self._events = router, events
+
+    def __getattr__(self, name):
+        return getattr(self._router, name)
+
+    def blame(self, worker, suspects):
+        self._events.append("blamed")
+
+
 class World:
     """A pool, its clock, and all workers that it has started."""
 
@@ -71,12 +84,11 @@ class World:
         router = Router(lambda data: None, lambda session: None, lambda worker, hello: None)
         router.clock = lambda: self.now
         self.events = []
-        router.blame = lambda worker, suspects: self.events.append("blamed")
         selector = selectors.DefaultSelector()
         self.pool = Pool(
             Options("fake", **options),
             selector,
-            router,
+            Watched(router, self.events),
             lambda hello: None,
             lambda: self.events.append("answered"),
             lambda code: None,
