@@ -47,16 +47,20 @@ def cpu_ratio(rows: list[Row]) -> float:
 
 @pytest.mark.parametrize(
     ("name", "at_least"),
-    # Wide of what is reached, so that only a real loss of speed fails. Processor time instead of
-    # the clock: it does not count what other programs of the machine take.
-    [("lines", 4.0), ("sessions", 0.75)],
+    # Wide of what is reached (11 and 1.8), so that only a real loss of speed fails. Processor time
+    # instead of the clock: it does not count what other programs of the machine take. What they
+    # do to its caches, it does count: so there is more than one try.
+    [("lines", 5.0), ("sessions", 1.0)],
 )
 def test_greenfilter_keeps_its_speed_next_to_the_c_library(
     bench: Bench, name: str, at_least: float
 ) -> None:
     bench.runs = 5
     [case] = (case for case in CASES if case.name == name)
-    assert cpu_ratio(case.run(bench)) >= at_least
+    ratios = []
+    while len(ratios) < 3 and max(ratios, default=0.0) < at_least:
+        ratios.append(cpu_ratio(case.run(bench)))
+    assert max(ratios) >= at_least, ratios
 
 
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)

@@ -13,8 +13,24 @@ from ..errors import UsageError
 _PASS_ON = {"allow_interspersed_args": False}  # what follows FILTER is not ours
 
 
+def _tell_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from ..protocol import _connection
+
+        how = "plain Python" if _connection.__file__.endswith(".py") else "compiled"
+        click.echo(f"greenfilter {__version__} ({how})")
+        ctx.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="greenfilter")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_tell_version,
+    help="Show the version, and whether the modules that matter for speed are compiled.",
+)
 def cli() -> None:
     """Run OpenSMTPD filters written in Python.
 

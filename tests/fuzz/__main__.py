@@ -10,6 +10,9 @@ from pathlib import Path
 
 import atheris
 
+from tests.support.pure import use_source
+
+use_source()  # what is compiled does not tell where it has been
 with atheris.instrument_imports(include=["greenfilter"]):
     from tests.fuzz.target import Input, check
 
