@@ -23,8 +23,8 @@ _DEADLINE = 30.0
 # The worker keeps its deadlines itself; the supervisor steps in this much later (seconds).
 _GRACE = 0.25
 _MAX_LINE = 1 << 20
-# Bytes of "filter-dataline|SID|TOKEN|" and of "filter-result|SID|TOKEN|proceed".
-_HEAD, _PROCEED = 50, 55
+# Bytes of "filter-dataline|SID|TOKEN|" and of "filter-result|SID|TOKEN".
+_HEAD, _RESULT = 50, 47
 _MAX_TOLD = 100
 
 Suspect = tuple[Tracked, Call | None, Stream | None]
@@ -85,7 +85,8 @@ class Router:
     def _request(self, session: Tracked, call: Call) -> None:
         worker, hook = session.worker, call.hook
         wait = worker.waits.get(hook) if worker is not None else None
-        if wait is None or session.stale or session.closed or self._poison.kinds or hook is _COMMIT:
+        has_message = hook is _COMMIT and session.last_stream is not None
+        if wait is None or session.stale or session.closed or self._poison.kinds or has_message:
             self._request_with_care(session, call)
             return
         # What nearly all requests are: half the cost of the way that looks at everything.
@@ -173,31 +174,30 @@ class Router:
         index, count = 0, len(lines)
         while index < count:
             line = lines[index]
-            if line.startswith(b"filter-dataline|"):
-                index = self._data_lines(worker, lines, index)
-                continue
             index += 1
-            if line.startswith(b"filter-result|"):
-                session = worker.sessions.get(line[14:30])
-                call = session.owed if session is not None else None
-                if (
-                    call is None
-                    or len(line) != _PROCEED
-                    or not line.endswith(b"|proceed")
-                    or call.hook is _COMMIT
-                    or self._poison.kinds
-                ):
+            if line[:14] == b"filter-result|":
+                if not self._proceed(worker, line):
                     self._result(worker, line)
-                    continue
-                # What nearly all answers are, as above.
-                session.owed = worker.mute = None  # type: ignore[union-attr]
-                answer = self._guard.proceed(call)
-                if answer is not None:
-                    self._send(answer)
+            elif line.startswith(b"filter-dataline|"):
+                index = self._data_lines(worker, lines, index - 1)
             elif line.startswith(_control.PREFIX):
                 self._control(worker, line)
             else:
                 self._tell_once("stray", f"worker wrote a line of its own: {line[:80]!r}")
+
+    def _proceed(self, worker: WorkerProcess, line: bytes) -> bool:
+        """Pass on what nearly all answers are; give whether this is one, as in `_request`."""
+        session = worker.sessions.get(line[14:30])
+        call = session.owed if session is not None else None
+        if session is None or call is None or line[_RESULT:] != b"|proceed" or self._poison.kinds:
+            return False
+        if call.hook is _COMMIT and session.last_stream is not None:
+            return False
+        session.owed = worker.mute = None
+        answer = self._guard.proceed(call)
+        if answer is not None:
+            self._send(answer)
+        return True
 
     def _session_of(self, worker: WorkerProcess, line: bytes) -> Tracked | None:
         # Which of the two ids comes first depends on the version of the protocol.
@@ -303,8 +303,9 @@ class Router:
     def adopt(self, assign: Callable[[Tracked], WorkerProcess | None]) -> None:
         """Give sessions without a worker to one."""
         for session in list(self.connection.sessions.values()):
-            if isinstance(session, Tracked) and session.worker is None and not session.overflowed:
-                worker = assign(session)
+            if isinstance(session, Tracked) and session.worker is None:
+                session.sort()
+                worker = assign(session) if not session.overflowed else None
                 if worker is not None:
                     session.move_to(worker)
 

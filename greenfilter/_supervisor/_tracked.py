@@ -23,13 +23,14 @@ _OF_SESSION = frozenset(
 _OF_TRANSACTION = frozenset(
     [b"tx-begin", b"tx-mail", b"tx-rcpt", b"tx-envelope", b"tx-data", b"tx-commit"]
 )
-_TELLING = _OF_SESSION | _OF_TRANSACTION | {b"filter-response", b"tx-reset"}
+_MAX_UNSORTED = 24
 
 
 class Tracked(Session):
     """A session with what a new worker would have to be told of it.
 
-    Reports are kept as they came. They are read only when a worker has died.
+    Reports are kept as they came. They are sorted only when there are many, and read only when a
+    worker has died.
 
     Args:
         assign: gives the worker for a session, or None while there is none.
@@ -50,6 +51,7 @@ class Tracked(Session):
         "_kept_bytes",
         "_last",
         "_open",
+        "_unsorted",
         "overflowed",
         "owed",
         "stale",
@@ -61,6 +63,7 @@ class Tracked(Session):
         self._open: list[bytes] = []  # of the transaction
         self._last: list[bytes] = []  # of the one before, which may go on in smtp-out
         self._kept_bytes = 0
+        self._unsorted: list[bytes] = []  # the newest
         self.owed: Call | None = None
         self.overflowed = False
         self.stale = 0
@@ -71,26 +74,35 @@ class Tracked(Session):
         """Keep a report for the next worker, and pass it on to the present one."""
         if self.worker is not None:
             self.worker.link.send(line + b"\n")
-        if line[28:37] == b"|smtp-in|":
-            event = line[37 : line.find(b"|", 37)]
-        else:
+        self._unsorted.append(line)
+        if self.worker is None:
+            overflowed = self.overflowed
+            self.sort()
+            if overflowed and not self.overflowed and (worker := self._assign(self)) is not None:
+                self.move_to(worker)
+        elif len(self._unsorted) > _MAX_UNSORTED:
+            self.sort()
+
+    def sort(self) -> None:
+        """Bring :attr:`overflowed` up to date, and keep nothing that has become history."""
+        unsorted, self._unsorted = self._unsorted, []
+        for line in unsorted:
             event = line.split(b"|", 5)[4]
-        if event not in _TELLING:
-            return
-        if event in _OF_TRANSACTION:
-            self._keep(line)
-        elif event == b"filter-response":
-            # One that rewrites goes with the tx-mail or tx-rcpt that follows it; another one says
-            # something only right after such a one.
-            if b"|rewrite|" in line or (self._open and b"|filter-response|" in self._open[-1]):
+            if event in _OF_TRANSACTION:
                 self._keep(line)
-        elif event in _OF_SESSION:
-            self._facts[event] = line
-        elif event == b"tx-reset":
-            self._end_transaction(line)
+            elif event == b"filter-response":
+                # One that rewrites goes with the tx-mail or tx-rcpt that follows it; another one
+                # says something only right after such a one.
+                if b"|rewrite|" in line or (self._open and b"|filter-response|" in self._open[-1]):
+                    self._keep(line)
+            elif event in _OF_SESSION:
+                self._facts[event] = line
+            elif event == b"tx-reset":
+                self._end_transaction(line)
 
     def kept(self) -> list[bytes]:
         """Give the reports that lead to the present state."""
+        self.sort()
         return [*self._facts.values(), *self._last, *self._open]
 
     def state(self) -> Session:
@@ -117,10 +129,7 @@ class Tracked(Session):
         self._last = [] if self.incoming else [*self._open, line]
         self._open = []
         self._kept_bytes = 0
-        if self.overflowed:
-            self.overflowed = False
-            if self.worker is None and (worker := self._assign(self)) is not None:
-                self.move_to(worker)
+        self.overflowed = False
 
 
 class TrackedConnection(Connection):
