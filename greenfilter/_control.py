@@ -67,6 +67,9 @@ def hello(app: Filter) -> bytes:
         decision = refusing[0] if refusing else taps[0].on_error
         policies["data-line"] = (decision.kind, decision.value)
         policies.setdefault("commit", policies["data-line"])
+        if app.taps and policies["commit"][0] == "proceed":
+            # Commit may be late because of a tap, which may have something against the message.
+            policies["commit"] = policies["data-line"]
         deadlines["commit"] = max(
             deadlines.get("commit", app.deadline), *(tap.deadline for tap in taps)
         )

@@ -206,6 +206,8 @@ class Engine:
                     consumer.close()
                 for tap in consumer.taps:
                     self.park(tap.join)  # which may wait for its turn at max_concurrency
+                if not self.guard.is_owed(call):
+                    return  # answered at its deadline
         if handler is None or (call.hook is _COMMIT and self._is_decided(session)):
             self.answers.answer(call, PROCEED, handler)
             return
@@ -368,5 +370,15 @@ class Engine:
             else:  # smtpd has gone on without it
                 call.owed.pop(call, None)
             return
+        handler = self._filters.get(call.hook)
+        if call.hook is _COMMIT and self._expire_taps(call.session) and handler is None:
+            self.answers.answer(call, PROCEED, None)  # or what a tap's policy has decided
+            return
         error = HandlerTimeout(f"no answer within {self.deadline_of(call):g} s")
-        self.answers.fail(call, self._filters.get(call.hook), error)
+        self.answers.fail(call, handler, error)
+
+    def _expire_taps(self, session: Any) -> bool:
+        """Have the taps that commit waits for in vain apply their policy; give whether any does."""
+        stream = session.last_stream
+        consumer: Consumer | None = stream.consumer if stream is not None else None
+        return consumer is not None and any([tap.expire() for tap in consumer.taps])

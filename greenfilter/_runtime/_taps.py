@@ -10,7 +10,7 @@ from gevent.event import Event
 from .._handlers import Handler
 from .._log import logger
 from .._spool import Spool
-from ..errors import MessageError, SessionClosed
+from ..errors import HandlerTimeout, MessageError, SessionClosed
 from ..protocol import TEMPFAIL, Stream
 
 if TYPE_CHECKING:
@@ -60,6 +60,20 @@ class Tap:
         """Have commit go on without it, and refuse the message. Never switches greenlets."""
         self._engine.guard.decide_commit(self._stream, TEMPFAIL)
         self._done.set()
+
+    def expire(self) -> bool:
+        """Have commit, which is due, apply its policy; give whether it is not done.
+
+        Each of its batches may take its whole deadline, so it can be later than any of them is.
+        Never switches greenlets.
+        """
+        if self._done.is_set():
+            return False
+        error = HandlerTimeout("it still read when commit was due")
+        ctx = self._engine.context(self._stream)
+        self._engine.answers.fail_message(ctx, self._stream, self._handler, error)
+        self._done.set()
+        return True
 
     def work(self, worker: Worker) -> None:
         """Run the handler over the message. Switches greenlets."""

@@ -182,6 +182,36 @@ def test_a_late_tap_applies_the_policy():
     assert ends == ["late"]
 
 
+@pytest.mark.parametrize("commit_policy", ["proceed", None], ids=repr)
+@pytest.mark.parametrize(
+    ("policy", "answer"), [("tempfail", TEMPFAIL), (reject(554, "no"), "554 no"), ("proceed", "ok")]
+)
+def test_a_tap_that_is_late_in_all_applies_its_policy_and_not_commits(
+    commit_policy, policy, answer
+):
+    gate = gevent.event.Event()
+
+    def handler(ctx, lines):
+        next(lines)
+        gate.wait()  # as long as any single batch may take
+        list(lines)
+        gevent.event.Event().wait()
+
+    app = tapped(handler, deadline=5.0, on_error=policy)
+    if commit_policy is not None:
+        app.filter.commit(deadline=5.0, on_error=commit_policy)(lambda ctx: None)
+    with FakeSmtpd(app) as smtpd:
+        session = in_data(smtpd)
+        session.data_lines([b"one"])
+        pending = smtpd.start(session.data_end)
+        until(lambda: any(b"|commit|" in line for _, line in smtpd.trace))
+        smtpd.clock.advance(3.0)
+        gate.set()
+        smtpd.clock.advance(3.0)
+        reply = pending.get(timeout=5)
+        assert reply.ok if answer == "ok" else reply.lines == (answer,)
+
+
 def test_commit_does_not_wait_for_a_tap_that_does_not_end():
     gate = gevent.event.Event()
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from greenfilter import Filter, disconnect
+from greenfilter._control import hello, parse_hello
 from tests.supervisor.conftest import until
 
 PHASES = ["connect", "ehlo", "mail_from", "rcpt_to", "data", "rset", "noop", "quit", "commit"]
@@ -151,3 +153,21 @@ def lines(ctx, lines):
     reply = smtpd.message(session, b"Subject: passed\n\n.body\n")
     assert reply.ok
     assert reply.message.endswith(b"\r\n.body\r\n")
+
+
+@pytest.mark.parametrize(
+    ("of_tap", "of_commit", "applied"),
+    [
+        ("tempfail", "proceed", "reject"),
+        ("proceed", "proceed", "proceed"),
+        ("proceed", disconnect(421, "bye"), "disconnect"),
+        ("tempfail", disconnect(421, "bye"), "disconnect"),
+    ],
+)
+def test_commit_that_a_tap_may_hold_up_gets_no_milder_policy_than_the_tap(
+    of_tap, of_commit, applied
+):
+    app = Filter("tapped")
+    app.tap(on_error=of_tap)(lambda ctx, lines: None)
+    app.filter.commit(on_error=of_commit)(lambda ctx: None)
+    assert parse_hello(hello(app).strip()).policy("commit").kind == applied
