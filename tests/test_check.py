@@ -5,10 +5,12 @@ from __future__ import annotations
 import getpass
 import os
 import pwd
+import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -486,21 +488,22 @@ NEED_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root is not nobod
 
 
 @pytest.fixture
-def nobodys(tmp_path) -> Path:
-    """A directory that everybody may enter, with a filter that everybody may read."""
-    directory = tmp_path
-    while directory != directory.parent and directory.owner() == ME:
-        if not directory.stat().st_mode & 1:
-            directory.chmod(0o711)
-        directory = directory.parent
-    path = tmp_path / "open.py"
+def nobodys() -> Iterator[Path]:
+    """A filter that everybody may read, in a directory that everybody may enter.
+
+    Not below pytest's own directory, which another run of pytest closes to all others again.
+    """
+    directory = Path(tempfile.mkdtemp())
+    directory.chmod(0o755)
+    path = directory / "open.py"
     path.write_text(
         "from greenfilter import Filter\n"
         "app = Filter('open')\n"
         "app.filter.ehlo(lambda ctx, identity: None)\n"
     )
     path.chmod(0o644)
-    return path
+    yield path
+    shutil.rmtree(directory)
 
 
 def about(path: Path, done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -547,7 +550,7 @@ def test_a_program_that_the_user_cannot_execute_is_told(nobodys, tmp_path):
     (line,) = about(nobodys, call("--smtpd-conf", conf, nobodys))
     assert "user nobody cannot execute this file" in line
     nobodys.chmod(0o755)
-    assert about(tmp_path, call("--smtpd-conf", conf, nobodys)) == []
+    assert about(nobodys.parent, call("--smtpd-conf", conf, nobodys)) == []
 
 
 def test_the_user_of_these_tests_may_read_all(nobodys):
