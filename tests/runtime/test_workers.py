@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 import gevent
 import gevent.event
+import gevent.local
+import pytest
 
 from greenfilter._runtime._workers import Workers
 
@@ -121,3 +125,34 @@ def test_few_idle_workers_are_kept():
     gate.set()
     until(lambda: not pool.workers.busy)
     assert len(pool.workers._idle) == 256
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_what_a_task_leaves_in_its_greenlet_is_not_there_for_the_next(blocks):
+    pool, local, var, found = Pool(), gevent.local.local(), ContextVar("var", default=None), []
+
+    def work(worker):
+        found.append((getattr(local, "value", None), var.get()))
+        local.value = "of a local"
+        var.set("of a context variable")
+        if blocks:
+            gevent.sleep(0)
+
+    for _ in range(3):
+        pool.start(Task(work), Task(work))
+        until(lambda: not pool.workers.ready and not pool.workers.busy)
+    assert found == [(None, None)] * 6
+    assert not pool.workers._idle
+
+
+def test_a_worker_that_has_set_context_variables_only_is_used_again():
+    pool, var, seen = Pool(), ContextVar("var", default=None), []
+
+    def work(worker):
+        seen.append((worker, var.get()))
+        var.set("set")
+
+    for _ in range(2):
+        pool.start(Task(work))
+        until(lambda: not pool.workers.ready and not pool.workers.busy)
+    assert seen[0] == seen[1]
