@@ -119,7 +119,8 @@ class Filter:
             is too late: ``"tempfail"`` (451 4.3.0), ``"proceed"``, ``"junk"`` or a decision.
         needs: fields of session and transaction that handlers read. By default all of them; with
             less, smtpd sends fewer reports, and reading another field raises NeedError.
-        threads: threads of the pool for ``thread=True``.
+        threads: threads of the pool for ``thread=True``. Up to four times as many that hang are
+            replaced; when there are more, the supervisor replaces the worker.
         max_concurrency: handlers running at once; beyond it smtpd waits.
         max_message_bytes: a longer message is refused with 451 at commit where the filter has to
             keep it.

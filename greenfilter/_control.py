@@ -4,6 +4,7 @@ Their socket carries the filter protocol itself. Lines that begin with ``greenfi
 
 - ``hello|JSON`` (worker): the filter is loaded; what it registers, its deadlines and policies.
 - ``alive`` (worker): the loop turns.
+- ``worn-out`` (worker): its threads hang; it should be replaced.
 - ``replay|LINE`` (supervisor): a report of a session that another worker had. It only rebuilds
   the session's state; no handler is called for it.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 PREFIX = b"greenfilter|"
 ALIVE = PREFIX + b"alive\n"
+WORN_OUT = PREFIX + b"worn-out\n"
 HELLO = PREFIX + b"hello|"
 REPLAY = PREFIX + b"replay|"
 # Seconds between two ALIVE lines.

@@ -104,7 +104,7 @@ class Engine:
         self._mark = mark
         self.clock = clock
         self.now = self.clock()  # of the last input or tick
-        self._threads = Threads(app.threads)
+        self.threads = Threads(app.threads)
         self._filters: dict[Phase | Event, Handler] = {
             PHASES[name]: handler for name, handler in app.filters.items()
         }
@@ -273,7 +273,7 @@ class Engine:
         worker.begin(handler, self.clock())
         try:
             if handler.thread:
-                return self._threads.call(fn, *args)
+                return self.threads.call(fn, *args)
             return fn(*args)
         finally:
             worker.begin(outer, self.clock())

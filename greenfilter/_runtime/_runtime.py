@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from .._control import ALIVE, BEAT, hello
+from .._control import ALIVE, BEAT, WORN_OUT, hello
 from .._log import logger
 from ..errors import ProtocolError, SessionClosed
 from ..protocol import registration
@@ -84,6 +84,8 @@ class Runtime:
         self._clock = Clock(self._engine, self._workers, self._connection)
         self._monitor = Monitor(app.handlers())
         self._supervised = mark is not None
+        if self._supervised:
+            self._engine.threads.on_worn_out = lambda: self._wire.send(WORN_OUT)
         self._beat = self._hub.loop.timer(BEAT, BEAT)
         self._registered = False
         self._problems = 0

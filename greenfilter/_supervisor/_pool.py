@@ -323,17 +323,26 @@ class Pool:
             memory = worker.memory()
             if memory > 2 * limit:
                 self._lose(worker, f"it has {memory >> 20} MiB", blame=True)
-            elif (
-                memory > limit
-                and slot.current is worker
-                and slot.coming is None
-                and now >= slot.next_start
-                and worker.hello is not None
-                and now - worker.loaded > _MEMORY_SECONDS
-            ):
-                logger.warning("worker %d has %d MiB: replaced", worker.pid, memory >> 20)
-                slot.coming = self._spawn(slot)
-                slot.replaces_alone = slot.coming is not None
+            elif memory > limit and now - worker.loaded > _MEMORY_SECONDS:
+                self._relieve(worker, slot, f"has {memory >> 20} MiB")
+
+    def on_worn_out(self, worker: WorkerProcess) -> None:
+        """A worker can serve its sessions less and less well."""
+        slot = self.workers.get(worker)
+        if slot is not None:
+            self._relieve(worker, slot, "has no threads left that do not hang")
+
+    def _relieve(self, worker: WorkerProcess, slot: Slot, reason: str) -> None:
+        """Start another worker in the place of one that lives, unless that is being done."""
+        if (
+            slot.current is worker
+            and slot.coming is None
+            and self._router.clock() >= slot.next_start
+            and worker.hello is not None
+        ):
+            logger.warning("worker %d %s: replaced", worker.pid, reason)
+            slot.coming = self._spawn(slot)
+            slot.replaces_alone = slot.coming is not None
 
     def close(self, seconds: float) -> None:
         """End them all: they get this long to end by themselves."""

@@ -37,6 +37,7 @@ class Router:
         send: queues bytes for smtpd.
         assign: gives the worker for a new session, or None.
         on_hello: is told what a worker's filter registers.
+        on_worn_out: is told of a worker that should be replaced.
 
     Attributes:
         hello: of the filter that new sessions go to; None before the first has loaded.
@@ -48,11 +49,13 @@ class Router:
         send: Callable[[bytes], None],
         assign: Callable[[Tracked], WorkerProcess | None],
         on_hello: Callable[[WorkerProcess, Hello], None],
+        on_worn_out: Callable[[WorkerProcess], None],
     ) -> None:
         self.hello: Hello | None = None
         self.clock = time.monotonic
         self._send = send
         self._on_hello = on_hello
+        self._on_worn_out = on_worn_out
         self._guard = Guard()
         self._poison = Poison(self.clock)
         self._told: set[str] = set()
@@ -252,6 +255,8 @@ class Router:
 
     def _control(self, worker: WorkerProcess, line: bytes) -> None:
         worker.beat = self.clock()
+        if line == _control.WORN_OUT.rstrip():
+            self._on_worn_out(worker)
         # Before smtpd has said all, it would not survive the registration.
         if line.startswith(_control.HELLO) and self.connection.configured:
             try:

@@ -38,6 +38,7 @@ class Supervisor:
             self._send,
             lambda session: self._pool.assign(session),
             lambda worker, hello: self._pool.on_hello(worker, hello),
+            lambda worker: self._pool.on_worn_out(worker),
         )
         self._smtpd = Link(self._selector, fds, self._router.from_smtpd, self._on_end)
         self._pool = Pool(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import threading
+from contextvars import ContextVar
 
 import gevent
 import gevent.socket
@@ -13,7 +14,7 @@ from greenfilter import Filter, reject
 from greenfilter._runtime._threads import Threads
 from greenfilter.testing import FakeSmtpd
 
-from .driving import TEMPFAIL, greeted, until
+from .driving import TEMPFAIL, greeted, runtime_of, until
 
 
 def test_a_callback_runs_in_another_os_thread():
@@ -107,6 +108,42 @@ def test_a_thread_that_ends_late_changes_nothing():
         assert first.ehlo("y.example.net").lines == (TEMPFAIL,)
         assert second.noop().ok
     assert done == ["x.example.net", "y.example.net"]
+
+
+def test_threads_that_hang_are_replaced_up_to_a_limit_and_come_back(caplog):
+    app, go, limit = Filter("hang", deadline=5.0, threads=2), threading.Event(), 2 + 2 * 4
+    worn_out, inside = [], []
+
+    @app.filter.ehlo(thread=True)
+    def ehlo(ctx, identity):
+        if identity == "hang":
+            inside.append(identity)
+            go.wait(20)
+
+    with FakeSmtpd(app) as smtpd:
+        threads = runtime_of(smtpd)._engine.threads
+        threads.on_worn_out = lambda: worn_out.append(len(inside))
+        for hanging in range(2, limit + 2, 2):
+            pending = [smtpd.start(smtpd.connect().ehlo, "hang") for _ in range(2)]
+            until(lambda hanging=hanging: len(inside) == hanging)
+            smtpd.clock.advance(5.3)
+            assert {greenlet.get(timeout=5).lines for greenlet in pending} == {(TEMPFAIL,)}
+            if hanging < limit:
+                assert smtpd.connect().ehlo("fine").ok
+        assert worn_out == [limit, limit]
+        assert "is replaced (8 of at most 8)" in caplog.text
+        go.set()
+        until(lambda: all(attempt.ended for attempt in threads._hanging))
+        assert smtpd.connect().ehlo("fine").ok
+        assert threads._pool.maxsize == 2
+        assert smtpd.connect().ehlo("fine").ok
+
+
+def test_a_context_variable_that_a_callback_sets_in_a_thread_is_not_there_for_the_next():
+    threads, var = Threads(1), ContextVar("var", default=None)
+    for _ in range(2):
+        assert threads.call(var.get) is None
+        threads.call(var.set, "set")
 
 
 def test_a_callback_may_reply_from_its_thread():

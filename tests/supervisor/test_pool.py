@@ -4,7 +4,7 @@ import selectors
 
 import pytest
 
-from greenfilter._control import Hello
+from greenfilter._control import WORN_OUT, Hello
 from greenfilter._supervisor import Options, _pool
 from greenfilter._supervisor._pool import Pool
 from greenfilter._supervisor._router import Router
@@ -41,7 +41,7 @@ class FakeWorker:
         self.link = FakeLink()
         self.hello = self.mute = self.leaving = self.code = None
         self.sessions, self.waits = {}, {}
-        self.kill_at, self.pid, self.bytes = 0.0, id(self), 0
+        self.kill_at, self.pid, self.bytes, self.tail = 0.0, id(self), 0, b""
 
     def exit_code(self):
         return self.code
@@ -81,7 +81,12 @@ class World:
     def __init__(self, monkeypatch, **options):
         self.now, self.started, self.room = 0.0, [], 1000
         monkeypatch.setattr(_pool, "WorkerProcess", self.spawn)
-        router = Router(lambda data: None, lambda session: None, lambda worker, hello: None)
+        router = Router(
+            lambda data: None,
+            lambda session: None,
+            lambda worker, hello: None,
+            lambda worker: self.pool.on_worn_out(worker),
+        )
         router.clock = lambda: self.now
         self.events = []
         selector = selectors.DefaultSelector()
@@ -208,3 +213,19 @@ def test_what_a_worker_owed_is_answered_before_anything_is_blamed_for_its_end(wo
     pool = world()
     pool.end(pool.current()[0])
     assert pool.events == ["answered", "blamed"]
+
+
+def test_a_worker_that_says_it_is_worn_out_is_replaced_once_and_finishes_its_sessions(
+    world, caplog
+):
+    pool = world()
+    old = pool.current()[0]
+    old.sessions[b"sid"] = None
+    for _ in range(3):
+        pool.pool._router.from_worker(old, WORN_OUT)
+    assert len(pool.started) == 2
+    pool.load()
+    pool.pool._router.from_worker(old, WORN_OUT)
+    assert pool.current() == [pool.started[1]]
+    assert old.code is None
+    assert caplog.text.count("has no threads left that do not hang: replaced") == 1

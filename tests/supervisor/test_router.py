@@ -8,7 +8,7 @@ SID, OTHER, TOKEN = b"00000000deadbeef", b"00000000cafebabe", b"0123456789abcdef
 
 
 def router(out):
-    return Router(out.append, lambda session: None, lambda worker, hello: None)
+    return Router(out.append, lambda session: None, lambda worker, hello: None, lambda worker: None)
 
 
 def test_a_phase_that_nobody_knows_does_not_leave_other_requests_without_an_answer():
