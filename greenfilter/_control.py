@@ -41,6 +41,7 @@ class Hello:
         deadlines: seconds for each registered phase.
         policies: (kind, value) of the decision that answers each registered phase when the worker
             cannot; for ``data-line`` what commit gets when lines could not be handled.
+        max_sessions: sessions held at once.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Hello:
     phases: list[str]
     deadlines: dict[str, float]
     policies: dict[str, tuple[str, str]]
+    max_sessions: int = 1 << 17
 
     def policy(self, phase: str) -> Decision:
         """Give the decision of a phase's policy."""
@@ -81,6 +83,7 @@ def hello(app: Filter) -> bytes:
         sorted(app.phases()),
         {phase: deadlines.get(phase, app.deadline) for phase in sorted(app.phases())},
         policies,
+        app.max_sessions,
     )
     return HELLO + json.dumps(asdict(fact)).encode("ascii") + b"\n"
 
@@ -102,6 +105,7 @@ def parse_hello(line: bytes) -> Hello:
             phases=[str(phase) for phase in fields["phases"]],
             deadlines=deadlines,
             policies={name: (str(k), str(v)) for name, (k, v) in fields["policies"].items()},
+            max_sessions=max(1, int(fields["max_sessions"])),
         )
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"not a hello line: {error}") from error

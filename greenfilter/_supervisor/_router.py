@@ -60,6 +60,7 @@ class Router:
         self._poison = Poison(self.clock)
         self._told: set[str] = set()
         self._now = self.clock()
+        self._next_round = 0.0
         self.connection = TrackedConnection(
             on_problem=self._on_problem,
             on_close=self._on_close,  # type: ignore[arg-type]
@@ -270,8 +271,13 @@ class Router:
 
     def expire(self) -> None:
         """Answer by policy what waits past its deadline; its worker may be in a busy loop."""
+        now = self.clock()
         self._poison.expire()
-        for call in self._guard.expired(self.clock()):
+        if self.hello is not None:
+            self.connection.max_sessions = self.hello.max_sessions
+            if now >= self._next_round:
+                self._forget_silent(self.hello, now)
+        for call in self._guard.expired(now):
             session: Any = call.session
             if session.owed is call:
                 session.owed = None
@@ -281,6 +287,21 @@ class Router:
                 "no answer from the worker to %s in time; answered by policy", call.hook.wire
             )
             self._answer(call, self._policy(session, call.hook.wire))
+
+    def _forget_silent(self, hello: Hello, now: float) -> None:
+        """Let go the sessions of which smtpd has said nothing since the last round.
+
+        Between two rounds smtpd would have ended them, and a request have met its deadline.
+        """
+        connection, longest = self.connection, max(hello.deadlines.values(), default=_DEADLINE)
+        self._next_round = now + connection.config.smtp_session_timeout + longest + _GRACE
+        sessions: list[Any] = list(connection.sessions.values())
+        for session in sessions:
+            if session.seen < connection.generation and not _smtpd_waits(session):
+                self._tell_once("silent", f"{session.id}: smtpd said nothing of it for long")
+                connection.forget(session)
+                self._on_close(session)
+        connection.generation += 1
 
     def _note_mute(self, worker: WorkerProcess | None) -> None:
         if worker is not None and worker.mute is None:
@@ -409,6 +430,13 @@ def _in_hand(session: Tracked) -> bool:
     stream = session.last_stream
     flow = stream.consumer if stream is not None and stream.open else None
     return session.owed is not None or (isinstance(flow, Flow) and flow.worker is not None)
+
+
+def _smtpd_waits(session: Tracked) -> bool:
+    """Whether a request has no answer yet, or a message that has come to its end."""
+    stream = session.last_stream
+    ended = stream is not None and session.stream is None
+    return session.owed is not None or (ended and stream.open)  # type: ignore[union-attr]
 
 
 def _key(call: Call, stream: Stream | None) -> Key:

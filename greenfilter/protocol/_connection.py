@@ -56,6 +56,7 @@ class Connection:
         config: what smtpd said of itself.
         configured: smtpd waits for the registration.
         sessions: all that are open, by id.
+        max_sessions: as given; may be changed.
         generation: a number that each session notes as ``seen`` when a line of it comes; count it
             up to learn who was silent since.
     """
@@ -77,7 +78,7 @@ class Connection:
         self._deliver = frozenset((sub.encode(), event.encode()) for sub, event in deliver)
         self._kept = frozenset(_EVENTS) - {event for _, event in self._deliver}
         self.needs = needs
-        self._max_sessions = max_sessions
+        self.max_sessions = max_sessions
         self._on_problem = on_problem
         self._on_evict = on_evict
         self._on_close = on_close
@@ -265,14 +266,14 @@ class Connection:
             raise RemoteProtocolError(f"unknown subsystem {text(parts[3])}")
         if not _ID.match(sid):
             raise RemoteProtocolError("not a session id")
-        if len(self.sessions) >= self._max_sessions:
+        if len(self.sessions) >= self.max_sessions:
             self._evict(next(iter(self.sessions.values())))
         session = self.sessions[sid] = self.make_session(sid, incoming)
         session.born = self.generation
         return session
 
     def _evict(self, session: Session) -> None:
-        if session.stream is not None and len(self._headless) < self._max_sessions:
+        if session.stream is not None and len(self._headless) < self.max_sessions:
             self._headless.add(session.sid)
         self.forget(session)
         self._on_evict(session)

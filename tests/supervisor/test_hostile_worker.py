@@ -129,10 +129,12 @@ def test_a_message_that_it_ends_before_its_end_is_refused(hostile):
         {"policies": {"noop": 5}},
         {"reports": [[["x"]]]},
         {"phases": 5},
+        {"max_sessions": None},
     ],
 )
 def test_a_hello_that_is_none_is_told_from_one_that_is(change):
     good = {"name": "x", "reports": [], "phases": [], "deadlines": {"noop": 1}, "policies": {}}
+    good["max_sessions"] = 5
     assert parse_hello(HELLO + json.dumps(good).encode()).deadlines == {"noop": 1.0}
     with pytest.raises(ValueError, match="not a hello line"):
         parse_hello(HELLO + json.dumps({**good, **change}).encode())

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+from greenfilter._control import Hello
 from greenfilter._supervisor._router import Router
 
 SID, OTHER, TOKEN = b"00000000deadbeef", b"00000000cafebabe", b"0123456789abcdef"
@@ -25,3 +26,57 @@ def test_a_worker_that_answers_for_a_session_that_has_ended_is_not_mute():
     worker = SimpleNamespace(tail=b"", sessions={}, mute=1.0)
     router([]).from_worker(worker, b"filter-result|%b|%b|proceed\n" % (SID, TOKEN))
     assert worker.mute is None
+
+
+NOOP = b"filter|0.7|1.0|smtp-in|noop|%b|%b|\n"
+LINE = b"filter|0.7|1.0|smtp-in|data-line|%b|%b|%b\n"
+
+
+class World:
+    """A router with one worker, and a clock."""
+
+    def __init__(self, **limits):
+        self.sent = []
+        link = SimpleNamespace(send=self.sent.append)
+        self.worker = SimpleNamespace(tail=b"", sessions={}, mute=None, link=link, waits={})
+        self.worker.hello = Hello("fake", [], ["noop"], {"noop": 30.0}, {}, **limits)
+        self.router = Router([].append, self.assign, lambda *_: None, lambda worker: None)
+        self.router.hello = self.worker.hello
+        self.now = 1000.0
+        self.router.clock = lambda: self.now
+        self.router.expire()
+
+    def assign(self, session):
+        self.worker.sessions[session.sid] = session
+        return self.worker
+
+    def pass_time(self, seconds):
+        self.now += seconds
+        self.router.expire()
+
+
+def test_as_many_sessions_are_held_as_the_filter_says():
+    world = World(max_sessions=3)
+    sids = [b"%016x" % number for number in range(5)]
+    for sid in sids:
+        world.router.from_smtpd(NOOP % (sid, TOKEN))
+    assert list(world.router.connection.sessions) == list(world.worker.sessions) == sids[2:]
+
+
+def test_a_session_of_which_smtpd_says_nothing_any_more_is_let_go(caplog):
+    world = World()
+    world.router.from_smtpd(NOOP % (SID, TOKEN) + NOOP % (OTHER, TOKEN))
+    for _ in range(10):
+        world.pass_time(100)
+        world.router.from_smtpd(b"report|0.7|1.0|smtp-in|protocol-client|%b|NOOP\n" % OTHER)
+    assert list(world.router.connection.sessions) == list(world.worker.sessions) == [OTHER]
+    assert caplog.text.count("smtpd said nothing of it for long") == 1
+
+
+def test_a_session_is_not_let_go_while_its_worker_has_the_whole_message():
+    world = World()
+    world.router.from_smtpd(LINE % (SID, TOKEN, b"one") + LINE % (SID, TOKEN, b"."))
+    world.router.from_smtpd(LINE % (OTHER, TOKEN, b"one"))
+    for _ in range(10):
+        world.pass_time(100)
+    assert list(world.router.connection.sessions) == [SID]
