@@ -8,6 +8,7 @@ import selectors
 from collections.abc import Callable
 
 _READ_BYTES = 65536
+_NOTHING = memoryview(b"")
 
 
 class Link:
@@ -40,7 +41,7 @@ class Link:
         self._receive = receive
         self._ended = ended
         self._out: list[bytes] = []
-        self._stuck = b""
+        self._stuck = _NOTHING
         self._masks = dict.fromkeys(fds, 0)
         self.pending = 0
         self.closed = False
@@ -51,7 +52,7 @@ class Link:
     @property
     def stuck(self) -> bool:
         """Whether the other end takes nothing just now."""
-        return bool(self._stuck)
+        return len(self._stuck) > 0
 
     def send(self, data: bytes) -> None:
         """Queue bytes for the next flush."""
@@ -62,15 +63,15 @@ class Link:
     def send_first(self, data: bytes) -> None:
         """Send bytes ahead of all that is queued, as the first of all, even while it is held."""
         self.pending += len(data)
-        self._put(data)
+        self._put(memoryview(data))
 
     def flush(self) -> None:
         """Write what is queued, as far as the other end takes it."""
-        if self.closed or self.held or self._stuck or not self._out:
+        if self.closed or self.held or self.stuck or not self._out:
             return
         data = b"".join(self._out)
         self._out.clear()
-        self._put(data)
+        self._put(memoryview(data))
 
     def set_reading(self, reading: bool) -> None:
         """Read, or do not."""
@@ -87,9 +88,8 @@ class Link:
     def on_event(self, mask: int) -> None:
         """Deal with what the selector says of one of the descriptors."""
         if mask & selectors.EVENT_WRITE and not self.closed:
-            data, self._stuck = self._stuck, b""
-            self._put(data)
-            if not self._stuck:
+            self._put(self._stuck)
+            if not self.stuck:
                 self.flush()
         if mask & selectors.EVENT_READ and not self.closed:
             self.read()
@@ -118,10 +118,10 @@ class Link:
                     self._selector.unregister(fd)
                 os.close(fd)
             self._out.clear()
-            self._stuck = b""
+            self._stuck = _NOTHING
             self.pending = 0
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: memoryview) -> None:
         try:
             sent = os.write(self._fds[1], data)
         except BlockingIOError:
@@ -129,13 +129,13 @@ class Link:
         except OSError:
             sent = len(data)  # the other end is gone; reading tells
         self.pending -= sent
-        self._stuck = data[sent:]
+        self._stuck = data[sent:]  # a view: a reader that takes little costs no copies
         self._watch()
 
     def _watch(self) -> None:
         masks = dict.fromkeys(self._fds, 0)
         masks[self._fds[0]] |= selectors.EVENT_READ if self.reading else 0
-        masks[self._fds[1]] |= selectors.EVENT_WRITE if self._stuck else 0
+        masks[self._fds[1]] |= selectors.EVENT_WRITE if self.stuck else 0
         for fd, mask in masks.items():
             before, self._masks[fd] = self._masks[fd], mask
             if mask and not before:
