@@ -100,7 +100,7 @@ class Spool(Content):
         directory: where the temporary file is made; None is what :mod:`tempfile` chooses.
     """
 
-    __slots__ = ("_directory", "_max_bytes", "_state", "_tail_bytes")
+    __slots__ = ("_directory", "_max_bytes", "_state", "_tail_bytes", "_why_gone")
 
     def __init__(
         self,
@@ -112,6 +112,7 @@ class Spool(Content):
         self._tail_bytes = memory_bytes
         self._max_bytes = max_bytes
         self._directory = directory
+        self._why_gone = "the message is gone: its spool was closed"
         # The file, the bytes in it, and the bytes that follow them; None when closed. Replaced as
         # one, so that a thread which reads meanwhile sees all of one state.
         self._state: tuple[_File | None, int, bytearray] | None = (None, 0, bytearray())
@@ -164,7 +165,7 @@ class Spool(Content):
 
     def _current(self) -> tuple[_File | None, int, bytearray]:
         if self._state is None:
-            raise SpoolError("the message is gone: its spool was closed")
+            raise SpoolError(self._why_gone)
         return self._state
 
     def _flush(self) -> None:
@@ -177,7 +178,8 @@ class Spool(Content):
             file.write(tail, filed)
         except OSError as error:
             self.close()
-            raise SpoolError(self._cannot_write(error, filed + len(tail))) from error
+            self._why_gone = self._cannot_write(error, filed + len(tail))
+            raise SpoolError(self._why_gone) from error
         # Small appends are collected, for a system call costs more than they do.
         self._tail_bytes = min(self._tail_bytes, BATCH_BYTES)
         self._state = (file, filed + len(tail), bytearray())

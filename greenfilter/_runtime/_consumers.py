@@ -55,6 +55,7 @@ class Consumer:
         self.stream = stream
         self.failed = False
         self.ended = False
+        self._told = False  # that the message is lost
         self.taps = [Tap(engine, stream, handler) for handler in engine.app.taps]
 
     def take(self, worker: Worker, chunk: Chunk) -> None:
@@ -91,7 +92,8 @@ class Consumer:
     def lose(self, error: MessageError) -> None:
         """Note that the message could not be kept: commit refuses it, whatever the policy."""
         self.failed = True
-        if self.stream.open:
+        if self.stream.open and not self._told:
+            self._told = True
             ctx, data = self.engine.context(self.stream), self.engine.app.data
             self.engine.answers.lose_message(ctx, self.stream, data[1] if data else None, error)
 

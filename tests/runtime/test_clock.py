@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import gevent
 import gevent.event
 import pytest
@@ -69,6 +72,33 @@ def test_a_spool_that_cannot_be_read_back_refuses_the_message(register, caplog):
         until(lambda: pipe.results())
     assert pipe.results()[0].startswith("reject|451")
     assert "its spool was closed; commit will be answered reject" in caplog.text
+
+
+@pytest.mark.parametrize("register", [each_line, generated])
+def test_a_disk_that_is_full_when_lines_wait_is_told_in_one_line_and_refuses_the_message(
+    register, caplog, monkeypatch
+):
+    def full(fd, data, position):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    app, gate = Filter("disk"), gevent.event.Event()
+    register(app, gate)
+    with Pipe(app) as pipe:
+        pipe.send(request("data-line") + "one")
+        sessions = pipe.runtime._connection.sessions
+        until(lambda: sessions)
+        (session,) = sessions.values()
+        for count in range(1, 6):
+            pipe.send(*[request("data-line") + "x" * 900] * 50)
+            until(lambda count=count: len(session.queue) == count)
+            pipe.clock.advance(0.1)
+            monkeypatch.setattr(os, "pwrite", full)
+        pipe.send(request("data-line") + ".", request("commit"))
+        gate.set()
+        until(lambda: pipe.results())
+    assert pipe.results()[0].startswith("reject|451")
+    assert caplog.text.count("No space left on device; free space there") == 1
+    assert len(caplog.records) == 1
 
 
 def test_a_session_that_is_used_is_kept_however_long_it_lasts():
