@@ -25,7 +25,8 @@ or, for "v=DKIM1; k=ed25519; p=...",
 The domain of the From header chooses the keys; several keys of one domain make several
 signatures. Only mail from authenticated clients, the local socket and loopback is signed, unless
 --network or --sign-all say otherwise. Do not forward strangers' mail to a loopback listener that
-signs. Mail without one From header, or without a key for it, passes unsigned, with a log line.
+signs. Mail without one From header, or without a key for it, or with a header that verifiers do
+not take, passes unsigned, with a log line.
 
 smtpd edits a message after its filters, which would break the signature: it completes addresses
 without a domain, adds Date and Message-ID, and removes Bcc. The same is done here first. The
@@ -73,6 +74,8 @@ MIN_RSA_BITS = 1024  # RFC 8301, 3.2
 SMTPD_ADDRESS_BYTES = 4096  # smtpd leaves a longer address as it is
 MAX_ADDRESS_FIELDS = 100  # RFC 5322, 3.6 allows three; writing so many anew takes quadratic time
 FIELD_NAME = re.compile(rb"^([!-9;-~]+):", re.M)  # smtpd knows none with a space before the colon
+NEXT_FIELD = re.compile(rb"\r\n(?![ \t])")
+FIELD = re.compile(rb"[!-9;-~]+[ \t]*:|From ")  # and what an mbox file has on top
 SPACE = " \t\n\v\f\r"
 WHITE = re.compile(r"[ \t]+")
 WHITE_BYTES = re.compile(rb"[ \t]+")
@@ -191,6 +194,20 @@ def edit_like_smtpd(headers: Any, host: str) -> None:
 
 
 # --- the signature ---
+
+
+def unverifiable(headers: Any, signed: Sequence[str]) -> str | None:
+    """What would make verifiers reject a good signature, if there is any such thing.
+
+    Some take off other white space than RFC 6376, 3.4.2 says, and all want fields in a header.
+    """
+    for raw in NEXT_FIELD.split(bytes(headers).removesuffix(b"\r\n")):
+        if raw and not FIELD.match(raw):
+            return f"a header line that is no field: {raw[:40]!r}"
+    for name, value in headers.items():
+        if name.lower() in signed and value != value.strip(SPACE):
+            return f"a control character at one end of {name}"
+    return None
 
 
 def body_hash(lines: Iterable[bytes]) -> bytes:
@@ -315,6 +332,8 @@ def sign_message(
     keys = keys_for(domain, options.key, parents=options.parent_domains)
     if not keys:
         return f"no key for {domain!r}"
+    if problem := unverifiable(headers, options.headers):
+        return problem
     edit_like_smtpd(headers, host)
     fields = headers.items()
     names, digest = signed_names(fields, options.headers, options.oversign), body_hash(lines)

@@ -94,6 +94,8 @@ def test_signatures_of_a_message_without_a_blank_line_verify(example: Any) -> No
         b"Subject: caf\xc3\xa9 \xff",
         b"Subject: one\r\nSubject: two\r\nSubject: three",
         b"Reply-To: a@example.org\r\nReply-To: b@example.org",
+        b"X-Not-Signed: x\x0c",
+        b"Subject: within\x0cthe value",
     ],
 )
 def test_signatures_verify_for_odd_headers(example: Any, field: bytes) -> None:
@@ -245,6 +247,19 @@ def test_keys_of_a_parent_domain_are_used_only_if_asked_for(example: Any) -> Non
         (b"From: a@example.net\r\n", "no key for 'example.net'"),
         (b"From: a@mail.example.org\r\n", "no key for 'mail.example.org'"),
         (b"From: a@example.org\r\n" + b"To: b\r\n" * 100, "more than 100 address headers"),
+        (
+            b"From: a@example.org\r\nIn-Reply-To: b\r\r\n",
+            "a control character at one end of In-Reply-To",
+        ),
+        (
+            b"From: a@example.org\r\nSubject: \x0cb\r\n",
+            "a control character at one end of Subject",
+        ),
+        (
+            b"From: a@example.org\r\nMy Field: x\r\nTo: b\r\n",
+            "a header line that is no field: b'My Field: x'",
+        ),
+        (b"From: a@example.org\r\n: x\r\n", "a header line that is no field: b': x'"),
     ],
 )
 def test_what_cannot_be_signed_is_left_as_it_is(example: Any, raw: bytes, problem: str) -> None:
