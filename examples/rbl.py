@@ -28,10 +28,13 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import logging
+import math
 import re
 import sys
+import textwrap
 import time
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import cachetools
@@ -53,6 +56,8 @@ if TYPE_CHECKING:
 HEADER = b"X-Blocklist"
 MIN_TTL, MAX_TTL = 60.0, 3600.0  # seconds that an answer is kept, whatever DNS says
 ACTIONS = ("disconnect", "reject", "junk", "header", "log")
+MAX_CODES = 8  # of one zone that a reply or header tells
+LINE_CHARS = 200  # of a header line; a zone's name has no more than 189
 CACHE_SIZE = 100_000  # answers
 FAILURES = 3  # in a row, after which a zone is left alone
 PAUSE = 60.0  # seconds, also between two log lines about the same zone
@@ -132,7 +137,9 @@ class Blocklists:
             codes = (answer if isinstance(answer, Answer) else answer.value or NO_ANSWER).codes
             if codes:
                 meanings = [self.meaning(zone, code) for code in codes]
-                text = f"{zone.name} ({', '.join(text for _, text in meanings)})"
+                texts = [text for _, text in meanings[:MAX_CODES]]
+                texts += ["..."] if len(meanings) > MAX_CODES else []
+                text = f"{zone.name} ({', '.join(texts)})"
                 hits.append((max(weight for weight, _ in meanings), text))
         hits.sort(key=lambda hit: -hit[0])
         score = sum(weight for weight, _ in hits)
@@ -202,6 +209,11 @@ def client_ip(address: Address | None) -> Ip | None:
     """The client's IP address, IPv4 out of IPv4-mapped IPv6; None for the local socket."""
     ip = address.ip if address else None
     return getattr(ip, "ipv4_mapped", None) or ip
+
+
+def fold(text: str) -> list[str]:
+    """Cut a text at spaces to lines that any server takes (RFC 5322, 2.1.1)."""
+    return textwrap.wrap(text, LINE_CHARS, break_on_hyphens=False)
 
 
 def without_header(lines: Iterable[bytes], name: bytes) -> Iterator[bytes]:
@@ -278,7 +290,7 @@ def build(options: argparse.Namespace) -> Filter:
             found = listing(ctx)
             if found:
                 yield b"%s: score=%s" % (HEADER, format(found.score, "g").encode())
-                yield from (b"\t" + zone.encode() for zone in found.zones)
+                yield from (b"\t" + line.encode() for line in chain(*map(fold, found.zones)))
             yield from without_header(lines, HEADER)
 
     return app
@@ -289,6 +301,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:  # noqa: D102
         self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+def number(text: str) -> float:
+    """A finite number: with another no sum would reach a threshold, or any would."""
+    if not math.isfinite(float(text)):
+        raise ValueError(text)
+    return float(text)
 
 
 def seconds(text: str) -> float:
@@ -306,7 +325,7 @@ def zone(text: str) -> Zone:
     if len(name) > 189 or not re.fullmatch(r"([a-z0-9_-]{1,63}\.?)+", name, re.I):
         raise ValueError(text)
     return Zone(
-        name.rstrip(".").lower(), float(weight or "1"), seconds(timeout) if timeout else None
+        name.rstrip(".").lower(), number(weight or "1"), seconds(timeout) if timeout else None
     )
 
 
@@ -317,7 +336,7 @@ def code(text: str) -> tuple[tuple[str, str], Code]:
     name, _, weight = meaning.partition(",")
     if not name or (ip := ipaddress.ip_address(address)) not in LISTED:
         raise ValueError(text)
-    return (zone_name.rstrip(".").lower(), str(ip)), Code(name, float(weight) if weight else None)
+    return (zone_name.rstrip(".").lower(), str(ip)), Code(name, number(weight) if weight else None)
 
 
 def resolver(text: str) -> dns.nameserver.Nameserver:
@@ -350,7 +369,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
 
     text = "blocklist, its weight (1; below 0 for lists of good clients) and time limit; repeatable"
     add("--zone", "NAME[=WEIGHT[,SECONDS]]", text, type=zone, action="append", required=True)
-    add("--threshold", "SCORE", "take action from this score on (1)", type=float, default=1.0)
+    add("--threshold", "SCORE", "take action from this score on (1)", type=number, default=1.0)
     add("--action", "ACTION", ", ".join(ACTIONS), choices=ACTIONS, default="reject")
     text = "what an answer means, and its weight instead of the zone's, 0 to ignore it; repeatable"
     add("--code", "[ZONE/]127.X.X.X=NAME[,WEIGHT]", text, type=code, **repeated)

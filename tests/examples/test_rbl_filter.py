@@ -132,6 +132,28 @@ def test_header_tells_what_is_listed_and_removes_what_is_forged(dns: DnsServer) 
     assert [message.data for message in smtpd.messages] == [added + rest, rest]
 
 
+@pytest.mark.parametrize("action", ["header", "reject"])
+def test_a_zone_with_many_answers_makes_no_line_that_smtpd_would_not_take(action: str) -> None:
+    codes = [f"127.0.{number}.2" for number in range(200)]
+    meaning = "a-long-meaning " * 15
+    more = [f"--action={action}", *(f"--code={code}={meaning}" for code in codes)]
+    with (
+        DnsServer({f"5.113.0.203.{ZEN}": {"A": codes}}) as dns,
+        FakeSmtpd(command(dns, *more), version="0.6", received=False) as smtpd,
+    ):
+        session = greet(smtpd, LISTED)
+        session.mail_from("a@example.net")
+        if action == "reject":
+            assert session.rcpt_to("bob@example.org").code == 550
+        else:
+            session.rcpt_to("bob@example.org")
+            assert session.data(MESSAGE).ok
+            head = smtpd.messages[0].data.partition(b"Subject:")[0]
+            assert head.startswith(f"X-Blocklist: score=5\r\n\t{ZEN} (127.0.0.2".encode())
+            assert head.endswith(b", ...)\r\n")
+            assert max(map(len, head.split(b"\r\n"))) < 998
+
+
 def test_log_refuses_nobody_and_logs_the_listed(dns: DnsServer) -> None:
     with FakeSmtpd(command(dns, "--action=log")) as smtpd:
         session = greet(smtpd, LISTED)
