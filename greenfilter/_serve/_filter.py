@@ -46,6 +46,19 @@ class Described:
     files: tuple[str, ...] = ()
 
 
+class NotLoaded(UsageError):
+    """The filter cannot be loaded.
+
+    Args:
+        text: why.
+        files: a change of one of them may help.
+    """
+
+    def __init__(self, text: str, files: tuple[str, ...]) -> None:
+        super().__init__(text, exit_code=1)
+        self.files = files
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """What to run.
@@ -84,6 +97,8 @@ class Source:
         except ValueError:
             text = errors.strip() or f"{self.target}: ended with status {status}"
             raise UsageError(text.splitlines()[-1], exit_code=1) from None
+        if "error" in found:
+            raise NotLoaded(found["error"], tuple(found["files"]))
         return Described(found["name"], found["handlers"], tuple(found["files"]))
 
 
@@ -188,7 +203,11 @@ class FilterKeeper:
         Raises:
             UsageError: it cannot be loaded, or does not register.
         """
-        described = self._source.describe()
+        try:
+            described = self._source.describe()
+        except NotLoaded as error:
+            self._remember(tuple({*self._files, *error.files}))
+            raise
         self._remember(described.files)
         running = RunningFilter(
             self._source, described, self._version, self._transcript, self._on_error

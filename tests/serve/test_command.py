@@ -248,6 +248,29 @@ def test_a_module_that_is_no_longer_needed_may_be_deleted(write, tmp_path):
             assert client.noop() == (550, b"two")
 
 
+@pytest.mark.parametrize("helper", ["def broken(:\n", "import missing_of_guard\n", None])
+def test_new_code_is_loaded_when_the_module_is_mended_that_it_could_not_be_loaded_for(
+    write, tmp_path, helper
+):
+    path = tmp_path / "texts_of_guard.py"
+    with ServeCommand(_proceed(write)) as server:
+        if helper is not None:
+            path.write_text(helper)
+        write(
+            """
+            import texts_of_guard
+            @app.filter.noop
+            def never(ctx):
+                return reject(550, texts_of_guard.REPLY)
+            """
+        )
+        server.wait_for("filter-failed")
+        path.write_text("REPLY = 'mended'\n")
+        server.wait_for("filter-started", again=True)
+        with _client(server) as client:
+            assert client.noop() == (550, b"mended")
+
+
 def test_sessions_do_not_wait_for_each_other(write):
     # Nobody gets an answer before all have asked.
     file = write(
