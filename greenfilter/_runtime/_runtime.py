@@ -206,6 +206,7 @@ class Runtime:
             self._engine.abandon_session(session)
         self._until(lambda: not self._workers.ready and self._is_idle())
         self._clock.stop()
+        self._engine.threads.close()
         self._ended.set()
 
     def _interrupt(self, worker: Worker) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import threading
 from contextvars import ContextVar
+from pathlib import Path
 
 import gevent
 import gevent.socket
@@ -133,9 +134,9 @@ def test_threads_that_hang_are_replaced_up_to_a_limit_and_come_back(caplog):
         assert worn_out == [limit, limit]
         assert "is replaced (8 of at most 8)" in caplog.text
         go.set()
-        until(lambda: all(attempt.ended for attempt in threads._hanging))
+        until(lambda: not threads.hanging)
         assert smtpd.connect().ehlo("fine").ok
-        assert threads._pool.maxsize == 2
+        assert threads._threads <= 2
         assert smtpd.connect().ehlo("fine").ok
 
 
@@ -163,3 +164,21 @@ def test_a_call_gives_what_the_function_gives():
     assert gevent.spawn(threads.call, divmod, 7, 2).get(timeout=5) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         threads.call(divmod, 1, 0)
+
+
+def test_threads_end_with_the_pool_and_those_that_hang_when_they_come_back():
+    threads, go, tasks = Threads(2), threading.Event(), []
+
+    def note(wait):
+        tasks.append(Path(f"/proc/self/task/{threading.get_native_id()}"))
+        go.wait(wait)
+
+    hung = gevent.spawn(threads.call, note, 20)
+    until(lambda: tasks)
+    threads.call(note, 0)
+    hung.kill()
+    threads.close()
+    until(lambda: not tasks[1].exists())
+    assert tasks[0].exists()
+    go.set()
+    until(lambda: not tasks[0].exists())

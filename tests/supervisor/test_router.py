@@ -1,8 +1,11 @@
 """The router by itself, without processes."""
 
+import os
+import selectors
 from types import SimpleNamespace
 
 from greenfilter._control import Hello
+from greenfilter._supervisor._link import Link
 from greenfilter._supervisor._router import Router
 
 SID, OTHER, TOKEN = b"00000000deadbeef", b"00000000cafebabe", b"0123456789abcdef"
@@ -36,8 +39,7 @@ class World:
     """A router with one worker, and a clock."""
 
     def __init__(self, **limits):
-        self.sent = []
-        link = SimpleNamespace(send=self.sent.append)
+        link = Link(selectors.SelectSelector(), os.pipe(), lambda data: None, lambda: None)
         self.worker = SimpleNamespace(tail=b"", sessions={}, mute=None, link=link, waits={})
         self.worker.hello = Hello("fake", [], ["noop"], {"noop": 30.0}, {}, **limits)
         self.router = Router([].append, self.assign, lambda *_: None, lambda worker: None)
