@@ -256,15 +256,16 @@ class Session:
             return
         unread, self._unread = self._unread, []
         for line in unread:
-            _, version, _, _, wire, _, *rest = line.split(b"|", 6)
-            event = _EVENTS.get(wire)
+            parts = line.split(b"|", 6)
+            event = _EVENTS.get(parts[4])
             if event is None:
                 continue
             try:
-                values = parse_report(event, version_of(version), rest[0] if rest else None)
+                rest = parts[6] if len(parts) > 6 else None
+                values = parse_report(event, version_of(parts[1]), rest)
             except RemoteProtocolError:
                 continue  # the parser has told smtpd's mistake already, where it is worth telling
-            _APPLY[wire](self, *values)
+            _APPLY[parts[4]](self, *values)
 
     # One method for each report that says something of the session or its transaction.
 
