@@ -11,6 +11,7 @@ from .._log import logger
 from ._options import Options
 from ._process import WorkerProcess
 from ._slot import Slot
+from ._suspects import blame, suspects
 
 if TYPE_CHECKING:
     from ._router import Router
@@ -186,25 +187,25 @@ class Pool:
         """A worker's socket has closed."""
         self._lose(worker)
 
-    def _lose(self, worker: WorkerProcess, reason: str = "", *, blame: bool = False) -> None:
+    def _lose(self, worker: WorkerProcess, reason: str = "", *, blamed: bool = False) -> None:
         """Answer what a worker owed that has ended or is to, and put another in its place.
 
         Args:
             worker: which.
             reason: why it is ended here; empty if it ended by itself.
-            blame: one of its requests may be the reason; if it ended by itself, it may be.
+            blamed: one of its requests may be the reason; if it ended by itself, it may be.
         """
         slot = self.workers.pop(worker, None)
         if slot is None:
             return
-        suspects = self._router.suspects(worker) if blame or not reason else []
+        found = suspects(worker) if blamed or not reason else []
         sessions = self._router.abandon(worker)
         self._flush()
         worker.link.close()
         worker.kill()
         if not worker.wait(_REAP_SECONDS):
             self._ending.append(worker)
-        self._router.blame(worker, suspects)
+        blame(self._router.poison, worker, found)
         reason = reason or worker.end()
         if self._registered is None:
             self._give_up_start(worker, reason)
@@ -300,9 +301,9 @@ class Pool:
             self._watch_load(worker, now)
         elif worker.link.reading and now - worker.beat > self._options.hang_seconds:
             silent = now - worker.beat
-            self._lose(worker, f"it hangs: no sign of life for {silent:.1f} s", blame=True)
+            self._lose(worker, f"it hangs: no sign of life for {silent:.1f} s", blamed=True)
         elif worker.mute is not None and now - worker.mute > self._options.hang_seconds:
-            self._lose(worker, "its loop turns, but it answers nothing", blame=True)
+            self._lose(worker, "its loop turns, but it answers nothing", blamed=True)
         elif worker.leaving is not None and (not worker.sessions or now > worker.leaving):
             logger.info("old worker %d is done, %d sessions", worker.pid, len(worker.sessions))
             self._let_go(worker)
@@ -312,7 +313,7 @@ class Pool:
         if now - worker.born < _LOAD_SECONDS:
             return
         if self._registered is not None:
-            self._lose(worker, f"not within {_LOAD_SECONDS:g} s", blame=False)
+            self._lose(worker, f"not within {_LOAD_SECONDS:g} s", blamed=False)
         elif not self._warned_of_load:
             self._warned_of_load = True
             logger.critical("the filter still loads after %g s; smtpd waits", _LOAD_SECONDS)
@@ -322,7 +323,7 @@ class Pool:
         for worker, slot in list(self.workers.items()):
             memory = worker.memory()
             if memory > 2 * limit:
-                self._lose(worker, f"it has {memory >> 20} MiB", blame=True)
+                self._lose(worker, f"it has {memory >> 20} MiB", blamed=True)
             elif memory > limit and now - worker.loaded > _MEMORY_SECONDS:
                 self._relieve(worker, slot, f"has {memory >> 20} MiB")
 

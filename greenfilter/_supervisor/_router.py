@@ -12,7 +12,8 @@ from .._log import logger, session_logger
 from ..errors import DecisionError, ProtocolError
 from ..protocol import PHASES, PROCEED, TEMPFAIL, Call, Chunk, Decision, Guard, Stream
 from ._flow import Flow
-from ._poison import Key, Poison, envelope_key, message_key, request_key
+from ._poison import Poison, envelope_key, message_key
+from ._suspects import absolve, key_of
 from ._tracked import Tracked, TrackedConnection
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ _MAX_LINE = 1 << 20
 _HEAD, _RESULT = 50, 47
 _MAX_TOLD = 100
 
-Suspect = tuple[Tracked, Call | None, Stream | None]
-
 
 class Router:
     """Passes lines on, answers what a worker cannot.
@@ -42,6 +41,7 @@ class Router:
     Attributes:
         hello: of the filter that new sessions go to; None before the first has loaded.
         connection: what smtpd says.
+        poison: what has ended workers.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Router:
         self._on_hello = on_hello
         self._on_worn_out = on_worn_out
         self._guard = Guard()
-        self._poison = Poison(self.clock)
+        self.poison = Poison(self.clock)
         self._told: set[str] = set()
         self._now = self.clock()
         self._next_round = 0.0
@@ -90,7 +90,7 @@ class Router:
         worker, hook = session.worker, call.hook
         wait = worker.waits.get(hook) if worker is not None else None
         has_message = hook is _COMMIT and session.last_stream is not None
-        if wait is None or session.stale or session.closed or self._poison.kinds or has_message:
+        if wait is None or session.stale or session.closed or self.poison.kinds or has_message:
             self._request_with_care(session, call)
             return
         # What nearly all requests are: half the cost of the way that looks at everything.
@@ -112,7 +112,7 @@ class Router:
             self._answer(call, PROCEED)  # the outcome wins
         elif worker is None or session.stale:
             self._answer(call, self._policy(session, wire))
-        elif wire in self._poison.kinds and self._poison.knows(_key(call, stream)):
+        elif wire in self.poison.kinds and self.poison.knows(key_of(call, stream)):
             session_logger(session.id).error("%s has ended workers before: not tried again", wire)
             self._answer(call, self._policy(session, wire))
         else:
@@ -132,7 +132,7 @@ class Router:
         flow.held.append(chunk)
         if flow.header_ended:
             chunks, flow.held = flow.held, None
-            if self._poison.knows(message_key(session.state(), flow.header)):
+            if self.poison.knows(message_key(session.state(), flow.header)):
                 session_logger(session.id).error("message has ended workers before: not tried")
                 self._bypass(stream, flow, self._policy(session, "data-line"))
             for piece in chunks:
@@ -142,8 +142,8 @@ class Router:
         flow = Flow(None if session.stale else session.worker, stream)
         if flow.worker is None:
             self._bypass(stream, flow, self._policy(session, "data-line"))
-        elif "message" in self._poison.kinds:
-            flow.held = [] if self._poison.suspects(envelope_key(session.state())) else None
+        elif "message" in self.poison.kinds:
+            flow.held = [] if self.poison.suspects(envelope_key(session.state())) else None
         return flow
 
     def _bypass(self, stream: Stream, flow: Flow, decision: Decision) -> None:
@@ -193,7 +193,7 @@ class Router:
         """Pass on what nearly all answers are; give whether this is one, as in `_request`."""
         session = worker.sessions.get(line[14:30])
         call = session.owed if session is not None else None
-        if session is None or call is None or line[_RESULT:] != b"|proceed" or self._poison.kinds:
+        if session is None or call is None or line[_RESULT:] != b"|proceed" or self.poison.kinds:
             return False
         if call.hook is _COMMIT and session.last_stream is not None:
             return False
@@ -224,8 +224,8 @@ class Router:
         except (DecisionError, IndexError) as error:
             self._tell_once("answer", f"worker wrote an answer that is none: {error}")
             decision = self._policy(session, call.hook.wire)
-        if self._poison.kinds:
-            self._absolve(session, call)
+        if self.poison.kinds:
+            absolve(self.poison, session, call)
         self._answer(call, decision)
 
     def _data_lines(self, worker: WorkerProcess, lines: list[bytes], index: int) -> int:
@@ -272,7 +272,7 @@ class Router:
     def expire(self) -> None:
         """Answer by policy what waits past its deadline; its worker may be in a busy loop."""
         now = self.clock()
-        self._poison.expire()
+        self.poison.expire()
         if self.hello is not None:
             self.connection.max_sessions = self.hello.max_sessions
             if now >= self._next_round:
@@ -344,45 +344,6 @@ class Router:
         if session.stream is not stream:  # its final dot has come already
             self._send(self._guard.data(stream, [], True))
 
-    # Poison
-
-    def suspects(self, worker: WorkerProcess) -> list[Suspect]:
-        """Give what a worker has in its hands, of which one may have ended it."""
-        marked = worker.marked()
-        in_hand = [
-            (session, session.owed, session.last_stream)
-            for session in worker.sessions.values()
-            if _in_hand(session)
-        ]
-        return [suspect for suspect in in_hand if suspect[0].sid == marked] or in_hand
-
-    def blame(self, worker: WorkerProcess, suspects: list[Suspect]) -> None:
-        """Count a death for each. Takes 0.1 ms for each too: first answer what waits."""
-        keys: dict[Key, Tracked] = {}
-        for session, call, stream in suspects:
-            flow = stream.consumer if stream is not None else None
-            if call is not None:
-                keys[_key(call, stream)] = session
-            elif isinstance(flow, Flow):
-                keys[message_key(session.state(), flow.header)] = session
-        self._poison.blame(keys)
-        for key, session in list(keys.items())[:_MAX_TOLD]:
-            session_logger(session.id).error(
-                "worker %d ended with %s in its hands (%d times)",
-                worker.pid,
-                key[0],
-                self._poison.deaths(key),
-            )
-
-    def _absolve(self, session: Tracked, call: Call) -> None:
-        """What a worker has answered is no poison."""
-        kinds = self._poison.kinds
-        if call.hook.wire in kinds:
-            self._poison.absolve(_key(call, session.last_stream))
-        flow = session.last_stream.consumer if session.last_stream is not None else None
-        if call.hook is _COMMIT and "message" in kinds and isinstance(flow, Flow):
-            self._poison.absolve(message_key(session.state(), flow.header))
-
     def _hello_of(self, session: Tracked) -> Hello | None:
         worker = session.worker
         return worker.hello if worker is not None and worker.hello is not None else self.hello
@@ -425,24 +386,11 @@ class Router:
             logger.warning("%s (told once)", text)
 
 
-def _in_hand(session: Tracked) -> bool:
-    """Whether a worker has something to do for a session."""
-    stream = session.last_stream
-    flow = stream.consumer if stream is not None and stream.open else None
-    return session.owed is not None or (isinstance(flow, Flow) and flow.worker is not None)
-
-
 def _smtpd_waits(session: Tracked) -> bool:
     """Whether a request has no answer yet, or a message that has come to its end."""
     stream = session.last_stream
     ended = stream is not None and session.stream is None
     return session.owed is not None or (ended and stream.open)  # type: ignore[union-attr]
-
-
-def _key(call: Call, stream: Stream | None) -> Key:
-    session: Any = call.session
-    flow = stream.consumer if stream is not None and call.hook is _COMMIT else None
-    return request_key(call, session.state(), flow.header if isinstance(flow, Flow) else None)
 
 
 def _parse_decision(raw: bytes) -> Decision:

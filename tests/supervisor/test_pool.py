@@ -62,25 +62,13 @@ class FakeWorker:
         return self.code is not None
 
 
-class Watched:
-    """A router that notes when it looks for who is to blame."""
-
-    def __init__(self, router, events):
-        self._router, self._events = router, events
-
-    def __getattr__(self, name):
-        return getattr(self._router, name)
-
-    def blame(self, worker, suspects):
-        self._events.append("blamed")
-
-
 class World:
     """A pool, its clock, and all workers that it has started."""
 
     def __init__(self, monkeypatch, **options):
         self.now, self.started, self.room = 0.0, [], 1000
         monkeypatch.setattr(_pool, "WorkerProcess", self.spawn)
+        monkeypatch.setattr(_pool, "blame", lambda *_: self.events.append("blamed"))
         router = Router(
             lambda data: None,
             lambda session: None,
@@ -93,7 +81,7 @@ class World:
         self.pool = Pool(
             Options("fake", **options),
             selector,
-            Watched(router, self.events),
+            router,
             lambda hello: None,
             lambda: self.events.append("answered"),
             lambda code: None,
