@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import greenfilter
 import greenfilter.errors
 import greenfilter.protocol
 from greenfilter.protocol import _guard
