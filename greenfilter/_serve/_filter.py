@@ -29,6 +29,8 @@ _ANSWER_SECONDS = 300.0
 _START_SECONDS = 30.0
 _CLOSE_SECONDS = 5.0
 _LOOK_SECONDS = 0.3
+# An answer that takes longer is told of while it is waited for.
+_LONG_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +293,7 @@ class FilterKeeper:
         now: list[object] = []
         while True:
             gevent.sleep(_LOOK_SECONDS)
+            self._tell_waits()
             before, now = now, _states(self._files)
             # A file that is just being replaced has no state; one that was deleted keeps none.
             if now != self._seen and (None not in now or now == before):
@@ -298,6 +301,12 @@ class FilterKeeper:
                 if loading:
                     loading.kill()  # it may never end, and what it loads is out of date
                 loading = self._starting.spawn(self._start_or_tell)
+
+    def _tell_waits(self) -> None:
+        for running in self._opened:
+            for session_id, phase in running.watch.unanswered(_LONG_SECONDS):
+                names = running.described.handlers.get(phase, [])
+                self._transcript.waits(session_id, phase, names, _LONG_SECONDS)
 
     def _remember(self, files: tuple[str, ...]) -> None:
         self._files = files

@@ -2,7 +2,7 @@
 
 Each JSON object has ``event``, ``time`` (seconds since 1970), ``session`` if it is about one, and
 what the method of that event here is given. Events: listening, note, filter-started, filter-failed,
-log, protocol, wrong, connected, client, server, tls, decided, filtered, accepted, failed,
+log, protocol, wrong, connected, client, server, tls, waits, decided, filtered, accepted, failed,
 disconnected.
 """
 
@@ -114,6 +114,13 @@ class Transcript:
     def tls(self, session_id: str, ciphers: str) -> None:
         """TLS is up."""
         self._emit("tls", session_id, _style(f"-- TLS {ciphers}"), ciphers=ciphers)
+
+    def waits(self, session_id: str, phase: str, handlers: Sequence[str], seconds: float) -> None:
+        """The filter has not answered for a while, and the client waits."""
+        text = f"no answer for {seconds:g} s; smtpd would wait for it without end"
+        text = f"   {_who(phase, handlers)} {_style(text, fg='yellow')}"
+        fields = {"phase": phase, "handlers": list(handlers), "seconds": seconds}
+        self._emit("waits", session_id, text, **fields)
 
     def decided(
         self,

@@ -34,7 +34,8 @@ class _Lines:
 class _Exchange:
     phase: str = ""
     asked: float = 0.0
-    seconds: float | None = None
+    seconds: float | None = 0.0  # that the answer took; None: there is none yet
+    told: bool = False
     given: _Lines = field(default_factory=_Lines)
     written: _Lines = field(default_factory=_Lines)
 
@@ -71,7 +72,17 @@ class Watch:
     def seconds(self, session_id: str) -> float | None:
         """How long the filter took for its last answer."""
         exchange = self._sessions.get(session_id)
-        return exchange.seconds if exchange else None
+        return exchange.seconds if exchange and exchange.asked else None
+
+    def unanswered(self, seconds: float) -> list[tuple[str, str]]:
+        """Tell, once for each, session and phase of what waits for its answer for so long."""
+        now = time.monotonic()
+        waiting = []
+        for session_id, exchange in self._sessions.items():
+            if exchange.seconds is None and not exchange.told and now - exchange.asked > seconds:
+                exchange.told = True
+                waiting.append((session_id, exchange.phase))
+        return waiting
 
     def changes(self, session_id: str) -> list[str] | None:
         """Tell what the filter made of the last message: ``+ line`` and ``- line``.
@@ -104,6 +115,7 @@ class Watch:
             return
         exchange.asked = time.monotonic()
         exchange.seconds = None
+        exchange.told = False
 
     def _answered(self, exchange: _Exchange, words: list[bytes]) -> None:
         if words[0] == b"filter-dataline" and words[3] != b".":

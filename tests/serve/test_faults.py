@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from greenfilter._serve import _filter
 from tests.testing.driving import tap
 
 from .dialogues import Client, Step
@@ -112,3 +113,16 @@ def test_decisions_of_an_old_protocol_are_those_of_an_old_server():
         _dialogue(served, "EHLO me")
         served.wait_for("the verdict", lambda: served.events("wrong"))
     assert _wrong(served)[0][0] == "die"
+
+
+def test_an_answer_that_does_not_come_is_told_while_the_client_waits(monkeypatch):
+    monkeypatch.setattr(_filter, "_LONG_SECONDS", 0.05)
+    with serving(tap(answers={"noop": ["none"]})) as served:
+        client = Client(served.port)
+        assert client.reply().startswith("220 ")
+        client.do(Step("", "C:", "NOOP\\r\\n"))
+        served.wait_for("the note", lambda: served.events("waits"))
+        client.close()
+    [told] = served.events("waits")
+    assert told["phase"] == "noop"
+    assert served.events("wrong") == []

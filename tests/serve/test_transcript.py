@@ -4,7 +4,7 @@ import json
 
 import click
 
-from greenfilter._serve import Transcript
+from greenfilter._serve import Transcript, _watch
 from greenfilter._serve._watch import Watch
 
 REQUEST = b"filter|0.7|1.0|smtp-in|%b|0123456789abcdef|fedcba9876543210|%b"
@@ -27,6 +27,24 @@ def test_the_time_of_an_answer_is_that_since_its_request():
     assert watch.seconds(SID) is None
     watch(">", RESULT % b"proceed")
     assert watch.seconds(SID) >= 0
+
+
+def test_what_waits_for_its_answer_for_long_is_told_once(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(_watch.time, "monotonic", lambda: now[0])
+    watch = Watch()
+    watch("<", REQUEST % (b"ehlo", b"me"))
+    assert watch.unanswered(10.0) == []
+    now[0] += 11
+    assert watch.unanswered(10.0) == [(SID, "ehlo")]
+    assert watch.unanswered(10.0) == []
+    watch(">", RESULT % b"proceed")
+    watch("<", REQUEST % (b"data-line", b"one"))
+    now[0] += 11
+    assert watch.unanswered(10.0) == []
+    watch("<", REQUEST % (b"data-line", b"."))
+    now[0] += 11
+    assert watch.unanswered(10.0) == [(SID, "data-line")]
 
 
 def test_changes_of_a_message_are_the_lines_that_differ():
