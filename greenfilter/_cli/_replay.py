@@ -42,14 +42,16 @@ def replay(
         timeline: where to write the page that shows it.
 
     Raises:
-        UsageError: a recording cannot be read, the command line neither, or the filter does not
-            start.
+        UsageError: a recording cannot be read or is empty, the command line is none, or the filter
+            does not start.
         SystemExit: with status 1, the filter decided otherwise.
     """
     command = command_words(target) if is_command else _run_command(target)
     command += filter_options
     player = Player(lambda: Process(command), timeout, speed == "original", timeline is not None)
     result = player.play(_with_bar(logs))
+    if not result.sessions + result.left_out:
+        raise UsageError(f"{', '.join(logs)}: no sessions in it; nothing was played")
     for line in result.report():
         click.echo(line)
     click.echo(result.summary())

@@ -178,6 +178,8 @@ class Player:
         session = self._session(subsystem, event, session_id)
         if event == "link-connect":
             session.client = " ".join(words[6].rsplit("|", 3)[::2]) if len(words) > 6 else ""
+            if not session.late:
+                self._keep_client(session_id, session.client)
             if subsystem == "smtp-in" and not session.stopped:
                 link.oracle.begin(session_id)
         elif event == "filter-response" and not session.stopped:
@@ -242,7 +244,12 @@ class Player:
                 self.result.left_out += 1
             else:
                 self.result.sessions += 1
+                self._keep_client(session_id, "")
         return session
+
+    def _keep_client(self, session_id: str, client: str) -> None:
+        if self.result.timeline is not None:
+            self.result.clients[session_id] = client
 
     def _begins_late(self, event: str) -> bool:
         """Whether a session with this as its first line began before the recording."""

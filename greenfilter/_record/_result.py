@@ -56,6 +56,7 @@ class Result:
         trouble: what real smtpd would not have forgiven, and belongs to no request.
         notes: what the recording cannot tell about this filter.
         timeline: all requests, or None if they are not wanted.
+        clients: who connected, by session id, of all that were played.
         log: the last of what the filter wrote to its standard error.
     """
 
@@ -67,6 +68,7 @@ class Result:
     trouble: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     timeline: list[Request] | None = None
+    clients: dict[str, str] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
 
     def summary(self) -> str:

@@ -56,7 +56,9 @@ def page(result: Result, target: str) -> str:
 
 
 def _data(result: Result) -> str:
-    sessions: dict[str, tuple[str, str, list[list[Any]]]] = {}
+    sessions: dict[str, tuple[str, str, list[list[Any]]]] = {
+        session_id: (session_id, client, []) for session_id, client in result.clients.items()
+    }
     for request in result.timeline or ():
         session = sessions.setdefault(request.session_id, (request.session_id, request.client, []))
         session[2].append([_value(request, name) for name in FIELDS])

@@ -1,5 +1,6 @@
 """``greenfilter replay``: the same filter decides the same, another one is told apart."""
 
+import json
 import os
 import pty
 import re
@@ -200,6 +201,28 @@ def test_sessions_that_began_before_the_recording_are_left_out_and_counted(write
     assert done.stdout.splitlines() == [
         "not played, as the recording begins later: 1 session",
         "0 sessions, 0 requests, 0 messages: 0 differences",
+    ]
+
+
+@pytest.mark.parametrize("lines", [(), ALL, CONFIG])
+def test_a_recording_without_sessions_is_an_error(write, lines):
+    log = write(head=lines)
+    done = replay("no-such-filter.py", log)
+    assert done.stderr == f"greenfilter: {log}: no sessions in it; nothing was played\n"
+    assert (done.stdout, done.returncode) == ("", 2)
+
+
+def test_the_timeline_has_all_sessions_that_the_summary_counts(write, tmp_path):
+    out = f"< report|0.7|1.5|smtp-out|link-connect|{SID[::-1]}|mx.example|pass|192.0.2.9:1|x:25"
+    log = write(CONNECT, request("ehlo", "x"), result("proceed"), LEAVE, out)
+    page = tmp_path / "page.html"
+    done = replay(JUDGE, log, options=["--timeline", page])
+    assert done.stdout.endswith("2 sessions, 1 request, 0 messages: 0 differences\n")
+    data = re.search(r'id="data"[^>]*>(.*?)</script>', page.read_text(), re.DOTALL)
+    sessions = json.loads(data[1])["sessions"]
+    assert [(sid, client, len(requests)) for sid, client, requests in sessions] == [
+        (SID, "rdns.example 192.0.2.10:1", 1),
+        (SID[::-1], "mx.example 192.0.2.9:1", 0),
     ]
 
 
