@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from .._app import Filter
 from .._handlers import Handler
-from ..protocol import PHASES, Session, Transaction
+from ..protocol import PHASES, Need
 from ._blocking import blocking
 from ._problem import Problem
 from ._reads import Reads, read_handler
@@ -128,15 +128,10 @@ class _Examined:
 
     def _needs(self) -> Iterator[Problem]:
         bits = self._app.need_bits()
-        for owner, reads in ((Session, self._reads.session), (Transaction, self._reads.tx)):
-            for name, line in reads:
-                fact = getattr(owner, "username" if name == "authenticated" else name, None)
-                need = getattr(fact, "need", 0)
-                if need and not bits & need:
-                    wanted = "USERNAME" if name == "authenticated" else name.upper()
-                    yield self._problem(
-                        line, f"reads {name}, but needs= does not name Need.{wanted}"
-                    )
+        for name, line in [*self._reads.session, *self._reads.tx]:
+            wanted = "USERNAME" if name == "authenticated" else name.upper()
+            if wanted in Need.__members__ and not bits & Need[wanted].value:
+                yield self._problem(line, f"reads {name}, but needs= does not name Need.{wanted}")
 
     def _transaction(self) -> Iterator[Problem]:
         if self._handler.hook not in _BEFORE_TX or self._reads.tests_tx:
