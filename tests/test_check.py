@@ -102,7 +102,18 @@ ERRORS = {
         def eat(ctx, lines):
             for line in lines: print(line)
         """,
-        "7: lines: eat yields no lines: the mail would be lost",
+        "7: lines: eat yields no lines, so that every message is answered by on_error; yield them, "
+        "or use @app.tap to look at them only",
+    ),
+    "lines that returns them": (
+        """
+        @app.lines
+        def eat(ctx, lines):
+            if b"x" in lines: return reject(550, "no")
+            return [line for line in lines] if ctx else None
+        """,
+        "7: lines: eat yields no lines, so that every message is answered by on_error; yield them, "
+        "or use @app.tap to look at them only",
     ),
     "something that is no decision": (
         """
@@ -420,6 +431,17 @@ def test_a_filter_that_listens_nowhere_is_told(check_conf):
     assert check_conf(conf) == [
         'smtpd.conf:1: filter "guard" has hooks for smtp-in, but no line names it: '
         'listen on ... filter "guard"'
+    ]
+
+
+def test_each_of_two_filters_that_run_the_same_file_has_to_be_named_somewhere(check_conf):
+    conf = GOOD_CONF.replace("2526 filter guard", "2526 filter other")
+    conf = '    filter other proc-exec "PROGRAM --other"\n' + conf.lstrip("\n")
+    assert check_conf(conf) == []
+    conf = '    filter third proc-exec "PROGRAM --third"\n' + conf
+    assert check_conf(conf) == [
+        'smtpd.conf:1: filter "third" runs it too, but no line names it: '
+        'listen on ... filter "third"'
     ]
 
 

@@ -48,7 +48,15 @@ def check_deployment(app: Filter, target: str, conf: Conf) -> list[Problem]:
             text = f"filter {quoted} has hooks for {subsystem}, but no line names it: "
             text += f'{line} "{example}"'
             found.append(Problem(program.file, program.line, text))
+    unused = [name for name in filters if not conf.names_of(name) & (conf.listeners | conf.relays)]
+    if len(unused) < len(filters):  # else it was told above
+        found += [_unused(name, filters[name]) for name in unused]
     return found
+
+
+def _unused(name: str, program: Program) -> Problem:
+    text = f'filter "{name}" runs it too, but no line names it: listen on ... filter "{name}"'
+    return Problem(program.file, program.line, text)
 
 
 def _check_command(program: Program, target: str) -> list[Problem]:

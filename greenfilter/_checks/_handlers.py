@@ -27,6 +27,7 @@ _WITHOUT_THREAD = ("lines", "tap")
 _DATA_HOOKS = ("lines", "message", "tap")
 # What these decide is kept until smtpd asks about the whole message.
 _AT_COMMIT = frozenset({"proceed", "reject", "disconnect"})
+_NO_ITERATORS = (ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.ListComp, ast.JoinedStr)
 _MAKERS = ("proceed", "junk", "reject", "disconnect", "rewrite", "report")
 
 
@@ -95,10 +96,21 @@ class _Examined:
                 self._node.lineno,
                 f"{name} is a generator, whose body never runs; return, not yield",
             )
-        elif handler.hook == "lines" and not is_generator and not self._reads.returns:
+        elif handler.hook == "lines" and not is_generator and self._gives_no_iterator():
             yield self._problem(
-                self._node.lineno, f"{name} yields no lines: the mail would be lost"
+                self._node.lineno,
+                f"{name} yields no lines, so that every message is answered by on_error; yield "
+                "them, or use @app.tap to look at them only",
             )
+
+    def _gives_no_iterator(self) -> bool:
+        values = _alternatives(self._reads.returns)
+        return all(isinstance(value, _NO_ITERATORS) or self._is_decision(value) for value in values)
+
+    def _is_decision(self, value: ast.expr) -> bool:
+        dotted = self._source.dotted(value.func) if isinstance(value, ast.Call) else None
+        package, _, kind = (dotted or "").rpartition(".")
+        return package == "greenfilter" and kind in _MAKERS
 
     def _decisions(self) -> Iterator[Problem]:
         legal = self._legal()
