@@ -48,6 +48,7 @@ def test_the_password_of_a_request_becomes_stars_and_the_user_name_stays(paramet
         (SAID + b"c2VjcmV0", SAID + b"********"),
         (SAID + b"c2VjcmV0\r", SAID + b"********"),
         (SAID + b"AUTHSECRET", SAID + b"********"),
+        (SAID + b"Auth\tPLAIN c2VjcmV0", SAID + b"Auth\tPLAIN ********"),
         (
             b"filter-result|6a14acf1f252dd7b|cc4c3b0478ec7d43|rewrite|PLAIN AGJvYgBwYXNz",
             b"filter-result|6a14acf1f252dd7b|cc4c3b0478ec7d43|rewrite|"
@@ -73,6 +74,7 @@ def test_passwords_elsewhere_become_stars(line, recorded):
         SAID + b".",
         SAID + b"GET / HTTP/1.1",
         SAID + b"",
+        b"a filter|auth|that prints",
         b"filter|0.7|1.5|smtp-in|data-line|6a14acf1f252dd7b|cc4c3b0478ec7d43|"
         + ASK
         + b"PLAIN cA==",
