@@ -157,9 +157,14 @@ def parse_parameter(phase: Phase, rest: bytes) -> list[Any]:
     A field that is missing is empty: the request is answered all the same.
     """
     converters = _PARAMETERS.get(phase, [])
-    parts = rest.split(b"|", max(0, len(converters) - 1))
-    values = [convert(part) for convert, part in zip(converters, parts, strict=False)]
-    return values + [convert(b"") for convert in converters[len(values) :]]
+    if not converters:
+        return []
+    # Compiled, a zip over the two took twice as long, here and below.
+    parts = rest.split(b"|", len(converters) - 1)
+    values = [converters[index](part) for index, part in enumerate(parts)]
+    while len(values) < len(converters):
+        values.append(converters[len(values)](b""))
+    return values
 
 
 def parse_report(event: Event, version: tuple[int, int], rest: bytes | None) -> list[Any]:
@@ -177,7 +182,6 @@ def parse_report(event: Event, version: tuple[int, int], rest: bytes | None) -> 
         # The field that may hold "|" stands before the result here: cut from the right.
         parts[-2], _, parts[-1] = b"|".join(parts[-2:]).rpartition(b"|")
         parts[-2], parts[-1] = parts[-1], parts[-2]
-    # With a zip over the fields that may be missing, compiled, this took twice as long.
     values: list[Any] = [converters[index](part) for index, part in enumerate(parts)]
     while len(values) < len(converters):
         field = event.fields[len(values)]

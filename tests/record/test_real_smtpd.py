@@ -55,8 +55,9 @@ def log(tmp_path, smtpd, sink):
     refused, cut = talk(server)
     assert refused.startswith("550 5.7.1 refused")
     assert cut.startswith("550 go away")
+    (message,) = sink.wait_for(1)
     server.stop()
-    assert sink.messages[0].body.endswith(b"CR\r\nchecked\r\n")
+    assert message.body.endswith(b"CR\r\nchecked\r\n")
     return log
 
 
