@@ -126,8 +126,9 @@ def test_a_filter_in_c_is_recorded_and_replayed(require_smtpd, tmp_path, smtpd, 
     log = tmp_path / "echo.log"
     server = smtpd({"echo": recorded(log, str(echo))}, sink=sink)
     talk(server)
+    (message,) = sink.wait_for(1)
     server.stop()
-    assert sink.messages[0].body == MESSAGE.partition(b"\r\n\r\n")[2]
+    assert message.body == MESSAGE.partition(b"\r\n\r\n")[2]
     same = replay(echo, log, options=["--command"])
     assert (same.returncode, same.stderr) == (0, "")
     assert same.stdout.endswith("0 requests, 2 messages: 0 differences\n")
