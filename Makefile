@@ -11,7 +11,7 @@ COMPILED := $(VENV)/.compiled
 demo: $(COMPILED)
 	$(BIN)/python -m examples.demo
 
-test: $(COMPILED) servers style types
+test: servers $(COMPILED) style types
 	$(BIN)/python -m pytest
 
 style: $(INSTALLED)
@@ -24,7 +24,7 @@ types: $(INSTALLED)
 bench: $(COMPILED)
 	$(BIN)/python -m tests.benchmarks
 
-soak: $(COMPILED) servers
+soak: servers $(COMPILED)
 	$(BIN)/python -m tests.soak
 
 fuzz: $(INSTALLED)
@@ -37,11 +37,11 @@ servers:
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test,rbl,dkim]'
-	@touch $@ $(COMPILED)
+	GREENFILTER_COMPILE=0 $(BIN)/python -m pip install --quiet --editable '.[test,rbl,dkim]'
+	@touch $@
 
 $(COMPILED): $(INSTALLED) setup.py $(shell find greenfilter -name '*.py')
-	GREENFILTER_COMPILE=1 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation \
+	GREENFILTER_COMPILE=$(if $(shell command -v cc),1,0) $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation \
 	    --editable .
 	@touch $@
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_what_is_compiled_is_no_older_than_its_source():
     built = [*ROOT.glob("greenfilter/**/*.so")]
-    assert built
+    assert built, "a compiler was not there yet: make clean, then make"
     sources = [path.with_name(path.name.split(".")[0] + ".py") for path in built]
     oldest = min(path.stat().st_mtime for path in built)
     newer = [str(path) for path in sources if path.stat().st_mtime > oldest]

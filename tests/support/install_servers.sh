@@ -3,7 +3,7 @@
 # Where that is not possible the tests say themselves what is missing.
 set -eu
 
-packages=(opensmtpd libopensmtpd-dev opensmtpd-filter-dkimsign gcc libc6-dev
+packages=(opensmtpd libopensmtpd-dev opensmtpd-filter-dkimsign gcc libc6-dev python3-dev
     chromium chromium-driver)
 policy=/usr/sbin/policy-rc.d
 
