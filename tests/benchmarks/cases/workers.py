@@ -23,7 +23,7 @@ def _run(bench: Bench) -> list[Row]:
         traffic,
         1.7,
     )
-    return race(bench, "computing, by workers", "sessions/s", [one, two], base=SUPERVISED)
+    return race(bench, "computing, next to one worker", "sessions/s", [one, two], base=SUPERVISED)
 
 
 CASE = Case("workers", "Callbacks that compute, by worker processes", _run)
