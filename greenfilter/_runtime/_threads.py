@@ -92,8 +92,12 @@ class Threads:
         """Have a thread for each call, as far as there may be that many."""
         most = self._size + min(len(self.hanging), self._size * _REPLACED)
         if self._threads < min(self._calls + len(self.hanging), most):
-            self._threads += 1
-            get_original("_thread", "start_new_thread")(self._run, ())
+            try:
+                get_original("_thread", "start_new_thread")(self._run, ())
+            except RuntimeError as error:  # the call waits for another thread, or for its deadline
+                logger.error("no thread for a callback with thread=True: %s", error)
+            else:
+                self._threads += 1
 
     def _run(self) -> None:
         """What a thread does."""

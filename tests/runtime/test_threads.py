@@ -12,6 +12,7 @@ import gevent.socket
 import pytest
 
 from greenfilter import Filter, reject
+from greenfilter._runtime import _threads
 from greenfilter._runtime._threads import Threads
 from greenfilter.testing import FakeSmtpd
 
@@ -138,6 +139,26 @@ def test_threads_that_hang_are_replaced_up_to_a_limit_and_come_back(caplog):
         assert smtpd.connect().ehlo("fine").ok
         assert threads._threads <= 2
         assert smtpd.connect().ehlo("fine").ok
+
+
+def test_threads_that_the_system_does_not_give_are_asked_for_again(monkeypatch, caplog):
+    app = Filter("limit", deadline=5.0, threads=1)
+
+    @app.filter.ehlo(thread=True)
+    def ehlo(ctx, identity):
+        return reject(550, "from a thread")
+
+    def start(*_):
+        raise RuntimeError("can't start new thread")
+
+    with FakeSmtpd(app) as smtpd:
+        with monkeypatch.context() as patch:
+            patch.setattr(_threads, "get_original", lambda *_: start)
+            waits = smtpd.start(smtpd.connect().ehlo, "x.example.net")
+            until(lambda: "can't start new thread" in caplog.text)
+            smtpd.clock.advance(5.3)
+            assert waits.get(timeout=5).lines == (TEMPFAIL,)
+        assert smtpd.connect().ehlo("x.example.net").lines == ("550 from a thread",)
 
 
 def test_a_context_variable_that_a_callback_sets_in_a_thread_is_not_there_for_the_next():
