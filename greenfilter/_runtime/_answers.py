@@ -53,37 +53,34 @@ class Answers:
         Returns:
             Whether this was the answer; False if the request had been answered before.
         """
+        send = self._send_threadsafe if foreign else self._send
         try:
             line = self.guard.answer(call, _checked(decision))
         except DecisionError as error:
-            line = self._policy_line(call, handler, error)
-        if line is None:
-            if decision is not PROCEED:
-                self._tell_late(call, handler)
-            return False
-        if foreign:
-            self._send_threadsafe(line)
-        else:
-            self._send(line)
-        return True
+            return self._fail(call, handler, error, send)
+        if line is not None:
+            send(line)
+        elif decision is not PROCEED:
+            self._tell_late(call, handler)
+        return line is not None
 
     def fail_message(
         self, ctx: Context, stream: Stream, handler: Handler, error: BaseException
     ) -> None:
         """Have commit apply the policy of a data handler that failed."""
-        self.log_failure(ctx, handler, error, f"commit will be answered {handler.on_error!r}")
         try:
             self.guard.decide_commit(stream, handler.on_error)
         except DecisionError:
             self.guard.decide_commit(stream, TEMPFAIL)
+        self.log_failure(ctx, handler, error, f"commit will be answered {handler.on_error!r}")
 
     def lose_message(
         self, ctx: Context, stream: Stream, handler: Handler | None, error: MessageError
     ) -> None:
         """Have commit refuse a message that could not be kept whole, whatever the policy."""
-        self.log_failure(ctx, handler, error, f"commit will be answered {TEMPFAIL!r}")
         stream.outcome = None
         self.guard.decide_commit(stream, TEMPFAIL)
+        self.log_failure(ctx, handler, error, f"commit will be answered {TEMPFAIL!r}")
 
     def decide_message(self, ctx: Context, stream: Stream, handler: Handler, decision: Any) -> None:
         """Keep what a data handler returned for commit; its policy where that is not legal."""
@@ -94,14 +91,20 @@ class Answers:
 
     def fail(self, call: Any, handler: Handler | None, error: BaseException) -> None:
         """Answer by policy for a handler that raised or is late. In the hub's thread."""
-        line = self._policy_line(call, handler, error)
-        if line is not None:
-            self._send(line)
+        self._fail(call, handler, error, self._send)
 
-    def _policy_line(
-        self, call: Any, handler: Handler | None, error: BaseException
-    ) -> bytes | None:
-        """Give the answer of the policy; None where there was an answer before."""
+    def _fail(
+        self,
+        call: Any,
+        handler: Handler | None,
+        error: BaseException,
+        send: Callable[[bytes], None],
+    ) -> bool:
+        """Answer by policy, and then log why: a log of the author's may take its time.
+
+        Returns:
+            Whether this was the answer; False if the request had been answered before.
+        """
         line = None
         # A phase that nobody knows takes nothing but proceed.
         for decision in (handler.on_error if handler is not None else TEMPFAIL, TEMPFAIL, PROCEED):
@@ -111,10 +114,11 @@ class Answers:
             except DecisionError:
                 continue
         if line is not None:
+            send(line)
             self.log_failure(call, handler, error, f"answered {decision!r}")
         elif not isinstance(error, (HandlerTimeout, SessionClosed, GreenletExit)):
             self.log_failure(call, handler, error, "its request had been answered by then")
-        return line
+        return line is not None
 
     def log_failure(
         self, call: Any, handler: Handler | None, error: BaseException, then: str

@@ -20,6 +20,7 @@ from greenfilter import (
 )
 from greenfilter import report as tell
 from greenfilter._context import Context
+from greenfilter._log import logger
 from greenfilter._runtime._answers import Answers
 from greenfilter.protocol import Phase, Session
 from greenfilter.testing import FakeSmtpd, _wire
@@ -437,3 +438,24 @@ def test_a_decision_that_the_release_of_smtpd_does_not_know_is_not_sent(monkeypa
     with FakeSmtpd(app) as smtpd:
         assert smtpd.connect().reply.code == 220
     assert "smtpd 7.6" in caplog.text
+
+
+@pytest.mark.parametrize("returned", [ValueError("x"), "no decision"], ids=["raises", "illegal"])
+def test_a_log_of_the_authors_that_hangs_keeps_no_answer(returned, monkeypatch):
+    class Hanging(logging.Handler):
+        def emit(self, record):
+            gevent.event.Event().wait()
+
+    app = Filter("hangs")
+
+    @app.filter.noop
+    def noop(ctx):
+        if isinstance(returned, Exception):
+            raise returned
+        return returned
+
+    monkeypatch.setattr(logger, "handlers", [Hanging()])
+    with Pipe(app) as pipe:
+        pipe.send(request("noop"))
+        until(lambda: pipe.results() == [f"reject|{TEMPFAIL}"])
+        monkeypatch.undo()
