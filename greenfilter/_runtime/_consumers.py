@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # A generator that yields much from few lines is written out in pieces of this many lines.
 _FLUSH_LINES = 2048
-_ENDINGS = ("tx-reset", "tx-rollback", "link-disconnect", "session-end")
+_AFTER_MESSAGE = ("tx-reset", "tx-rollback", "link-disconnect", "session-end")
 
 
 def unstuff(lines: list[bytes]) -> list[bytes]:
@@ -364,4 +364,4 @@ def _ends_message(item: Any) -> bool:
         return False
     if type(item) is Chunk:
         return True
-    return item.token is not None or item.hook.wire in _ENDINGS
+    return item.token is not None or item.hook.wire in _AFTER_MESSAGE

@@ -47,7 +47,7 @@ class Field:
 
     Args:
         name: as a handler's parameter is called in the documentation.
-        kind: what the bytes mean: ``text``, ``status``, ``address``, ``auth`` or ``size``.
+        kind: what the bytes mean: ``text``, ``status``, ``address``, ``vis``, ``size`` or ``line``.
         optional: smtpd may leave it out; the handler then gets None.
     """
 
