@@ -105,7 +105,7 @@ class Router:
         hello, wire, worker = self._hello_of(session), call.hook.wire, session.worker
         deadline = hello.deadlines.get(wire, _DEADLINE) if hello is not None else _DEADLINE
         self._guard.expect(call, deadline + _GRACE, self._now)
-        if worker is not None and worker.hello is not None:
+        if worker is not None and worker.hello is not None and wire in worker.hello.deadlines:
             worker.waits[call.hook] = (self._guard.group(deadline + _GRACE), deadline + _GRACE)
         stream = session.last_stream if call.hook is _COMMIT else None
         if stream is not None and stream.outcome is not None:

@@ -82,3 +82,11 @@ def test_a_session_is_not_let_go_while_its_worker_has_the_whole_message():
     for _ in range(10):
         world.pass_time(100)
     assert list(world.router.connection.sessions) == [SID]
+
+
+def test_phases_that_nobody_knows_are_not_remembered():
+    world = World()
+    for number in range(10):
+        world.router.from_smtpd(NOOP.replace(b"noop", b"bogus%d" % number) % (SID, TOKEN))
+    world.router.from_smtpd(NOOP % (OTHER, TOKEN))
+    assert [hook.wire for hook in world.worker.waits] == ["noop"]
