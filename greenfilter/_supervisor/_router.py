@@ -75,16 +75,23 @@ class Router:
         """Take a piece of smtpd's output."""
         self._now = self.clock()
         for session in self.connection.receive(data):
-            queue = session.queue
-            while queue:
-                item = queue.popleft()
-                if type(item) is Call:
-                    self._request(session, item)  # type: ignore[arg-type]
-                elif type(item) is Chunk:
-                    self._lines(session, item)  # type: ignore[arg-type]
-                else:
-                    session.add_report(item)
+            while session.queue:
+                try:
+                    self._work_off(session)
+                except Exception:  # the other sessions' requests wait behind this one's
+                    logger.exception("%s: the supervisor survived an error of its own", session.id)
             session.queued = False
+
+    def _work_off(self, session: Any) -> None:
+        queue = session.queue
+        while queue:
+            item = queue.popleft()
+            if type(item) is Call:
+                self._request(session, item)
+            elif type(item) is Chunk:
+                self._lines(session, item)
+            else:
+                session.add_report(item)
 
     def _request(self, session: Tracked, call: Call) -> None:
         worker, hook = session.worker, call.hook

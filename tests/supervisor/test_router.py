@@ -90,3 +90,18 @@ def test_phases_that_nobody_knows_are_not_remembered():
         world.router.from_smtpd(NOOP.replace(b"noop", b"bogus%d" % number) % (SID, TOKEN))
     world.router.from_smtpd(NOOP % (OTHER, TOKEN))
     assert [hook.wire for hook in world.worker.waits] == ["noop"]
+
+
+def test_an_error_with_one_session_does_not_reach_the_others(caplog):
+    world, sent = World(), []
+
+    def send(data):
+        if SID in data:
+            raise MemoryError
+        sent.append(data)
+
+    world.worker.link = SimpleNamespace(send=send)
+    for _ in range(2):
+        world.router.from_smtpd(NOOP % (SID, TOKEN) + NOOP % (OTHER, TOKEN))
+    assert sent == [NOOP % (OTHER, TOKEN)] * 2
+    assert caplog.text.count("survived an error of its own") == 2
