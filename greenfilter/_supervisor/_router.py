@@ -323,10 +323,7 @@ class Router:
         sessions = list(worker.sessions.values())
         worker.sessions.clear()
         for session in sessions:
-            stream = session.last_stream
-            flow = stream.consumer if stream is not None else None
-            if stream is not None and isinstance(flow, Flow) and flow.worker is worker:
-                self._cut_off(session, stream, flow)
+            self._cut_off(session)
             call, session.owed = session.owed, None
             if call is not None:
                 self._answer(call, self._policy(session, call.hook.wire))
@@ -342,8 +339,12 @@ class Router:
                 if worker is not None:
                     session.move_to(worker)
 
-    def _cut_off(self, session: Tracked, stream: Stream, flow: Flow) -> None:
-        """A message was in a worker's hands: it goes to its end, and is refused."""
+    def _cut_off(self, session: Tracked) -> None:
+        """Have a message that is in a worker's hands go to its end, and be refused."""
+        stream = session.last_stream
+        flow = stream.consumer if stream is not None else None
+        if stream is None or not isinstance(flow, Flow) or flow.worker is None:
+            return
         self._bypass(stream, flow, TEMPFAIL)
         held, flow.held = flow.held or [], None
         for chunk in held:
@@ -379,6 +380,7 @@ class Router:
 
     def _on_evict(self, session: Tracked) -> None:
         self._tell_once("evict", f"{session.id}: too many sessions; let go")
+        self._cut_off(session)
         call = session.owed
         if call is not None:
             self._answer(call, self._policy(session, call.hook.wire))

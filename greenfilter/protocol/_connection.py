@@ -19,6 +19,7 @@ from ._catalogue import EVENTS, KNOWN_VERSIONS, NEWEST, OLDEST, PHASES, Event, P
 from ._config import Config
 from ._decision import PROCEED
 from ._fields import text, version_of
+from ._guard import TEMPFAIL
 from ._session import EVERYTHING, Session
 
 # smtpd 7.8 was seen to send lines of 65,700 bytes; what is longer is cut, and refused at commit.
@@ -32,6 +33,7 @@ _MAX_TOKENS = 256
 
 _PHASES = {phase.wire.encode(): phase for phase in PHASES.values()}
 _EVENTS = {event.wire.encode(): event for event in EVENTS.values()}
+_COMMIT = PHASES["commit"]
 _SUBSYSTEMS = {b"smtp-in": True, b"smtp-out": False}
 
 _ENDS_ID = frozenset([b"|", b""])
@@ -88,7 +90,8 @@ class Connection:
         self._cut = b""
         self._tokens: set[bytes] = set()
         self._version: bytes | None = None
-        self._headless: set[bytes] = set()  # let go in the middle of a message, whose rest comes
+        # Sessions let go before the commit of their message, and whether more lines of it come.
+        self._headless: dict[bytes, bool] = {}
 
     def make_session(self, sid: bytes, incoming: bool) -> Session:
         """Make a session for an id that is new."""
@@ -173,6 +176,8 @@ class Connection:
         if session.stream is not None:  # smtpd has gone on: it takes no more data lines
             session.stream.open = False
             session.stream = None
+        if self._headless and phase is _COMMIT and session.last_stream is None:
+            self._refuse_headless(session, line, rest[:16])
         self._queue(
             ready, session, self.make_call(session, phase, line, len(line) - len(rest) + 17)
         )
@@ -205,6 +210,7 @@ class Connection:
         if session.stream is not None:
             session.stream.open = False
             session.stream = None
+        self._headless.pop(session.sid, None)
         self.forget(session)
         self._on_close(session)
 
@@ -251,8 +257,7 @@ class Connection:
         stream = session.stream
         if stream is None:
             stream = session.stream = session.last_stream = Stream(session, token, line)
-            if session.sid in self._headless:
-                self._headless.remove(session.sid)
+            if self._headless.pop(session.sid, False):
                 stream.damaged = True
         if self._cut:
             stream.damaged = True
@@ -273,10 +278,17 @@ class Connection:
         return session
 
     def _evict(self, session: Session) -> None:
-        if session.stream is not None and len(self._headless) < self.max_sessions:
-            self._headless.add(session.sid)
+        if session.last_stream is not None and len(self._headless) < self.max_sessions:
+            self._headless[session.sid] = session.stream is not None
         self.forget(session)
         self._on_evict(session)
+
+    def _refuse_headless(self, session: Session, line: bytes, token: bytes) -> None:
+        """Have commit refuse a message if what was decided about it went with its session."""
+        if self._headless.pop(session.sid, None) is not None:
+            stream = session.last_stream = Stream(session, token, line)
+            stream.open = False
+            stream.outcome = TEMPFAIL
 
     def _check_request(self, parts: list[bytes]) -> None:
         token = parts[6][:17]

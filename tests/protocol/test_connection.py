@@ -443,6 +443,21 @@ def test_a_message_whose_session_was_let_go_half_through_is_refused():
     assert b"|reject|554 " in driver.feed(request("commit"))
 
 
+def test_a_message_whose_session_was_let_go_before_its_commit_is_refused():
+    driver = Driver(max_sessions=1)
+    driver.feed(data_line(b"whole") + data_line(b".") + report("timeout", sid=OTHER))
+    assert b"|reject|451 " in driver.feed(request("commit"))
+    driver.feed(data_line(b"next") + data_line(b"."))
+    assert b"|proceed\n" in driver.feed(request("commit"))
+
+
+def test_a_message_after_one_whose_session_was_let_go_is_not_refused():
+    driver = Driver(max_sessions=1)
+    driver.feed(data_line(b"whole") + data_line(b".") + request("noop", sid=OTHER))
+    driver.feed(data_line(b"next") + data_line(b"."))
+    assert b"|proceed\n" in driver.feed(request("commit"))
+
+
 def test_a_session_notes_when_it_was_last_seen():
     connection = Connection()
     connection.receive(report("timeout") + report("timeout", sid=OTHER))

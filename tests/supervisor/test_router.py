@@ -42,7 +42,8 @@ class World:
         link = Link(selectors.SelectSelector(), os.pipe(), lambda data: None, lambda: None)
         self.worker = SimpleNamespace(tail=b"", sessions={}, mute=None, link=link, waits={})
         self.worker.hello = Hello("fake", [], ["noop"], {"noop": 30.0}, {}, **limits)
-        self.router = Router([].append, self.assign, lambda *_: None, lambda worker: None)
+        self.out = []
+        self.router = Router(self.out.append, self.assign, lambda *_: None, lambda worker: None)
         self.router.hello = self.worker.hello
         self.now = 1000.0
         self.router.clock = lambda: self.now
@@ -90,6 +91,18 @@ def test_phases_that_nobody_knows_are_not_remembered():
         world.router.from_smtpd(NOOP.replace(b"noop", b"bogus%d" % number) % (SID, TOKEN))
     world.router.from_smtpd(NOOP % (OTHER, TOKEN))
     assert [hook.wire for hook in world.worker.waits] == ["noop"]
+
+
+COMMIT = b"filter|0.7|1.0|smtp-in|commit|%b|%b|\n"
+
+
+def test_a_message_whose_session_is_let_go_is_ended_and_refused():
+    world = World(max_sessions=1)
+    world.router.from_smtpd(LINE % (SID, TOKEN, b"one") + LINE % (SID, TOKEN, b"."))
+    world.router.from_smtpd(NOOP % (OTHER, TOKEN))
+    assert b"".join(world.out) == b"filter-dataline|%b|%b|.\n" % (SID, TOKEN)
+    world.router.from_smtpd(COMMIT % (SID, TOKEN))
+    assert world.out[-1].startswith(b"filter-result|%b|%b|reject|451 " % (SID, TOKEN))
 
 
 def test_an_error_with_one_session_does_not_reach_the_others(caplog):
