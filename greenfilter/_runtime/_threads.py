@@ -125,12 +125,12 @@ class Threads:
         if len(self.hanging) <= most:
             self._fit()
             logger.warning(
-                "a thread hangs in a callback with thread=True and is replaced (%d of at most %d)",
+                "a callback given up still has its thread, which is replaced (%d of at most %d)",
                 *(len(self.hanging), most),
             )
         else:
             logger.error(
-                "%d threads hang in callbacks with thread=True; no more of them are replaced",
+                "%d callbacks given up still have their threads; no more are replaced",
                 len(self.hanging),
             )
             self.on_worn_out()
