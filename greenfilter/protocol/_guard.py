@@ -89,11 +89,10 @@ class Guard:
         late: list[Call] = []
         for owed in self._owed.values():
             try:
-                oldest = next(iter(owed.values()), now + 1)
+                if next(iter(owed.values()), now + 1) <= now:
+                    late += [call for call, expires in list(owed.items()) if expires <= now]
             except RuntimeError:
                 continue  # a thread has answered one right now; there is a next time
-            if oldest <= now:
-                late += [call for call, expires in list(owed.items()) if expires <= now]
         return late
 
     def owes(self) -> Iterator[Call]:
