@@ -124,7 +124,8 @@ class Filter:
         max_concurrency: handlers running at once; beyond it smtpd waits.
         max_message_bytes: a longer message is refused with 451 at commit where the filter has to
             keep it.
-        max_sessions: sessions held at once; beyond it the oldest one is let go.
+        max_sessions: sessions held at once; beyond it the oldest one is let go, and its message
+            refused with a 4xx or 5xx at commit.
 
     Attributes:
         config: what smtpd said of itself; filled in when the filter runs.
