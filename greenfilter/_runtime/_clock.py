@@ -15,7 +15,7 @@ from .._log import logger
 from .._message import split_lines
 from .._spool import Spool
 from ..errors import HandlerTimeout, MessageError
-from ..protocol import Chunk, Connection
+from ..protocol import LONGEST_MESSAGE, Chunk, Connection
 from ._session import LiveSession
 from ._taps import Tap
 from ._workers import Worker, Workers
@@ -47,6 +47,7 @@ class Clock:
         self._connection = connection
         self._timer = gevent.get_hub().loop.timer(_TICK, _TICK)
         self._forgotten: _Forgotten | None = None
+        self._knows_transactions = ("smtp-in", "tx-begin") in engine.app.registered_reports()
         self._round: Iterable[Any] = iter(())
 
     def start(self) -> None:
@@ -141,10 +142,19 @@ class Clock:
             if session.seen >= self._connection.generation - 1 and not session.closed:
                 forgotten[session.sid] = session
 
-    def _let_go(self, session: LiveSession) -> None:
+    def _let_go(self, session: LiveSession) -> bool:
+        """Let go a session that may be; give whether it was."""
+        if session.queued:  # a worker has it in its hands
+            return False
+        assert self._forgotten is not None
+        silent = (self._connection.generation - session.seen) * self._forgotten.ttl / 20
+        may_be_in_data = session.open_tx() is not None or not self._knows_transactions
+        if may_be_in_data and silent < LONGEST_MESSAGE:
+            return False
         logger.warning("%s: smtpd said nothing of this session for long; let go", session.id)
         self._connection.forget(session)
         self._engine.abandon_session(session)
+        return True
 
 
 class _Forgotten(TTLCache[bytes, LiveSession]):
@@ -155,20 +165,18 @@ class _Forgotten(TTLCache[bytes, LiveSession]):
         maxsize: int,
         ttl: float,
         timer: Callable[[], float],
-        let_go: Callable[[LiveSession], None],
+        let_go: Callable[[LiveSession], bool],
     ) -> None:
         super().__init__(maxsize, ttl, timer)
         self.next_round = timer() + ttl / 20
         self._let_go = let_go
 
     def expire(self, time: float | None = None) -> list[tuple[bytes, LiveSession]]:
-        """Let go what is too old; a session in a worker's hands gets another round."""
+        """Let go what is too old; what may not go yet gets another round."""
         expired = list(super().expire(time))
         for sid, session in expired:
-            if session.queued:
+            if not self._let_go(session):
                 self[sid] = session
-            else:
-                self._let_go(session)
         return expired
 
 

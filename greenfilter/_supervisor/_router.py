@@ -10,7 +10,17 @@ from .. import _control
 from .._control import Hello
 from .._log import logger, session_logger
 from ..errors import DecisionError, ProtocolError
-from ..protocol import PHASES, PROCEED, TEMPFAIL, Call, Chunk, Decision, Guard, Stream
+from ..protocol import (
+    LONGEST_MESSAGE,
+    PHASES,
+    PROCEED,
+    TEMPFAIL,
+    Call,
+    Chunk,
+    Decision,
+    Guard,
+    Stream,
+)
 from ._flow import Flow
 from ._poison import Poison, envelope_key, message_key
 from ._suspects import absolve, key_of
@@ -298,13 +308,19 @@ class Router:
     def _forget_silent(self, hello: Hello, now: float) -> None:
         """Let go the sessions of which smtpd has said nothing since the last round.
 
-        Between two rounds smtpd would have ended them, and a request have met its deadline.
+        Between two rounds smtpd would have ended them, and a request have met its deadline; but
+        for those in whose transaction a message may be coming.
         """
         connection, longest = self.connection, max(hello.deadlines.values(), default=_DEADLINE)
-        self._next_round = now + connection.config.smtp_session_timeout + longest + _GRACE
+        seconds = connection.config.smtp_session_timeout + longest + _GRACE
+        self._next_round = now + seconds
+        lost = connection.generation - LONGEST_MESSAGE // seconds
+        sure = ("smtp-in", "tx-begin") in hello.reports
         sessions: list[Any] = list(connection.sessions.values())
         for session in sessions:
-            if session.seen < connection.generation and not _smtpd_waits(session):
+            if session.seen >= connection.generation or _smtpd_waits(session):
+                continue
+            if session.seen < lost or (sure and not session.in_transaction()):
                 self._tell_once("silent", f"{session.id}: smtpd said nothing of it for long")
                 connection.forget(session)
                 self._on_close(session)

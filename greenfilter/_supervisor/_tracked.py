@@ -100,6 +100,11 @@ class Tracked(Session):
             elif event == b"tx-reset":
                 self._end_transaction(line)
 
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, as far as the filter wants to know of any."""
+        self.sort()
+        return len(self._open) > 0
+
     def kept(self) -> list[bytes]:
         """Give the reports that lead to the present state."""
         self.sort()

@@ -19,7 +19,7 @@ from ._catalogue import (
     Status,
 )
 from ._config import Config
-from ._connection import MAX_LINE_BYTES, Connection
+from ._connection import LONGEST_MESSAGE, MAX_LINE_BYTES, Connection
 from ._decision import (
     DROP,
     JUNK,
@@ -44,6 +44,7 @@ __all__ = [
     "EVERYTHING",
     "JUNK",
     "LINE_TOO_LONG",
+    "LONGEST_MESSAGE",
     "MAX_LINE_BYTES",
     "MAX_REPLY_BYTES",
     "NEED_EVENTS",

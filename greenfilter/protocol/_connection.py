@@ -24,6 +24,9 @@ from ._session import EVERYTHING, Session
 
 # smtpd 7.8 was seen to send lines of 65,700 bytes; what is longer is cut, and refused at commit.
 MAX_LINE_BYTES = 1 << 20
+# While a client sends a message that no filter reads, smtpd says nothing of its session, and lets
+# it go on for as long as anything comes. What nobody has heard of for this many seconds is lost.
+LONGEST_MESSAGE = 86_400.0
 _KEPT_OF_LONG_LINE = 8192
 _ID = re.compile(rb"[0-9a-f]{16}\Z")
 # After an AUTH that failed, smtpd tells what may be a password as a command.

@@ -131,12 +131,12 @@ def test_objects_are_deleted_when_there_are_too_many_sessions():
 def test_objects_are_deleted_when_smtpd_has_forgotten_a_session(caplog):
     counted = Counted(deadline=30.0)
     with Pipe(counted.app) as pipe:
-        pipe.send(link_connect(1), *begin(1), link_connect(2))
-        until(lambda: len(counted.made) == 3)
+        pipe.send(link_connect(1), link_connect(2))
+        until(lambda: len(counted.made) == 2)
         for _ in range(30):
             pipe.send(report("protocol-client", 2, "NOOP"))
             pipe.clock.advance(20.0)
-        assert counted.deleted == ["message 1", "session 0"]
+        assert counted.deleted == ["session 0"]
         assert list(pipe.runtime._connection.sessions) == [b"%016x" % 2]
         pipe.clock.advance(1000.0)
         assert not pipe.runtime._connection.sessions
@@ -144,6 +144,19 @@ def test_objects_are_deleted_when_smtpd_has_forgotten_a_session(caplog):
         pipe.send(report("link-disconnect", 1))
     assert "smtpd said nothing of this session for long" in caplog.text
     assert counted.all_deleted()
+
+
+def test_a_session_whose_client_sends_a_long_message_is_kept_for_a_day():
+    counted = Counted(deadline=30.0)
+    with Pipe(counted.app) as pipe:
+        pipe.send(link_connect(), *begin())
+        until(lambda: len(counted.made) == 2)
+        for _ in range(420):
+            pipe.clock.advance(200.0)
+        assert counted.deleted == []
+        for _ in range(20):
+            pipe.clock.advance(200.0)
+        until(lambda: counted.all_deleted())
 
 
 def test_an_event_of_a_forgotten_session_begins_a_new_one():

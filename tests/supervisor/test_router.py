@@ -41,7 +41,9 @@ class World:
     def __init__(self, **limits):
         link = Link(selectors.SelectSelector(), os.pipe(), lambda data: None, lambda: None)
         self.worker = SimpleNamespace(tail=b"", sessions={}, mute=None, link=link, waits={})
-        self.worker.hello = Hello("fake", [], ["noop"], {"noop": 30.0}, {}, **limits)
+        self.worker.hello = Hello(
+            "fake", [("smtp-in", "tx-begin")], ["noop"], {"noop": 30.0}, {}, **limits
+        )
         self.out = []
         self.router = Router(self.out.append, self.assign, lambda *_: None, lambda worker: None)
         self.router.hello = self.worker.hello
@@ -74,6 +76,17 @@ def test_a_session_of_which_smtpd_says_nothing_any_more_is_let_go(caplog):
         world.router.from_smtpd(b"report|0.7|1.0|smtp-in|protocol-client|%b|NOOP\n" % OTHER)
     assert list(world.router.connection.sessions) == list(world.worker.sessions) == [OTHER]
     assert caplog.text.count("smtpd said nothing of it for long") == 1
+
+
+def test_a_session_in_whose_transaction_a_message_may_be_coming_is_kept_for_a_day():
+    world = World()
+    world.router.from_smtpd(b"report|0.7|1.0|smtp-in|tx-begin|%b|0000abcd\n" % SID)
+    for _ in range(420):
+        world.pass_time(200)
+    assert list(world.router.connection.sessions) == [SID]
+    for _ in range(100):
+        world.pass_time(200)
+    assert not world.router.connection.sessions
 
 
 def test_a_session_is_not_let_go_while_its_worker_has_the_whole_message():
