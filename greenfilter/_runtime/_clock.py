@@ -28,6 +28,8 @@ _TICK = 0.1
 _INSIST = 1.0
 # Lines that wait for a busy session longer than a tick go to disk past this size.
 _SPILL_BYTES = 64 << 10
+# Above this many events in the queues of busy sessions nothing is read: some 50 MB.
+_MAX_QUEUED = 100_000
 # Sessions looked at in one tick, so that 100,000 of them stall nobody (3 us each).
 _SESSIONS_PER_TICK = 1000
 
@@ -39,12 +41,25 @@ class Clock:
         engine: answers what is late.
         workers: who may be late.
         connection: whose sessions are looked after.
+        on_crowd: called when too many events wait for handlers, in the hub.
+        on_room: called when they no longer do.
     """
 
-    def __init__(self, engine: Engine, workers: Workers, connection: Connection) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        workers: Workers,
+        connection: Connection,
+        on_crowd: Callable[[], None],
+        on_room: Callable[[], None],
+    ) -> None:
         self._engine = engine
         self._workers = workers
         self._connection = connection
+        self._on_crowd = on_crowd
+        self._on_room = on_room
+        self._crowded = False
+        self._told = False
         self._timer = gevent.get_hub().loop.timer(_TICK, _TICK)
         self._forgotten: _Forgotten | None = None
         self._knows_transactions = ("smtp-in", "tx-begin") in engine.app.registered_reports()
@@ -69,9 +84,12 @@ class Clock:
         busy = list(self._workers.busy)
         waiting = [task for task in self._workers.ready if isinstance(task, LiveSession)]
         sessions = [worker.task for worker in busy if isinstance(worker.task, LiveSession)]
+        queued = 0
         for session in sessions + waiting:
             if session.queue:
+                queued += len(session.queue)
                 self._look_after_queue(session, now)
+        self._bound(queued)
         for call in self._engine.guard.expired(now):
             self._engine.expire(call)
         for worker in busy:
@@ -81,6 +99,25 @@ class Clock:
                 if late >= 0:
                     self._hurry(worker)
         self._evict(now)
+
+    def _bound(self, queued: int) -> None:
+        """Have smtpd wait while too many events do.
+
+        Handlers of reports that take long get ever more of them: nobody waits for their answer.
+        """
+        crowded = queued > _MAX_QUEUED
+        if crowded == self._crowded:
+            return
+        self._crowded = crowded
+        if not crowded:
+            self._on_room()
+            return
+        self._on_crowd()
+        if not self._told:
+            self._told = True
+            logger.warning(
+                "%d events wait for handlers; smtpd waits until there are fewer (told once)", queued
+            )
 
     def _look_after_queue(self, session: LiveSession, now: float) -> None:
         """Start the deadlines of queued requests; put queued lines on a spool."""

@@ -6,6 +6,7 @@ import mmap
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -59,7 +60,10 @@ class Runtime:
         self._hub = gevent.get_hub()
         self._hub.threadpool.maxsize = _NAMES_RESOLVED_AT_ONCE
         self._wire = Wire(fds, self._receive, self._on_end)
-        self._workers = Workers(app.max_concurrency, self._wire.pause, self._wire.resume)
+        self._holds: set[str] = set()  # why nothing is read
+        self._workers = Workers(
+            app.max_concurrency, partial(self._hold, "workers"), partial(self._release, "workers")
+        )
         self._engine = Engine(
             app,
             self._wire.send,
@@ -81,7 +85,13 @@ class Runtime:
         )
         self._connection.runtime = self._engine
         app.config = self._engine.guard.config = self._connection.config
-        self._clock = Clock(self._engine, self._workers, self._connection)
+        self._clock = Clock(
+            self._engine,
+            self._workers,
+            self._connection,
+            partial(self._hold, "queues"),
+            partial(self._release, "queues"),
+        )
         self._monitor = Monitor(app.handlers())
         self._supervised = mark is not None
         if self._supervised:
@@ -132,6 +142,15 @@ class Runtime:
         if self._connection.configured and not self._registered:
             self._registered = True
             gevent.spawn(self._register)
+
+    def _hold(self, why: str) -> None:
+        self._holds.add(why)
+        self._wire.pause()
+
+    def _release(self, why: str) -> None:
+        self._holds.discard(why)
+        if not self._holds:
+            self._wire.resume()
 
     def _register(self) -> None:
         """Answer the handshake, when the author's on_config functions have returned."""

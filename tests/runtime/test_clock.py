@@ -10,6 +10,7 @@ import gevent.event
 import pytest
 
 from greenfilter import Filter
+from greenfilter._runtime import _clock
 from greenfilter._runtime._clock import spill
 from greenfilter._spool import Spool
 from greenfilter.protocol import Chunk, Session, Stream
@@ -99,6 +100,31 @@ def test_a_disk_that_is_full_when_lines_wait_is_told_in_one_line_and_refuses_the
     assert pipe.results()[0].startswith("reject|451")
     assert caplog.text.count("No space left on device; free space there") == 1
     assert len(caplog.records) == 1
+
+
+def test_while_too_many_events_wait_for_a_slow_report_handler_smtpd_waits(caplog, monkeypatch):
+    monkeypatch.setattr(_clock, "_MAX_QUEUED", 50)
+    app, gate, seen = Filter("slow"), gevent.event.Event(), []
+
+    @app.report.protocol_client(deadline=100.0)
+    def handler(ctx, command):
+        gate.wait()
+        seen.append(command)
+
+    app.filter.noop(lambda ctx: None)
+    with Pipe(app) as pipe:
+        pipe.send(*[report("protocol-client", 1, "NOOP")] * 100)
+        until(lambda: pipe.runtime._wire._paused)
+        pipe.send(report("protocol-client", 1, "LAST"), request("noop", 2))
+        for _ in range(3):
+            pipe.clock.advance(0.1)
+            gevent.idle()
+        (session,) = pipe.runtime._connection.sessions.values()
+        assert len(session.queue) == 99
+        gate.set()
+        until(lambda: pipe.results(2) and len(seen) == 101)
+        assert seen[-1] == "LAST"
+    assert caplog.text.count("events wait for handlers") == 1
 
 
 def test_a_session_that_is_used_is_kept_however_long_it_lasts():
