@@ -61,7 +61,7 @@ class Answers:
         if line is not None:
             send(line)
         elif decision is not PROCEED:
-            self._tell_late(call, handler)
+            self.tell_late(call, handler)
         return line is not None
 
     def fail_message(
@@ -132,7 +132,8 @@ class Answers:
         log.error("%s failed: %s%s", who, what, f"; {then}" if then else "")
         log.debug("traceback", exc_info=error)
 
-    def _tell_late(self, call: Any, handler: Handler | None) -> None:
+    def tell_late(self, call: Any, handler: Handler | None) -> None:
+        """Log, once for each handler, that an answer was dropped. From any thread."""
         name = repr(handler) if handler else call.hook.wire
         if name not in self._told:
             self._told.add(name)

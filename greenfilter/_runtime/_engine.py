@@ -355,9 +355,11 @@ class Engine:
     def reply(self, call: Any, decision: Decision | None) -> bool:
         """Answer a request from any greenlet or thread (``ctx.reply``)."""
         handler = self._filters.get(call.hook)
-        if not self.guard.is_owed(call):
-            return False
         decision = PROCEED if decision is None else decision
+        if not self.guard.is_owed(call):
+            if decision is not PROCEED:
+                self.answers.tell_late(call, handler)
+            return False
         return self.answers.answer(call, decision, handler, foreign=True)
 
     def expire(self, call: Any) -> None:

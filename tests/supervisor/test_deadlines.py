@@ -6,7 +6,8 @@ from greenfilter import Filter, disconnect
 from greenfilter._control import hello, parse_hello
 from tests.supervisor.conftest import until
 
-PHASES = ["connect", "ehlo", "mail_from", "rcpt_to", "data", "rset", "noop", "quit", "commit"]
+PHASES = ["connect", "helo", "ehlo", "starttls", "auth", "mail_from", "rcpt_to", "data", "rset"]
+PHASES += ["noop", "quit", "commit"]
 POLICIES = {
     '"tempfail"': ("reject|451 4.3.0", "disconnect|451 4.3.0"),
     '"proceed"': ("proceed",),
@@ -27,7 +28,11 @@ def walk(smtpd):
     """Go through all phases once, and give the answers of the filter."""
     session = smtpd.connect()
     steps = [
+        lambda: session.helo("client.example.net"),
         lambda: session.ehlo("client.example.net"),
+        session.starttls,
+        lambda: session.ehlo("client.example.net"),
+        lambda: session.auth("alice", "secret"),
         session.noop,
         session.rset,
         lambda: session.mail_from("a@example.net"),
@@ -45,11 +50,12 @@ def walk(smtpd):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_policy_of_each_phase_answers_a_handler_that(run, write, fault, policy):
     phases = {"raises": PHASES, "waits": ("connect", "mail_from", "commit")}
+    phases["ends"] = ("connect", "starttls", "auth", "mail_from", "data", "commit")
     for phase in phases.get(fault, ("mail_from",)):
         if phase == "commit" and policy == '"junk"':
             continue
-        arguments = {"connect": ", rdns, address", "ehlo": ", x", "mail_from": ", x"}
-        arguments["rcpt_to"] = ", x"
+        arguments = dict.fromkeys(("helo", "ehlo", "auth", "mail_from", "rcpt_to"), ", x")
+        arguments["connect"] = ", rdns, address"
         thread = ", thread=True" if fault == "sits in a thread" else ""
         code = (
             f"app = Filter('fails')\n@app.filter.{phase}(deadline=0.3, on_error={policy}{thread})\n"
@@ -112,6 +118,10 @@ def noop(ctx):
     for _ in range(3):
         assert session.mail_from("a@example.net").code == 451
     assert session.noop().text == "[False, False, False]"
+    smtpd.wait_for_log("answered a request that had been answered")
+    smtpd.stop()
+    late = [line for line in smtpd.log if "answered a request that had been answered" in line]
+    assert len(late) == 1
 
 
 def test_the_answer_of_a_busy_loop_that_ends_late_is_dropped_and_its_session_goes_on(run, write):
