@@ -109,8 +109,12 @@ def test_code_with_fewer_hooks_answers_what_smtpd_goes_on_asking(run, write):
     assert smtpd.client().noop().ok
 
 
-def test_reloading_again_and_again_under_load_loses_nothing(run, write):
-    smtpd, _ = start(run, write)
+def test_reloading_again_and_again_under_load_loses_nothing_and_delays_nothing(run, write):
+    def code(name):
+        # What is answered later than this is answered with 451.
+        return CODE.format(name).replace('"reloaded"', '"reloaded", deadline=2.0')
+
+    smtpd = run(write(code("old")))
     seen, clients = [], 20
 
     def client():
@@ -124,7 +128,7 @@ def test_reloading_again_and_again_under_load_loses_nothing(run, write):
     pending = [smtpd.start(client) for _ in range(clients)]
     for name in ("second", "third"):
         until(lambda: len(seen) >= 100, "replies")
-        write(CODE.format(name))
+        write(code(name))
         smtpd.reload()
         until(lambda name=name: f"by {name} code" in seen, "the new code")
     for each in pending:
