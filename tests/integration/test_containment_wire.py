@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import gevent.event
 import pytest
 
 from greenfilter.testing import FakeSmtpd
-from tests.support.filters import FILTERS
-
-SID, TOKEN = b"00000000deadbeef", b"00000000cafebabe"
-GARBAGE = {
-    "nothing": b"\n\n\n",
-    "noise": bytes(range(256)) * 40 + b"\n",
-    "text": b"hello world\n",
-    "bars": b"|" * 1000 + b"\n",
-    "unknown kind": b"config|late|value\nconfig|ready\nregister|ready\nfilter-result|x|y|z\n",
-    "supervisor's": b"greenfilter|hello|{}\ngreenfilter|replay|x\ngreenfilter|alive\n",
-    "supervisor's short": b"greenfilter|\ngreenfilter\n",
-    "short filter": b"filter\nfilter|\nfilter|0.7|1.0|smtp-in\nfilter|0.7|1.0|smtp-in|mail-from\n",
-    "short report": b"report\nreport|0.7\nreport|0.7|1.0|smtp-in|link-connect\n",
-    "version": b"report|9.9|1.0|smtp-in|link-greeting|%b|x\n" % SID,
-    "versions": b"report|x|y|smtp-in|link-greeting|%b|x\nreport||||||||\n" % SID,
-    "subsystem": b"filter|0.7|1.0|smtp-up|noop|%b|%b|\n" % (SID, TOKEN),
-    "session": b"filter|0.7|1.0|smtp-in|noop|xyz|%b|\n" % TOKEN,
-    "session of a report": b"report|0.7|1.0|smtp-in|tx-reset|..|x\n",
-    "token": b"filter|0.7|1.0|smtp-in|noop|%b|xyz|\n" % SID,
-    "unknown report": b"report|0.7|1.0|smtp-in|link-new|%b|x\n" % SID,
-    "fields": b"report|0.7|1.0|smtp-in|link-connect|%b|only-one\n" % SID,
-    "bad address": b"report|0.7|1.0|smtp-in|link-connect|%b|x|pass|[::::|5\n" % SID,
-    "transaction": b"report|0.7|1.0|smtp-in|tx-rcpt|%b|deadbeef|ok|a@b\n" % SID,
-    "reordered": b"".join(
-        b"report|0.7|1.0|smtp-in|%b\n" % line.replace(b"SID", SID)
-        for line in (
-            b"link-disconnect|SID",
-            b"tx-commit|SID|deadbeef|100",
-            b"tx-begin|SID|deadbeef",
-            b"link-connect|SID|rdns|pass|192.0.2.1:25|192.0.2.2:25",
-            b"link-disconnect|SID",
-            b"link-disconnect|SID",
-        )
-    ),
-    "time": b"report|0.7|yesterday|smtp-in|link-greeting|%b|x\n" % SID,
-    "carriage return": b"report|0.7|1.0|smtp-in|link-greeting|%b|x\r\n\r\n" % SID,
-    "nul": b"report|0.7|1.0|smtp-in|link-greeting|%b|\0\0\n" % SID,
-    "long": b"report|0.7|1.0|smtp-in|link-greeting|%b|" % SID + b"x" * 3_000_000 + b"\n",
-    "not utf-8": b"report|0.7|1.0|smtp-in|link-identify|%b|EHLO|\xff\xfe\n" % SID,
-}
+from tests.support import meddler
+from tests.support.client import Client
+from tests.support.filters import FILTERS, command
+from tests.support.meddler import GARBAGE, SPOILS
 
 
 @pytest.mark.parametrize("options", [(), ("--no-supervisor",)])
@@ -68,6 +33,31 @@ def test_what_makes_no_sense_is_skipped_and_the_next_message_is_served(options, 
                 assert reply.message.splitlines()[-2:] == [b".dot", b"last"], name
                 session.quit()
         assert smtpd.errors == []
+
+
+@pytest.mark.parametrize("options", [(), ("--no-supervisor",)])
+def test_the_same_real_smtpd_serves_the_session_and_the_next(smtpd, sink, options):
+    between = shlex.join([sys.executable, meddler.__file__])
+    line = f"{between} {command('hostile', 'lines', options=options)}"
+    server = smtpd({"hostile": line}, sink=sink)
+    pids = server.pids()
+    done = [f"add-{number}" for number in range(len(GARBAGE))]
+    done += [f"spoil-{number}" for number in range(len(SPOILS))]
+    for name in done:
+        for identity in (name, "next"):
+            with Client(server.port) as client:
+                assert client.greet(f"{identity}.example.net").startswith("250 "), name
+                for _ in range(2):
+                    client.envelope("alice@example.net", "bob@example.org")
+                    reply = client.data(f"Subject: {name}\r\n\r\n.dot\r\nlast\r\n".encode())
+                    assert reply.startswith("250 "), (name, reply)
+                assert client.quit().startswith("221 "), name
+    messages = sink.wait_for(4 * len(done), timeout=30.0)
+    assert {message.body for message in messages} == {b".dot\r\nlast\r\n"}
+    assert len(messages) == 4 * len(done)
+    assert server.alive()
+    assert server.pids() == pids
+    server.wait_for_log("hostile: .*warning: .*from smtpd: ")
 
 
 @pytest.mark.parametrize("options", [(), ("--no-supervisor",)])
