@@ -17,19 +17,24 @@ from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from typing import NoReturn
 
 REQUIRE_SERVERS = "GREENFILTER_REQUIRE_SERVERS"
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip a test for what is not installed; fail instead where all is required."""
+    if os.environ.get(REQUIRE_SERVERS) == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
 def require_smtpd() -> None:
     """Skip where the real smtpd cannot run; fail instead where it is required."""
     reason = smtpd_support.missing()
-    if reason is None:
-        return
-    if os.environ.get(REQUIRE_SERVERS) == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    if reason is not None:
+        unavailable(reason)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -17,6 +16,7 @@ from tests.benchmarks.chart import svg
 from tests.benchmarks.driver import FilterProcess, WrongReplies, check
 from tests.benchmarks.report import shown, table
 from tests.benchmarks.wire import SESSION_OF_14, Sessions, build, message_lines
+from tests.conftest import unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,13 +26,11 @@ QUICK = [case for case in CASES if case.name not in ("growth", "sessions-few")]
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    """Quick sizes; without the C library skipped here, but never where CI is to have it."""
+    """Quick sizes, next to the C library."""
     try:
         peers.compiled("echo", tmp_path)
     except peers.MissingPeer as reason:
-        if "CI" in os.environ:
-            raise
-        pytest.skip(str(reason))
+        unavailable(str(reason))
     return Bench(tmp_path, runs=1, quick=True)
 
 

@@ -149,9 +149,8 @@ HOSTILE = {
 }
 
 
-@pytest.mark.skipif(real.missing() is not None, reason=str(real.missing()))
 def test_signatures_verify_after_the_real_smtpd_has_edited_and_relayed(
-    tmp_path: Path, sink: Sink
+    tmp_path: Path, sink: Sink, require_smtpd: None
 ) -> None:
     line = " ".join(command(tmp_path, "--parent-domains"))
     with real.Smtpd({"dkim": line}, sink=sink) as smtpd:
@@ -168,9 +167,8 @@ def test_signatures_verify_after_the_real_smtpd_has_edited_and_relayed(
         assert smtpd.alive()
 
 
-@pytest.mark.skipif(real.missing() is not None, reason=str(real.missing()))
 def test_mail_from_the_real_local_socket_is_signed_and_of_strangers_is_not(
-    tmp_path: Path, sink: Sink
+    tmp_path: Path, sink: Sink, require_smtpd: None
 ) -> None:
     line = " ".join(command(tmp_path))
     with real.Smtpd({"dkim": line}, sink=sink) as smtpd:

@@ -234,8 +234,7 @@ def test_wrong_options_under_greenfilter_run_end_with_status_2_and_one_line() ->
     assert smtpd.log == ["rbl.py: argument --zone: invalid zone value: ''; see --help"]
 
 
-@pytest.mark.skipif(real.missing() is not None, reason=str(real.missing()))
-def test_real_smtpd_refuses_a_listed_client(dns: DnsServer) -> None:
+def test_real_smtpd_refuses_a_listed_client(dns: DnsServer, require_smtpd: None) -> None:
     line = " ".join(command(dns, "--action=reject"))
     with Sink() as sink, real.Smtpd({"rbl": line}, sink=sink) as smtpd:
         for address in ("192.0.2.1", "2001:db8::abcd"):
@@ -252,8 +251,7 @@ def test_real_smtpd_refuses_a_listed_client(dns: DnsServer) -> None:
         assert smtpd.alive()
 
 
-@pytest.mark.skipif(real.missing() is not None, reason=str(real.missing()))
-def test_real_smtpd_delivers_the_header(dns: DnsServer) -> None:
+def test_real_smtpd_delivers_the_header(dns: DnsServer, require_smtpd: None) -> None:
     line = " ".join(command(dns, "--action=header"))
     with Sink() as sink, real.Smtpd({"rbl": line}, sink=sink) as smtpd:
         with Client(smtpd.proxy_port, proxy="203.0.113.5") as client:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import unavailable
 from tests.support.client import Client
 from tests.support.filters import command
 from tests.support.sink import Sink
@@ -25,7 +26,7 @@ BODY = [b"", b".", b"..", b".dot", b"a|b|", b"100% %s %d", b"8-bit \xe9\xff", b"
 @pytest.fixture(scope="module")
 def c_filter(tmp_path_factory):
     if not (HEADER.exists() and shutil.which("cc")):
-        pytest.skip("cc and opensmtpd.h are not installed (Debian: gcc, libopensmtpd-dev)")
+        unavailable("cc and opensmtpd.h are not installed (Debian: gcc, libopensmtpd-dev)")
     program = tmp_path_factory.mktemp("port") / "port"
     source = FILTERS / "port.c"
     subprocess.run(["cc", "-Wall", "-o", program, source, "-lopensmtpd"], check=True)

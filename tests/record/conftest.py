@@ -1,10 +1,8 @@
 """A browser for the tests of the timeline."""
 
-import os
-
 import pytest
 
-from tests.conftest import REQUIRE_SERVERS
+from tests.conftest import unavailable
 
 from . import browser as browser_support
 from .browser import Browser
@@ -14,11 +12,8 @@ from .browser import Browser
 def require_chromium():
     """Skip where there is no Chromium; fail instead where it is required."""
     reason = browser_support.missing()
-    if reason is None:
-        return
-    if os.environ.get(REQUIRE_SERVERS) == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    if reason is not None:
+        unavailable(reason)
 
 
 @pytest.fixture(scope="session")
