@@ -70,6 +70,12 @@ def supervised(filter_name: str | Path, *arguments: str, workers: int = 1) -> li
     return _run(filter_name, arguments, options)
 
 
+def recorded(log: Path, filter_name: str | Path, *arguments: str) -> list[str]:
+    """The same under the supervisor, with ``greenfilter record`` in front."""
+    record = [sys.executable, "-m", "greenfilter", "record", "-o", str(log), "--"]
+    return [*record, *supervised(filter_name, *arguments)]
+
+
 def has_supervisor() -> bool:
     """Whether this greenfilter has a supervisor."""
     return "--no-supervisor" in _help()

@@ -1,7 +1,19 @@
 """The cases in the order of the table."""
 
 from ..bench import Case
-from . import big, blocking, growth, latency, many, signing, start, throughput, workers
+from . import (
+    big,
+    blocking,
+    growth,
+    latency,
+    many,
+    recorded,
+    signing,
+    start,
+    supervisor,
+    throughput,
+    workers,
+)
 
 CASES: tuple[Case, ...] = (
     *throughput.CASES,
@@ -9,7 +21,9 @@ CASES: tuple[Case, ...] = (
     signing.CASE,
     workers.CASE,
     latency.CASE,
+    recorded.CASE,
     many.CASE,
+    supervisor.CASE,
     big.CASE,
     growth.CASE,
     start.CASE,

@@ -12,6 +12,7 @@ from .. import peers
 from ..bench import C_LIBRARY, Bench, Case, Row, failed, greenfilters, limited, start
 from ..driver import FilterProcess, NotStarted, WrongReplies, check
 from ..wire import Sessions
+from .recorded import RECORDED
 
 RATE = 1000
 ABOVE_MS = 2.0
@@ -74,6 +75,7 @@ def _run(bench: Bench) -> list[Row]:
     requests = bench.size(3000, 300)
     commands = [
         *greenfilters("sessions.py"),
+        (RECORDED, lambda: peers.recorded(bench.folder / "recorded-latency", "sessions.py")),
         (C_LIBRARY, lambda: peers.compiled("sessions", bench.folder)),
     ]
     subjects = []

@@ -18,7 +18,8 @@ ANSWER_MS = 20
 NEW_CLIENTS = 200
 
 
-def _connect(number: int, rdns: str) -> bytes:
+def connect_lines(number: int, rdns: str) -> bytes:
+    """What smtpd says when a client comes: ``hold...`` has to wait, ``now`` has not."""
     sid, when = session_id(number), "1795333857.855196|smtp-in"
     address = f"203.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
     return (
@@ -27,18 +28,19 @@ def _connect(number: int, rdns: str) -> bytes:
     ).encode()
 
 
-def _proceed(number: int) -> bytes:
+def proceed_line(number: int) -> bytes:
+    """What the filter answers."""
     return f"filter-result|{session_id(number)}|{TOKENS['connect']}|proceed".encode()
 
 
 def _ask(process: FilterProcess, number: int, rdns: str = "now") -> float:
     """Seconds until a new client is answered."""
     started = time.perf_counter()
-    process.send(_connect(number, rdns))
+    process.send(connect_lines(number, rdns))
     [reply] = process.receive_lines(1)
     took = time.perf_counter() - started
-    if reply != _proceed(number):
-        raise WrongReplies(f"{reply!r} instead of {_proceed(number)!r}")
+    if reply != proceed_line(number):
+        raise WrongReplies(f"{reply!r} instead of {proceed_line(number)!r}")
     return took
 
 
@@ -52,14 +54,14 @@ def _measure(process: FilterProcess, sessions: int) -> tuple[float, list[float]]
     for _ in range(20):
         _ask(process, next(new))
     idle = _memory(process)
-    process.send(b"".join(_connect(n, "hold.example.net") for n in range(sessions)))
+    process.send(b"".join(connect_lines(n, "hold.example.net") for n in range(sessions)))
     _ask(process, next(new))  # answered when all that came before has been taken in
     used = _memory(process) - idle
     took = [_ask(process, next(new)) for _ in range(NEW_CLIENTS)]
     last = next(new)
-    process.send(_connect(last, "release"))
+    process.send(connect_lines(last, "release"))
     replies = set(process.receive_lines(sessions + 1))
-    if replies != {_proceed(n) for n in [*range(sessions), last]}:
+    if replies != {proceed_line(n) for n in [*range(sessions), last]}:
         raise WrongReplies("not every waiting session was answered")
     return used / sessions, took
 
