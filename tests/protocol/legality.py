@@ -57,8 +57,11 @@ class Judge:
     def asks(self, data: bytes) -> None:
         """Note every request in what smtpd writes, cut anywhere."""
         *lines, self._unread = (self._unread + data).split(b"\n")
+        before = b""  # the data line before
         for line in lines:
+            line = _completed(before, line)
             parts = line.split(b"|", 7)
+            before = line if parts[0] == b"filter" and parts[4:5] == [b"data-line"] else b""
             if parts[0] != b"filter" or len(parts) < 7:
                 continue
             version, phase, sid, token = parts[1], *parts[4:7]
@@ -68,14 +71,20 @@ class Judge:
             if at < (0, 5):
                 who = (token, sid)
             if phase == b"data-line":
-                self._line_asked(who, at, line)
+                self._line_asked(sid, who, at, line)
             else:
                 self.waiting[who].append(Asked(phase, at))
                 for other, messages in self.open.items():
                     if sid in other and messages and not messages[-1].ended:
                         messages.pop()
 
-    def _line_asked(self, who: tuple[bytes, bytes], at: tuple[int, int], line: bytes) -> None:
+    def _line_asked(
+        self, sid: bytes, who: tuple[bytes, bytes], at: tuple[int, int], line: bytes
+    ) -> None:
+        # smtpd has one token for all data lines: with another, it is the same message.
+        for other, messages in self.open.items():
+            if sid in other and messages and not messages[-1].ended:
+                who = other
         messages = self.open[who]
         if not messages or messages[-1].ended:
             messages.append(Message(at))
@@ -127,6 +136,18 @@ class Judge:
     def unanswered(self) -> int:
         """How many requests smtpd still waits for, data lines aside."""
         return sum(map(len, self.waiting.values()))
+
+
+def _completed(before: bytes, line: bytes) -> bytes:
+    """Give a line that goes on where a data line was, with the fields that are not looked at.
+
+    These are the ones before the subsystem: greenfilter compares the others, which costs a third.
+    """
+    parts = before.split(b"|", 7)
+    if len(parts) < 8:
+        return line
+    start, end = len(b"|".join(parts[:3])), len(b"|".join(parts[:7])) + 1
+    return before[:start] + line[start:] if line[start:end] == before[start:end] else line
 
 
 def _version(raw: bytes) -> tuple[int, int]:
