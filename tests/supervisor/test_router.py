@@ -84,7 +84,7 @@ def test_a_session_in_whose_transaction_a_message_may_be_coming_is_kept_for_a_da
     for _ in range(420):
         world.pass_time(200)
     assert list(world.router.connection.sessions) == [SID]
-    for _ in range(100):
+    for _ in range(200):
         world.pass_time(200)
     assert not world.router.connection.sessions
 
