@@ -45,7 +45,7 @@ def cpu_ratio(rows: list[Row]) -> float:
 
 @pytest.mark.parametrize(
     ("name", "at_least"),
-    # Wide of what is reached (11 and 1.8), so that only a real loss of speed fails. Processor time
+    # Wide of what is reached (12 and 1.6), so that only a real loss of speed fails. Processor time
     # instead of the clock: it does not count what other programs of the machine take. What they
     # do to its caches, it does count: so there is more than one try.
     [("lines", 5.0), ("sessions", 1.0)],

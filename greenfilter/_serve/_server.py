@@ -1,4 +1,8 @@
-"""The server: a listening socket, and a greenlet for each client."""
+"""The server: a listening socket, and a greenlet for each client.
+
+Not on aiosmtpd, which answers much itself before a handler sees it (long lines, parameters that it
+does not know) and in its own words: here the testing kit's model of smtpd answers.
+"""
 
 from __future__ import annotations
 
