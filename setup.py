@@ -15,32 +15,23 @@ from setuptools.command.build_ext import build_ext
 
 COMPILED = [
     "greenfilter/_context.py",
-    *(
-        f"greenfilter/protocol/{name}.py"
-        for name in (
-            "_call",
-            "_connection",
-            "_fields",
-            "_guard",
-            "_session",
-        )
-    ),
-    *(
-        f"greenfilter/_runtime/{name}.py"
-        for name in (
-            "_answers",
-            "_consumers",
-            "_engine",
-            "_raw_lines",
-            "_session",
-            "_wire",
-            "_workers",
-        )
-    ),
-    *(f"greenfilter/_supervisor/{name}.py" for name in ("_flow", "_link", "_router", "_tracked")),
+    "greenfilter/protocol/_call.py",
+    "greenfilter/protocol/_connection.py",
+    "greenfilter/protocol/_fields.py",
+    "greenfilter/protocol/_guard.py",
+    "greenfilter/protocol/_session.py",
+    "greenfilter/_runtime/_answers.py",
+    "greenfilter/_runtime/_consumers.py",
+    "greenfilter/_runtime/_engine.py",
+    "greenfilter/_runtime/_raw_lines.py",
+    "greenfilter/_runtime/_session.py",
+    "greenfilter/_runtime/_wire.py",
+    "greenfilter/_runtime/_workers.py",
+    "greenfilter/_supervisor/_flow.py",
+    "greenfilter/_supervisor/_link.py",
+    "greenfilter/_supervisor/_router.py",
+    "greenfilter/_supervisor/_tracked.py",
 ]
-
-
 WISH = os.environ.get("GREENFILTER_COMPILE")
 
 

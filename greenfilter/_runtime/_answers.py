@@ -17,7 +17,7 @@ from ..errors import (
     MessageError,
     SessionClosed,
 )
-from ..protocol import PROCEED, TEMPFAIL, Decision, Guard, Stream
+from ..protocol import PROCEED, TEMPFAIL, Decision, Guard, Stream, last_resort
 
 
 class Answers:
@@ -105,14 +105,12 @@ class Answers:
         Returns:
             Whether this was the answer; False if the request had been answered before.
         """
-        line = None
-        # A phase that nobody knows takes nothing but proceed.
-        for decision in (handler.on_error if handler is not None else TEMPFAIL, TEMPFAIL, PROCEED):
-            try:
-                line = self.guard.answer(call, decision)
-                break
-            except DecisionError:
-                continue
+        decision = handler.on_error if handler is not None else last_resort(call)
+        try:
+            line = self.guard.answer(call, decision)
+        except DecisionError:
+            decision = last_resort(call)
+            line = self.guard.answer(call, decision)
         if line is not None:
             send(line)
             self.log_failure(call, handler, error, f"answered {decision!r}")

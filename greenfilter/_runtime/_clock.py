@@ -171,7 +171,7 @@ class Clock:
             )
         looked_at = list(islice(self._round, _SESSIONS_PER_TICK))
         if not looked_at and now >= forgotten.next_round:
-            forgotten.next_round = now + forgotten.ttl / 20
+            forgotten.next_round = now + forgotten.round_seconds
             self._round = iter(list(self._connection.sessions.values()))
             self._connection.generation += 1
             forgotten.expire()
@@ -184,7 +184,7 @@ class Clock:
         if session.queued:  # a worker has it in its hands
             return False
         assert self._forgotten is not None
-        silent = (self._connection.generation - session.seen) * self._forgotten.ttl / 20
+        silent = (self._connection.generation - session.seen) * self._forgotten.round_seconds
         may_be_in_data = session.open_tx() is not None or not self._knows_transactions
         if may_be_in_data and silent < LONGEST_MESSAGE:
             return False
@@ -205,7 +205,8 @@ class _Forgotten(TTLCache[bytes, LiveSession]):
         let_go: Callable[[LiveSession], bool],
     ) -> None:
         super().__init__(maxsize, ttl, timer)
-        self.next_round = timer() + ttl / 20
+        self.round_seconds = ttl / 20
+        self.next_round = timer() + self.round_seconds
         self._let_go = let_go
 
     def expire(self, time: float | None = None) -> list[tuple[bytes, LiveSession]]:

@@ -1,8 +1,8 @@
 """Handlers with ``thread=True``: a pool of OS threads, made when first needed.
 
-A call costs 30 to 60 us less than by way of gevent's own pool, whose threads and greenlets meet in
-locks. Here a thread takes its calls from a queue in C, and all that have ended since the loop
-last looked are dealt with at once.
+A call costs 6 us instead of the 33 of gevent's own pool while 20 sessions make them (one alone
+costs 60 in both). Here a thread takes its calls from a queue in C, and all that have ended since
+the loop last looked are dealt with at once.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from ..protocol import (
     Decision,
     Guard,
     Stream,
+    last_resort,
 )
 from ._flow import Flow
 from ._poison import Poison, envelope_key, message_key
@@ -377,15 +378,13 @@ class Router:
         return hello.policy(wire) if hello is not None else TEMPFAIL
 
     def _answer(self, call: Call, decision: Decision) -> None:
-        for choice in (decision, TEMPFAIL, PROCEED):  # a phase that nobody knows takes no other
-            try:
-                line = self._guard.answer(call, choice)
-            except DecisionError as error:
-                self._tell_once(f"illegal at {call.hook.wire}", f"an answer was not legal: {error}")
-                continue
-            if line is not None:
-                self._send(line)
-            return
+        try:
+            line = self._guard.answer(call, decision)
+        except DecisionError as error:
+            self._tell_once(f"illegal at {call.hook.wire}", f"an answer was not legal: {error}")
+            line = self._guard.answer(call, last_resort(call))
+        if line is not None:
+            self._send(line)
 
     def _on_close(self, session: Tracked) -> None:
         call, session.owed = session.owed, None

@@ -34,7 +34,7 @@ from ._decision import (
     rewrite,
 )
 from ._fields import Address, text
-from ._guard import LINE_TOO_LONG, TEMPFAIL, Guard
+from ._guard import LINE_TOO_LONG, TEMPFAIL, Guard, last_resort
 from ._registration import registration
 from ._session import EVERYTHING, Session, Transaction
 
@@ -70,6 +70,7 @@ __all__ = [
     "Transaction",
     "disconnect",
     "junk",
+    "last_resort",
     "proceed",
     "registration",
     "reject",

@@ -56,6 +56,12 @@ def _swapped_ids(call: Call) -> bytes:
     return b"%b|%b|" % (call.line[call.body - 17 : call.body - 1], call.session.sid)
 
 
+def last_resort(call: Call) -> Decision:
+    """Give what answers a request when all else is not legal; a phase unknown takes no refusal."""
+    is_refusable = isinstance(call.hook, Phase) and TEMPFAIL.kind in call.hook.decisions
+    return TEMPFAIL if is_refusable else PROCEED
+
+
 class Guard:
     """Makes every answer, exactly one for each request.
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from greenfilter.errors import DecisionError, RemoteProtocolError
 from greenfilter.protocol import (
     PROCEED,
-    TEMPFAIL,
     Call,
     Chunk,
     Connection,
     Decision,
     Guard,
     Session,
+    last_resort,
 )
 
 SID = b"097e63a58900ef3c"
@@ -59,10 +59,6 @@ class Seen:
 
     session: Session
     mails: list[Mail] = field(default_factory=list)
-
-
-def _policy(call: Call) -> Decision:
-    return TEMPFAIL if "reject" in call.hook.decisions else PROCEED
 
 
 class Driver:
@@ -125,7 +121,7 @@ class Driver:
         try:
             answer = self.guard.answer(item, self.decide(item))
         except DecisionError:
-            answer = self.guard.answer(item, _policy(item))
+            answer = self.guard.answer(item, last_resort(item))
         assert answer is not None
         return answer
 

@@ -55,15 +55,21 @@ def generated(app, gate):
             yield line
 
 
+def begun(pipe):
+    """Send the first line of a message; return its session once it is there."""
+    pipe.send(request("data-line") + "one")
+    sessions = pipe.runtime._connection.sessions
+    until(lambda: sessions)
+    (session,) = sessions.values()
+    return session
+
+
 @pytest.mark.parametrize("register", [each_line, generated])
 def test_a_spool_that_cannot_be_read_back_refuses_the_message(register, caplog):
     app, gate = Filter("disk"), gevent.event.Event()
     register(app, gate)
     with Pipe(app) as pipe:
-        pipe.send(request("data-line") + "one")
-        sessions = pipe.runtime._connection.sessions
-        until(lambda: sessions)
-        (session,) = sessions.values()
+        session = begun(pipe)
         pipe.send(request("data-line") + "two", request("data-line") + ".", request("commit"))
         until(lambda: len(session.queue) == 2)
         pipe.clock.advance(0.1)
@@ -85,10 +91,7 @@ def test_a_disk_that_is_full_when_lines_wait_is_told_in_one_line_and_refuses_the
     app, gate = Filter("disk"), gevent.event.Event()
     register(app, gate)
     with Pipe(app) as pipe:
-        pipe.send(request("data-line") + "one")
-        sessions = pipe.runtime._connection.sessions
-        until(lambda: sessions)
-        (session,) = sessions.values()
+        session = begun(pipe)
         for count in range(1, 6):
             pipe.send(*[request("data-line") + "x" * 900] * 50)
             until(lambda count=count: len(session.queue) == count)
