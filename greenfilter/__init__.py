@@ -16,6 +16,7 @@ from .errors import NeedError as NeedError
 from .errors import RegistrationError as RegistrationError
 from .errors import SessionClosed as SessionClosed
 from .errors import SpoolError as SpoolError
+from .errors import WaitError as WaitError
 from .protocol import DROP as DROP
 from .protocol import Address as Address
 from .protocol import Config as Config
@@ -52,6 +53,7 @@ __all__ = [
     "SpoolError",
     "Status",
     "Transaction",
+    "WaitError",
     "disconnect",
     "junk",
     "proceed",

@@ -27,9 +27,9 @@ def start(options: dict[str, Any]) -> None:
     Raises:
         UsageError: the filter cannot be loaded.
     """
-    from gevent import monkey
+    from ._waiting import patch
 
-    monkey.patch_all()
+    patch()
 
     from ._load import load
     from ._runtime import Runtime

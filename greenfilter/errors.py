@@ -7,6 +7,7 @@ GreenfilterError
 ├── RegistrationError         a handler or an option of the filter is wrong (file and line given)
 ├── NeedError                 a field was read that ``needs=`` did not ask for
 ├── HandlerTimeout            raised inside a callback that passed its deadline
+├── WaitError                 a callback wanted to wait in a way that cannot work in a filter
 ├── SessionClosed             raised inside a callback whose client left (``cancel_on_close=True``)
 ├── MessageError
 │   ├── MessageTooBig         the message passed ``max_message_bytes``
@@ -57,6 +58,10 @@ class NeedError(GreenfilterError):
 
 class HandlerTimeout(GreenfilterError):
     """Raised inside a callback that passed its deadline. The request has been answered by then."""
+
+
+class WaitError(GreenfilterError):
+    """A callback wanted to wait in a way that cannot work in a filter. The text says what can."""
 
 
 class SessionClosed(GreenfilterError):

@@ -60,9 +60,9 @@ def _is_stream(fd: int) -> bool:
 def _run_here(options: Options, fds: tuple[int, int]) -> None:
     _stdio.keep_from_children(fds)
 
-    from gevent import monkey
+    from .._waiting import patch
 
-    monkey.patch_all()
+    patch()
 
     from .._load import load
     from .._runtime import Runtime

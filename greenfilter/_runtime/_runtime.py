@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import mmap
+import os
 import socket
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -106,6 +108,8 @@ class Runtime:
         self._wire.start()
         self._clock.start()
         self._monitor.start()
+        workers = weakref.ref(self._workers)  # a hook can't be taken back
+        os.register_at_fork(after_in_child=lambda: _leave_to_parent(workers()))
 
     def tick(self) -> None:
         """Look after what time has changed, as the runtime does ten times a second. In the hub."""
@@ -240,3 +244,10 @@ class Runtime:
         end = time.monotonic() + _GRACE
         while not condition() and time.monotonic() < end:
             gevent.sleep(0.005)
+
+
+def _leave_to_parent(workers: Workers | None) -> None:
+    """Have a forked child do nothing of what the sessions wait for."""
+    if workers is not None:
+        for worker in workers.busy:
+            worker.abandoned = True

@@ -7,6 +7,7 @@ the loop last looked are dealt with at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from _queue import SimpleQueue
 from collections import deque
@@ -102,7 +103,10 @@ class Threads:
     def _run(self) -> None:
         """What a thread does."""
         while (call := self._queue.get()) is not None:
+            pid = os.getpid()
             call.make()
+            if os.getpid() != pid:  # a child that the author's code has forked, and left to us
+                os._exit(0)
             self._ended.append(call)
             self._wake.send()
         gevent.get_hub().destroy(destroy_loop=True)  # the author's code may have used one here
