@@ -13,6 +13,15 @@ from ._app import Filter, Loaded
 from .errors import RegistrationError, UsageError
 
 _MODULE = "__greenfilter__"
+# Libraries for arithmetic start a thread for each core in each call; from 8 threads of a pool that
+# made numpy ten times slower. They read these when they are imported.
+_THREADS_OF_LIBRARIES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
 _OWN_FILES = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -30,6 +39,8 @@ def load(target: str, args: list[str]) -> Filter:
             option parsers do.
     """
     Loaded.applies = True
+    for variable in _THREADS_OF_LIBRARIES:
+        os.environ.setdefault(variable, "1")
     name, attribute = _split(target)
     sys.argv = [target, *args]
     try:

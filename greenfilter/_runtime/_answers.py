@@ -29,6 +29,7 @@ class Answers:
 
     Attributes:
         guard: makes the bytes.
+        errors_of: the kinds of errors that each handler has failed with.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Answers:
         self._send = send
         self._send_threadsafe = send_threadsafe
         self._told: set[str] = set()
+        self.errors_of: dict[Handler, set[type[BaseException]]] = {}
 
     def answer(
         self, call: Any, decision: Any, handler: Handler | None, *, foreign: bool = False
@@ -121,6 +123,8 @@ class Answers:
     def log_failure(
         self, call: Any, handler: Handler | None, error: BaseException, then: str
     ) -> None:
+        if handler is not None:
+            self.errors_of.setdefault(handler, set()).add(type(error))
         log = session_logger(call.session.id)
         what = f"{type(error).__name__}: {_text(error)}"
         if not isinstance(error, GreenfilterError):

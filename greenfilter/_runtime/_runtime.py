@@ -15,6 +15,7 @@ import gevent
 from gevent.event import Event
 
 from .._control import ALIVE, BEAT, WORN_OUT, hello
+from .._handlers import Handler
 from .._log import logger
 from ..errors import ProtocolError, SessionClosed
 from ..protocol import registration
@@ -94,10 +95,11 @@ class Runtime:
             partial(self._hold, "queues"),
             partial(self._release, "queues"),
         )
-        self._monitor = Monitor(app.handlers())
         self._supervised = mark is not None
+        self._monitor = Monitor(app.handlers(), self._on_kept, self._hurry)
         if self._supervised:
             self._engine.threads.on_worn_out = lambda: self._wire.send(WORN_OUT)
+            self._engine.moved.threads.on_worn_out = lambda: self._wire.send(WORN_OUT)
         self._beat = self._hub.loop.timer(BEAT, BEAT)
         self._registered = False
         self._problems = 0
@@ -204,6 +206,15 @@ class Runtime:
             if worker is not None and worker.running is not None and worker.running.cancel_on_close:
                 worker.throw(SessionClosed("the client left"))
 
+    def _on_kept(self, handler: Handler, place: str) -> None:
+        """A handler has kept the loop."""
+        if self.app.auto_thread:
+            self._engine.moved.note(handler, place)
+
+    def _hurry(self) -> None:
+        """The loop is kept: have the next answer leave at once, with the sign of life."""
+        self._wire.urgent = ALIVE if self._supervised and self._registered else b""
+
     # The end
 
     def _on_end(self) -> None:
@@ -230,6 +241,7 @@ class Runtime:
         self._until(lambda: not self._workers.ready and self._is_idle())
         self._clock.stop()
         self._engine.threads.close()
+        self._engine.moved.threads.close()
         self._ended.set()
 
     def _interrupt(self, worker: Worker) -> None:

@@ -29,6 +29,10 @@ class Wire:
         fds: to read from and to write to; one socket for both under smtpd. The wire owns them.
         receive: is given each piece of input, in the hub. It must not switch greenlets.
         ended: is called once, in the hub, when smtpd has closed its end.
+
+    Attributes:
+        urgent: set from any thread while the loop is kept: what is sent next leaves at once, and
+            these bytes with it.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Wire:
         self._drained = Event()
         self._drained.set()
         self.closed = False
+        self.urgent: bytes | None = None
 
     def start(self) -> None:
         """Begin to read."""
@@ -82,7 +87,11 @@ class Wire:
         """
         if data and not self.closed:
             self._out.append(data)
-            if not self._flushing:
+            if self.urgent is not None:
+                self._out.append(self.urgent)
+                self.urgent = None
+                self.flush()
+            elif not self._flushing:
                 self._flushing = True
                 self._loop.run_callback(self.flush)
 
