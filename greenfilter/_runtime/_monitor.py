@@ -49,6 +49,7 @@ class Monitor:
         self._timer = self._loop.timer(_BEAT, _BEAT)
         self._beat = time.monotonic()
         self._seen = 0.0  # the beat after which the loop was last seen to be kept
+        self._since = 0.0  # when that was
         self._used = 0.0  # seconds of processor time that the loop's thread had used by then
         self._running = True
 
@@ -77,13 +78,15 @@ class Monitor:
         self._urgent()
         handler, place = self._culprit()
         if self._seen != self._beat:
-            self._seen, self._used = self._beat, _processor_time(self._thread)
+            self._seen, self._since = self._beat, time.monotonic()
+            self._used = _processor_time(self._thread)
             if handler is not None:
                 self._loop.run_callback_threadsafe(self._on_kept, handler, place)
         elif late > _TOO_LONG and handler is not None and handler not in self._told:
             self._told.add(handler)
             used = _processor_time(self._thread) - self._used
-            self._tell(handler, place, used > (late - _KEPT) * _COMPUTES)
+            passed = time.monotonic() - self._since
+            self._tell(handler, place, used > passed * _COMPUTES)
 
     def _culprit(self) -> tuple[Handler | None, str]:
         """Return the handler that runs, and the line of its file that it is at."""
