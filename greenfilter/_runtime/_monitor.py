@@ -20,7 +20,7 @@ _KEPT = 0.1
 # Seconds after which it is said, whether or not the handler comes to an end.
 _TOO_LONG = 1.0
 # A thread that uses this part of the time computes: it does not wait.
-_COMPUTES = 0.5
+_COMPUTES = 0.2
 
 
 class Monitor:

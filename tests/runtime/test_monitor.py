@@ -81,7 +81,8 @@ def test_a_callback_that_waits_is_not_named(caplog):
     assert caplog.text == ""
 
 
-def test_a_loop_without_an_end_is_told_apart_from_what_waits(caplog):
+def test_a_loop_without_an_end_is_told_apart_from_what_waits(caplog, monkeypatch):
+    monkeypatch.setattr(_monitor, "_TOO_LONG", 0.4)
     app = Filter("busy", auto_thread=False)
 
     @app.filter.ehlo
@@ -90,7 +91,7 @@ def test_a_loop_without_an_end_is_told_apart_from_what_waits(caplog):
 
     @app.filter.mail_from
     def wait(ctx, sender):
-        time.sleep(0.5)  # in this process it blocks the loop
+        time.sleep(0.8)  # in this process it blocks the loop
 
     with FakeSmtpd(app) as smtpd:
         in_transaction(smtpd)
@@ -99,5 +100,5 @@ def test_a_loop_without_an_end_is_told_apart_from_what_waits(caplog):
     assert "thread=True" not in loops
     (waits,) = [each.message for each in caplog.records if each.message.startswith("wait (")]
     assert "it waits at " in waits
-    assert "(time.sleep(0.5)" in waits
+    assert "(time.sleep(0.8)" in waits
     assert "thread=True" in waits
