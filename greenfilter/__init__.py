@@ -6,6 +6,7 @@ smtpd.conf. Importing this package does not import gevent.
 
 from ._app import Filter as Filter
 from ._context import Context as Context
+from ._headers import Headers as Headers
 from ._message import Message as Message
 from .errors import DecisionError as DecisionError
 from .errors import GreenfilterError as GreenfilterError
@@ -42,6 +43,7 @@ __all__ = [
     "Filter",
     "GreenfilterError",
     "HandlerTimeout",
+    "Headers",
     "Message",
     "MessageError",
     "MessageTooBig",

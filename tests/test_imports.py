@@ -21,6 +21,7 @@ LAYERS = [
         "_log",
         "_python",
         "_stdio",
+        "_header_text",
         "_headers",
         "_spool",
         "_message",
