@@ -24,6 +24,7 @@ LAYERS = [
         "_header_text",
         "_headers",
         "_spool",
+        "_email",
         "_message",
         "_handlers",
         "_app",

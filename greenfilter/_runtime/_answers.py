@@ -15,9 +15,10 @@ from ..errors import (
     GreenfilterError,
     HandlerTimeout,
     MessageError,
+    MessageTooBig,
     SessionClosed,
 )
-from ..protocol import PROCEED, TEMPFAIL, Decision, Guard, Stream, last_resort
+from ..protocol import PROCEED, TEMPFAIL, Decision, Guard, Stream, last_resort, reject
 
 
 class Answers:
@@ -69,12 +70,20 @@ class Answers:
     def fail_message(
         self, ctx: Context, stream: Stream, handler: Handler, error: BaseException
     ) -> None:
-        """Have commit apply the policy of a data handler that failed."""
+        """Have commit apply the policy of a data handler that failed.
+
+        A message that passes a limit will pass it the next time too: where the policy is to have
+        it sent again, it is refused for good.
+        """
+        decision = handler.on_error
+        if isinstance(error, MessageTooBig) and decision == TEMPFAIL:
+            decision = reject(552, str(error), enhanced="5.3.4")
         try:
-            self.guard.decide_commit(stream, handler.on_error)
+            self.guard.decide_commit(stream, decision)
         except DecisionError:
-            self.guard.decide_commit(stream, TEMPFAIL)
-        self.log_failure(ctx, handler, error, f"commit will be answered {handler.on_error!r}")
+            decision = TEMPFAIL
+            self.guard.decide_commit(stream, decision)
+        self.log_failure(ctx, handler, error, f"commit will be answered {decision!r}")
 
     def lose_message(
         self, ctx: Context, stream: Stream, handler: Handler | None, error: MessageError
