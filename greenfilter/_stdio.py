@@ -31,10 +31,19 @@ def take() -> tuple[int, int]:
     os.dup2(null, 0)
     os.close(null)
     os.dup2(2, 1)
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(line_buffering=True)
+    set_up_text()
     return read, write
+
+
+def set_up_text() -> None:
+    """Let print() and the log write any text: mail holds bytes that no locale knows.
+
+    UTF-8 whatever the locale; what has no UTF-8 (a surrogate stands for a byte) is escaped.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def keep_from_children(fds: tuple[int, int]) -> None:

@@ -95,6 +95,7 @@ def ignore_signals(*, tell: bool = True) -> None:
 def main() -> NoReturn:
     """Entry point of the process."""
     options = json.loads(sys.argv[1])
+    _stdio.set_up_text()
     _log.set_up(options["log_level"], options["log_format"])
     ignore_signals(tell=False)
     try:
