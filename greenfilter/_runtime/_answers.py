@@ -18,7 +18,10 @@ from ..errors import (
     MessageTooBig,
     SessionClosed,
 )
-from ..protocol import PROCEED, TEMPFAIL, Decision, Guard, Stream, last_resort, reject
+from ..protocol import PHASES, PROCEED, TEMPFAIL, Decision, Guard, Stream, last_resort, reject
+from ..protocol._credentials import carries_credentials, reveals
+
+_AUTH = PHASES["auth"]
 
 
 class Answers:
@@ -63,9 +66,17 @@ class Answers:
             return self._fail(call, handler, error, send)
         if line is not None:
             send(line)
+            if call.hook is _AUTH and decision.kind in ("reject", "disconnect"):
+                self._tell_refused_auth(call, decision)
         elif decision is not PROCEED:
             self.tell_late(call, handler)
         return line is not None
+
+    def _tell_refused_auth(self, call: Any, decision: Decision) -> None:
+        """Log why AUTH was refused, which neither the client nor smtpd's own log is told."""
+        hidden = reveals(call.line[call.body :], decision.value)
+        shown = f"{decision.kind}(...)" if hidden else repr(decision)
+        session_logger(call.session.id).info("AUTH refused, the client is told 501: %s", shown)
 
     def fail_message(
         self, ctx: Context, stream: Stream, handler: Handler, error: BaseException
@@ -135,13 +146,15 @@ class Answers:
         if handler is not None:
             self.errors_of.setdefault(handler, set()).add(type(error))
         log = session_logger(call.session.id)
-        what = f"{type(error).__name__}: {_text(error)}"
+        hidden = carries_credentials(call) and type(error) is not HandlerTimeout
+        what = type(error).__name__ + ("" if hidden else f": {_text(error)}")
         if not isinstance(error, GreenfilterError):
             where = handler.where if handler is not None else None
             what += f" at {origin(error, where.rpartition(':')[0] if where else None)}"
         who = repr(handler) if handler is not None else call.hook.wire
         log.error("%s failed: %s%s", who, what, f"; {then}" if then else "")
-        log.debug("traceback", exc_info=error)
+        if not hidden:
+            log.debug("traceback", exc_info=error)
 
     def tell_late(self, call: Any, handler: Handler | None) -> None:
         """Log, once for each handler, that an answer was dropped. From any thread."""
