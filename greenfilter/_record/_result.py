@@ -110,11 +110,8 @@ def without_password(phase: str, text: bytes) -> bytes:
         return text
     word, bar, parameter = text.partition(b"|")
     if bar:
-        return (
-            word
-            + bar
-            + (redact_auth(parameter, keep_user=True) if word == b"rewrite" else parameter)
-        )
+        parameter = redact_auth(parameter, keep_user=True) if word == b"rewrite" else parameter
+        return word + bar + parameter
     return redact_auth(text, keep_user=True) if b" " in text else text
 
 

@@ -17,6 +17,7 @@ from greenfilter import (
     junk,
     proceed,
     reject,
+    rewrite,
 )
 from greenfilter import report as tell
 from greenfilter._context import Context

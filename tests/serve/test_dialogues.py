@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from greenfilter.protocol._credentials import redact_auth
+from greenfilter.protocol._credentials import redact_auth, redact_command
 from tests.testing.recordings import LOGS, SERVERS, TRANSCRIPTS
 from tests.testing.replaying import Line, Recorded, normal, split
 from tests.testing.test_oracle_recordings import expected
@@ -84,6 +84,9 @@ def _without_chance(name: str, session: list[Line]) -> tuple[list[str], list[str
             words[4] = _hidden(words[4])
         elif words[1] == "filter-response" and words[3].startswith("auth|rewrite|"):
             words[3] = f"auth|rewrite|{_hidden(words[3][13:])}"
+        elif words[1] == "protocol-client":
+            said = "|".join(words[3:]).encode("utf-8", "surrogateescape")
+            words[3:] = [redact_command(said).decode("utf-8", "surrogateescape")]
         elif words[1] == "tx-commit" and name in SIZE_DIFFERS:
             words[3] = words[3].partition("|")[0]
         words[-1] = words[-1].replace("ECDHE-ECDSA", "ECDHE-RSA")
