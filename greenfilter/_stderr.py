@@ -272,7 +272,7 @@ def take_over(lowest: int) -> Sink:
     """
     sink = Sink(fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, lowest))
     sys.stderr = io.TextIOWrapper(
-        _Raw(sink),  # type: ignore[type-var]
+        _Raw(sink),
         encoding="utf-8",
         errors="backslashreplace",
         write_through=True,

@@ -114,7 +114,7 @@ def run(
 @click.argument("pidfile", type=click.Path())
 def reload(pidfile: str) -> None:
     """Have the filter that wrote PIDFILE (run --pidfile) load its code anew."""
-    from ._run import reload as reload_filter
+    from ._pidfile import reload as reload_filter
 
     reload_filter(pidfile)
 

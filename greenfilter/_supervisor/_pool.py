@@ -14,6 +14,7 @@ from ._slot import Slot
 from ._suspects import blame, suspects
 
 if TYPE_CHECKING:
+    from .._stderr import Sink
     from ._router import Router
     from ._tracked import Tracked
 
@@ -40,6 +41,7 @@ class Pool:
         register: is told what the first filter that has loaded registers.
         flush: writes to smtpd what is queued.
         fail: is called if the filter cannot be loaded at the start, with the exit status to give.
+        sink: gets what the workers log.
 
     Attributes:
         workers: all that serve sessions, with their places.
@@ -53,6 +55,7 @@ class Pool:
         register: Callable[[Hello], None],
         flush: Callable[[], None],
         fail: Callable[[int], None],
+        sink: Sink,
     ) -> None:
         self.workers: dict[WorkerProcess, Slot] = {}
         self._options = options
@@ -61,6 +64,7 @@ class Pool:
         self._register = register
         self._flush = flush
         self._fail = fail
+        self._sink = sink
         self._slots = [Slot() for _ in range(options.workers)]
         self._ending: list[WorkerProcess] = []
         self._registered: Hello | None = None
@@ -72,8 +76,6 @@ class Pool:
     def start(self) -> None:
         """Start the first worker; the others follow when it has loaded the filter."""
         self._slots[0].current = self._spawn(self._slots[0])
-        if self._slots[0].current is None:
-            self._fail(1)
 
     def configure(self, config: bytes) -> None:
         """Tell the workers, and each that comes, what smtpd said of itself."""
@@ -118,9 +120,9 @@ class Pool:
         }
         try:
             worker = WorkerProcess(
-                self._selector, options, now, self._router.from_worker, self._on_end
+                self._selector, options, now, self._router.from_worker, self._on_end, self._sink
             )
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             delay = slot.failed(now, 0.0)
             logger.critical("cannot start a worker: %s; next try in %g s", error, delay)
             return None
@@ -263,8 +265,8 @@ class Pool:
 
     def tick(self, now: float) -> None:
         """Look after all of them."""
-        for slot in self._slots:
-            if slot.current is None and self._registered and now >= slot.next_start:
+        for slot in self._slots if self._registered else self._slots[:1]:
+            if slot.current is None and now >= slot.next_start:
                 slot.current = self._spawn(slot)
                 self._router.adopt(self.assign)
         for worker in list(self.workers):
