@@ -23,6 +23,7 @@ from ._clock import Clock
 from ._engine import Engine
 from ._monitor import Monitor
 from ._session import LiveConnection, LiveSession
+from ._vital import Vital
 from ._wire import Wire
 from ._workers import Worker, Workers
 
@@ -61,11 +62,15 @@ class Runtime:
         fds = sock if isinstance(sock, tuple) else (sock.detach(),) * 2
         self.app = app
         self._hub = gevent.get_hub()
+        self._vital = Vital(mark is not None)
         self._hub.threadpool.maxsize = _NAMES_RESOLVED_AT_ONCE
-        self._wire = Wire(fds, self._receive, self._on_end)
+        self._wire = Wire(fds, self._receive, self._on_end, self._vital)
         self._holds: set[str] = set()  # why nothing is read
         self._workers = Workers(
-            app.max_concurrency, partial(self._hold, "workers"), partial(self._release, "workers")
+            app.max_concurrency,
+            partial(self._hold, "workers"),
+            partial(self._release, "workers"),
+            self._vital,
         )
         self._engine = Engine(
             app,
@@ -94,7 +99,10 @@ class Runtime:
             self._connection,
             partial(self._hold, "queues"),
             partial(self._release, "queues"),
+            self._vital,
         )
+        self._engine.threads.vital = self._vital
+        self._engine.moved.threads.vital = self._vital
         self._supervised = mark is not None
         self._monitor = Monitor(app.handlers(), self._on_kept, self._hurry)
         if self._supervised:
@@ -112,6 +120,15 @@ class Runtime:
         self._monitor.start()
         workers = weakref.ref(self._workers)  # a hook can't be taken back
         os.register_at_fork(after_in_child=lambda: _leave_to_parent(workers()))
+        self._beat.start(self._vital(self._say_alive))
+
+    def _say_alive(self) -> None:
+        """Tell the supervisor that the loop reads. One that only turns is no use to anybody."""
+        if not self._wire.listens():
+            self._vital.fail(RuntimeError("nothing reads from smtpd any more"))
+            self._wire.listen()
+        if self._supervised and self._registered:
+            self._wire.send(ALIVE)
 
     def tick(self) -> None:
         """Look after what time has changed, as the runtime does ten times a second. In the hub."""
@@ -167,7 +184,6 @@ class Runtime:
                 logger.error("on_config %s failed: %s: %s", fn, type(error).__name__, error)
         if self._supervised:
             self._wire.send(hello(self.app))
-            self._beat.start(self._wire.send, ALIVE)
         else:
             self._wire.send(registration(self.app.registered_reports(), self.app.phases()))
 

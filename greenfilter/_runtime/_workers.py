@@ -115,11 +115,17 @@ class Workers:
         limit: tasks in hand at once, but for those that are parked.
         on_full: called when the limit is reached, in the hub or in a worker.
         on_room: called when it no longer is.
+        vital: wraps what the loop calls.
     """
 
     def __init__(
-        self, limit: int, on_full: Callable[[], None], on_room: Callable[[], None]
+        self,
+        limit: int,
+        on_full: Callable[[], None],
+        on_room: Callable[[], None],
+        vital: Callable[[Callable[..., Any]], Callable[..., None]] = lambda fn: fn,
     ) -> None:
+        self._dispatch = vital(self.dispatch)
         self.ready: deque[Task] = deque()
         self.busy: dict[Worker, None] = {}
         self._hub = gevent.get_hub()
@@ -159,9 +165,9 @@ class Workers:
         self._scheduled = True
         if time.monotonic() > self._turn.end:
             # A callback would run before the loop goes round: it runs up to 50 of them first.
-            self._next_turn.start(self.dispatch)
+            self._next_turn.start(self._dispatch)
         else:
-            self._hub.loop.run_callback(self.dispatch)
+            self._hub.loop.run_callback(self._dispatch)
 
     def dispatch(self) -> None:
         """Hand out what is ready, as much as fits into a turn. To be called in the hub."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._control import Hello
 from .._log import logger
+from ._memory import Memory
 from ._options import Options
 from ._process import WorkerProcess
 from ._slot import Slot
@@ -27,6 +28,9 @@ _MEMORY_SECONDS = 10.0
 _LEAVE_SECONDS = 3.0
 # From the end of its socket to that of the process; what it owed has been answered by then.
 _REAP_SECONDS = 0.1
+# So many old workers of each place may finish their sessions as they like; those of older ones are
+# moved to the newest between two transactions.
+_MAX_OLD = 2
 # As many as a socket's buffer can hold; a child of the worker's may go on writing.
 _LAST_READS = 64
 
@@ -70,6 +74,7 @@ class Pool:
         self._registered: Hello | None = None
         self._config = b""
         self._next_memory = 0.0
+        self._memory = Memory()
         self._warned_of_load = False
         self._reload_is_due = False
 
@@ -271,6 +276,7 @@ class Pool:
                 self._router.adopt(self.assign)
         for worker in list(self.workers):
             self._look_at(worker, now)
+        self._thin_out()
         for worker in list(self._ending):
             if worker.exit_code() is not None:
                 self._ending.remove(worker)
@@ -311,6 +317,18 @@ class Pool:
             self._let_go(worker)
             self._router.adopt(self.assign)
 
+    def _thin_out(self) -> None:
+        """Have no more than a few old workers: the sessions of the oldest go on in the newest."""
+        for slot in self._slots:
+            old = [w for w, s in self.workers.items() if s is slot and w.leaving is not None]
+            if slot.current is None or slot.current.hello is None:
+                continue
+            for worker in old[:-_MAX_OLD]:
+                for session in list(worker.sessions.values()):
+                    if session.is_between_transactions():
+                        del worker.sessions[session.sid]
+                        session.move_to(slot.current)
+
     def _watch_load(self, worker: WorkerProcess, now: float) -> None:
         if now - worker.born < _LOAD_SECONDS:
             return
@@ -322,8 +340,9 @@ class Pool:
 
     def _watch_memory(self, now: float) -> None:
         limit = self._options.max_memory
+        sizes = self._memory.read([worker.pid for worker in self.workers])
         for worker, slot in list(self.workers.items()):
-            memory = worker.memory()
+            memory = sizes.get(worker.pid, 0)
             if memory > 2 * limit:
                 self._lose(worker, f"it has {memory >> 20} MiB", blamed=True)
             elif memory > limit and now - worker.loaded > _MEMORY_SECONDS:

@@ -155,14 +155,6 @@ class WorkerProcess:
                 os.killpg(self.pid, signal.SIGKILL)
             self.log.end_line()
 
-    def memory(self) -> int:
-        """Give its resident memory in bytes; 0 where the system does not tell."""
-        try:
-            with open(f"/proc/{self.pid}/statm", "rb") as statm:
-                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, IndexError, ValueError):
-            return _memory_by_ps(self.pid)
-
 
 def _shared_page() -> int:
     """Make a page to share. In memory if possible: on a full disk, writing to it would be fatal."""
@@ -174,13 +166,3 @@ def _shared_page() -> int:
         file.write(bytes(mmap.PAGESIZE))
         file.flush()
         return os.dup(file.fileno())
-
-
-def _memory_by_ps(pid: int) -> int:
-    try:
-        output = subprocess.run(
-            ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, timeout=1, check=False
-        ).stdout
-        return int(output or b"0") * 1024
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return 0
