@@ -20,6 +20,7 @@ LAYERS = [
     {
         "_log",
         "_python",
+        "_stderr",
         "_stdio",
         "_header_text",
         "_headers",

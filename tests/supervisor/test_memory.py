@@ -34,6 +34,7 @@ def test_ps_is_asked_once_for_all(ps):
     memory, found = Memory(), []
     wait_until(lambda: found.append(memory.read([1, 2])) or any(found), 10, "an answer of ps")
     assert found[-1] == {1: 10240, 2: 20480}
+    wait_until(lambda: memory._collect(), 10, "the ps that was started next")
 
 
 def test_a_slow_ps_holds_up_nobody_and_is_given_up(ps, monkeypatch, caplog):
