@@ -38,7 +38,19 @@ def test_a_path_has_brackets(argument, address):
 
 @pytest.mark.parametrize(
     "argument",
-    ["", "a@b", "<a@b", "<al ice@b.org>", "<a@b..c>", '<"a b"@c>', "<jörg@c>", "<@>", "<a@b.>", "<a@-b.c>", "<>"],
+    [
+        "",
+        "a@b",
+        "<a@b",
+        "<al ice@b.org>",
+        "<a@b..c>",
+        '<"a b"@c>',
+        "<jörg@c>",
+        "<@>",
+        "<a@b.>",
+        "<a@-b.c>",
+        "<>",
+    ],
 )
 def test_a_syntax_error_is_no_path(argument):
     assert parse_path(argument, "mx.example.org", null_allowed=False) is None
