@@ -236,8 +236,8 @@ WARNINGS = {
         def look(ctx, identity):
             asyncio.run(work())
         """,
-        "9: warning: filter.ehlo: asyncio.run runs an event loop of its own, and holds up all "
-        "sessions; register with thread=True",
+        "9: warning: filter.ehlo: asyncio.run runs an event loop of its own, which only one "
+        "session at a time can have; register with thread=True",
     ),
     "a coroutine that nobody awaits": (
         """
