@@ -47,6 +47,8 @@ def load(target: str, args: list[str]) -> Filter:
         app = _find(_import(name), target, attribute)
     except Loaded as loaded:
         app = loaded.app
+    if app is _osmtpd_app():
+        app.name = _stem(name)  # which the C API has no word for
     if app.is_empty():
         raise UsageError(f"{target}: {app!r} has no handler; decorate one, as in @app.filter.ehlo")
     return app
@@ -120,14 +122,26 @@ def _find(module: ModuleType, target: str, attribute: str | None) -> Filter:
         return app
     found = {id(value): name for name, value in vars(module).items() if isinstance(value, Filter)}
     if not found:
-        osmtpd = sys.modules.get("greenfilter.osmtpd")
-        if osmtpd is not None and not osmtpd.app.is_empty():
-            return osmtpd.app  # type: ignore[no-any-return]
+        ported = _osmtpd_app()
+        if ported is not None and not ported.is_empty():
+            return ported
         raise UsageError(f"{target}: no Filter in it; write: app = Filter('name')")
     if len(found) > 1:
         names = ", ".join(found.values())
         raise UsageError(f"{target}: more than one Filter ({names}); name one: {target}:NAME")
     return vars(module)[next(iter(found.values()))]  # type: ignore[no-any-return]
+
+
+def _osmtpd_app() -> Filter | None:
+    """The filter of a program that uses the C API, if this is one."""
+    osmtpd = sys.modules.get("greenfilter.osmtpd")
+    return osmtpd.app if osmtpd is not None else None
+
+
+def _stem(name: str) -> str:
+    """``guard`` for ``/etc/mail/guard.py`` and for ``mail.guard``."""
+    file = os.path.splitext(os.path.basename(name))[0]
+    return file if os.path.isfile(name) else name.rpartition(".")[2]
 
 
 def _where(error: BaseException, name: str) -> str:

@@ -5,6 +5,7 @@ from ._conf import find_filters as find_filters
 from ._conf import read_conf as read_conf
 from ._deployment import check_deployment as check_deployment
 from ._deployment import check_syntax as check_syntax
+from ._deployment import smtpd_command as smtpd_command
 from ._handlers import check_handlers as check_handlers
 from ._permissions import check_permissions as check_permissions
 from ._permissions import default_user as default_user
@@ -22,4 +23,5 @@ __all__ = [
     "find_filters",
     "own_command",
     "read_conf",
+    "smtpd_command",
 ]

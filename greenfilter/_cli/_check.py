@@ -73,11 +73,29 @@ def check(options: CheckOptions) -> int:
     if conf is not None:
         problems += _checks.check_deployment(app, options.target, conf)
         problems += _checks.check_syntax(conf.path)
-    if conf is not None or options.user is not None:
+    if _wants_user(options, conf):
         problems += _check_permissions(options, conf)
     for problem in problems:
         click.echo(problem, err=True)
+    if not problems:
+        click.echo(f"all is well: {'; '.join(_looked_at(options, conf))}")
     return int(any(problem.is_error or options.strict for problem in problems))
+
+
+def _looked_at(options: CheckOptions, conf: Conf | None) -> list[str]:
+    """What was found to be right; on a machine without smtpd that is less."""
+    seen = [f"no mistake was found in {options.target}"]
+    if conf is not None:
+        seen.append(f"{conf.path} runs it where its hooks need it")
+        installed = _checks.smtpd_command() is not None
+        seen.append("smtpd -n takes it" if installed else "smtpd is not here to read it (-n)")
+    users = [user for user, _ in _runs(options, conf) if user] if _wants_user(options, conf) else []
+    seen += [f"user {user} gets at all files" for user in sorted(set(users))]
+    return seen
+
+
+def _wants_user(options: CheckOptions, conf: Conf | None) -> bool:
+    return conf is not None or options.user is not None
 
 
 def _read_conf(path: str) -> Conf:
@@ -87,15 +105,19 @@ def _read_conf(path: str) -> Conf:
         raise UsageError(f"{path}: {error.strerror}", exit_code=1) from error
 
 
-def _check_permissions(options: CheckOptions, conf: Conf | None) -> list[Problem]:
-    """As every user that smtpd.conf runs the filter as; --user goes before."""
+def _runs(options: CheckOptions, conf: Conf | None) -> list[tuple[str | None, list[str]]]:
+    """Every user that smtpd.conf runs the filter as, and the command; --user goes before."""
     filters = _checks.find_filters(conf, options.target) if conf is not None else {}
     default = options.user or _checks.default_user()
     runs = [
         (options.user or program.user or default, program.words) for program in filters.values()
     ]
+    return runs or [(default, [_checks.own_command()])]
+
+
+def _check_permissions(options: CheckOptions, conf: Conf | None) -> list[Problem]:
     found: list[Problem] = []
-    for user, command in runs or [(default, [_checks.own_command()])]:
+    for user, command in _runs(options, conf):
         if user is None:
             continue  # smtpd is not installed here
         try:
