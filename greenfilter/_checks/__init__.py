@@ -11,6 +11,7 @@ from ._permissions import check_permissions as check_permissions
 from ._permissions import default_user as default_user
 from ._permissions import own_command as own_command
 from ._problem import Problem as Problem
+from ._top import check_top as check_top
 
 __all__ = [
     "Conf",
@@ -19,6 +20,7 @@ __all__ = [
     "check_handlers",
     "check_permissions",
     "check_syntax",
+    "check_top",
     "default_user",
     "find_filters",
     "own_command",

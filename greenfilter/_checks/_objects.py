@@ -73,8 +73,11 @@ class Objects:
         if isinstance(made_from, Class):
             return Instance(made_from, real=thing)
         api = _qualified(type(thing))
-        size = getattr(thing, "size", None) if api and api.path.startswith("numpy.") else None
-        return replace(api, called=True, real=thing, size=size) if api else None
+        if api is None:
+            return None
+        size = getattr(thing, "size", None) if api.path.startswith("numpy.") else None
+        size = size if isinstance(size, int) else None
+        return replace(api, called=True, real=thing, size=size)
 
     def _real_function(self, fn: Any) -> Value | None:
         fn = inspect.unwrap(plain_function(fn)) if inspect.isfunction(fn) else fn

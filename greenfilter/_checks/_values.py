@@ -15,6 +15,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+from ._blocking import is_harmless
 from ._drivers import driver_of_url, makes_engine, passes_on
 from ._literals import Literals
 from ._objects import Objects, is_plain
@@ -286,6 +287,8 @@ class Values:
         if callee.path == "getattr" and len(node.args) > 1 and (name := _text(node.args[1])):
             base = self.of(node.args[0], scope)
             return self.attribute(base, name) if base is not None else None
+        if is_harmless(callee.path, node):
+            return Api(callee.name, "", True)
         if callee.path in ("functools.partial", "contextlib.closing", "iter", "next"):
             return self.of(node.args[0], scope) if node.args else None
         if callee.path in ("open", "os.fdopen"):

@@ -118,4 +118,5 @@ def _knows_when(called: Called) -> bool:
 
 def _uses_its_own_threads(api: Api) -> bool:
     """A model of scikit-learn with ``n_jobs`` computes in threads, for which it waits."""
-    return api.path.startswith("sklearn.") and getattr(api.real, "n_jobs", None) not in (None, 1)
+    jobs = getattr(api.real, "n_jobs", None) if api.path.startswith("sklearn.") else None
+    return isinstance(jobs, int) and jobs != 1

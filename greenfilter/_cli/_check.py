@@ -50,7 +50,15 @@ def check_and_end(options: CheckOptions) -> NoReturn:
         status = 1  # nobody reads on
     with suppress(OSError):
         sys.stdout.flush()
+    _end_processes()
     os._exit(status)
+
+
+def _end_processes() -> None:
+    """What a filter has started at its top would wait for us for ever."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    for process in multiprocessing.active_children() if multiprocessing else []:
+        process.kill()
 
 
 def check(options: CheckOptions) -> int:
@@ -69,7 +77,7 @@ def check(options: CheckOptions) -> int:
         raise UsageError(str(error), exit_code=1) from error
     _describe(app, options)
     conf = _read_conf(options.smtpd_conf) if options.smtpd_conf is not None else None
-    problems = _checks.check_handlers(app)
+    problems = _checks.check_top(app) + _checks.check_handlers(app)
     if conf is not None:
         problems += _checks.check_deployment(app, options.target, conf)
         problems += _checks.check_syntax(conf.path)
