@@ -305,7 +305,7 @@ class Whole(HandledConsumer):
     def __init__(self, engine: Engine, stream: Stream, handler: Handler) -> None:
         super().__init__(engine, stream, handler)
         self._spool = Spool(max_bytes=engine.app.max_message_bytes)
-        self._thread = _get_ident()
+        self._own_thread = _get_ident()
 
     def take(self, worker: Worker, chunk: Chunk) -> None:
         """Keep the lines, and call the handler after the last. May switch greenlets."""
@@ -330,7 +330,7 @@ class Whole(HandledConsumer):
 
     def _compute(self, fn: Callable[..., Any], *args: Any) -> Any:
         """Call a function in the pool of threads, unless the handler is in a thread itself."""
-        if _get_ident() != self._thread:
+        if _get_ident() != self._own_thread:
             return fn(*args)
         return self.engine.threads.call(fn, *args)
 
