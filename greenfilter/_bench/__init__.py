@@ -1,5 +1,8 @@
 """Load for a filter, through the protocol, and what came of it."""
 
+from ._blocked import Findings as Findings
+from ._blocked import Stall as Stall
+from ._blocked import find_stalls as find_stalls
 from ._figures import Figures as Figures
 from ._figures import HandlerTime as HandlerTime
 from ._figures import Latencies as Latencies
@@ -13,9 +16,12 @@ __all__ = [
     "DEFAULT_SESSIONS",
     "BenchError",
     "Figures",
+    "Findings",
     "HandlerTime",
     "Latencies",
     "Load",
+    "Stall",
+    "find_stalls",
     "measure",
     "profile",
 ]

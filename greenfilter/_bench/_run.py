@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +36,25 @@ _CHUNK = 128 << 10
 _HIGH_BYTES = 512 << 10
 _SILENCE_SECONDS = 60.0
 _END_SECONDS = 10.0
+_SIGNAL_SECONDS = 0.5
 _LOG_LINES = 5
 
 Progress = Callable[[Figures], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a filter may take.
+
+    Args:
+        silence: seconds without an answer.
+        total: seconds for all of it.
+        signal: sent to it after a silence, before it is ended; None for none.
+    """
+
+    silence: float = _SILENCE_SECONDS
+    total: float = math.inf
+    signal: signal.Signals | None = None
 
 
 class BenchError(GreenfilterError):
@@ -43,7 +62,12 @@ class BenchError(GreenfilterError):
 
 
 def measure(
-    command: Sequence[str], load: Load, progress: Progress = lambda figures: None
+    command: Sequence[str],
+    load: Load,
+    progress: Progress = lambda figures: None,
+    *,
+    script: type[Script] = Script,
+    patience: Patience = Patience(),
 ) -> Figures:
     """Load a filter.
 
@@ -51,13 +75,15 @@ def measure(
         command: starts it, as smtpd would.
         load: how much.
         progress: called again and again with the figures so far.
+        script: makes the sessions.
+        patience: how long it may take.
 
     Raises:
         BenchError: see there.
         OSError: the command cannot be run.
     """
     with tempfile.TemporaryFile() as log:
-        run = _Run(command, load, log, progress)
+        run = _Run(command, load, log, progress, script, patience)
         try:
             run.go()
         except BenchError as error:
@@ -94,8 +120,18 @@ def profile(target: str, args: Sequence[str], load: Load, progress: Progress) ->
 
 
 class _Run:
-    def __init__(self, command: Sequence[str], load: Load, log: Any, progress: Progress) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        load: Load,
+        log: Any,
+        progress: Progress,
+        script: type[Script],
+        patience: Patience,
+    ) -> None:
         self.figures = Figures()
+        self._script_type = script
+        self._patience = patience
         self._load = load
         self._progress = progress
         self._socket, theirs = socket.socketpair()
@@ -117,7 +153,7 @@ class _Run:
         self._handshake()
         self.figures.start_seconds = time.perf_counter() - self._begun
         hooks = (frozenset(self._events), frozenset(self._phases))
-        self._script = Script(self._load, hooks, self._out.extend, self.figures)
+        self._script = self._script_type(self._load, hooks, self._out.extend, self.figures)
         cpu, own, self._begun = self._cpu(), time.process_time(), time.perf_counter()
         self._socket.setblocking(False)
         self._pump()
@@ -160,19 +196,28 @@ class _Run:
         rest, told = self._rest, 0.0
         while self._fill() or self._out:
             poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._out else 0))
-            events = poll.poll(_SILENCE_SECONDS * 1000)
+            events = poll.poll(self._patience.silence * 1000)
             if not events:
-                raise BenchError(f"no answer for {_SILENCE_SECONDS:g} s to {self._owed()}:")
+                self._ask_where_it_stands()
+                raise BenchError(f"no answer for {self._patience.silence:g} s to {self._owed()}:")
             if events[0][1] & select.POLLOUT:
                 self._flush()
             if events[0][1] & ~select.POLLOUT:
                 *lines, rest = (rest + self._read()).split(b"\n")
                 for line in lines:
                     self._answered(line)
-            if (now := time.perf_counter()) - told > 0.1:
+            now = time.perf_counter()
+            if now - self._begun > self._patience.total:
+                raise BenchError(f"not at its end after {self._patience.total:g} s:")
+            if now - told > 0.1:
                 told = now
                 self._progress(self.figures)
         self._progress(self.figures)
+
+    def _ask_where_it_stands(self) -> None:
+        if self._patience.signal is not None:
+            self._process.send_signal(self._patience.signal)
+            time.sleep(_SIGNAL_SECONDS)
 
     def _fill(self) -> bool:
         """Begin sessions, and go on with those that wait for room. Whether there is work."""

@@ -11,11 +11,13 @@ from ._permissions import check_permissions as check_permissions
 from ._permissions import default_user as default_user
 from ._permissions import own_command as own_command
 from ._problem import Problem as Problem
+from ._source import Sources as Sources
 from ._top import check_top as check_top
 
 __all__ = [
     "Conf",
     "Problem",
+    "Sources",
     "check_deployment",
     "check_handlers",
     "check_permissions",

@@ -142,7 +142,7 @@ class Sources:
             return None
         file = os.path.abspath(file)
         if file not in self._found:
-            self._found[file] = self._read(file) if self._is_own(file) else None
+            self._found[file] = self._read(file) if self.is_own(file) else None
         return self._found[file]
 
     def of_module(self, name: str) -> Source | None:
@@ -164,8 +164,9 @@ class Sources:
                 self.of_file(file)
         return [source for source in self._found.values() if source is not None]
 
-    def _is_own(self, file: str) -> bool:
-        if file.startswith(_PACKAGE + os.path.sep):
+    def is_own(self, file: str) -> bool:
+        """Whether a file is the filter's, not a library's."""
+        if file.startswith((_PACKAGE + os.path.sep, "<")):
             return False
         library = _library_of(file)
         return library is None or library == self._top

@@ -30,6 +30,7 @@ class CheckOptions:
         smtpd_conf: path of the configuration, or None.
         user: name of the user that the filter is to run as, or None.
         strict: warnings count as errors.
+        run: play sessions to it.
     """
 
     target: str
@@ -37,6 +38,7 @@ class CheckOptions:
     smtpd_conf: str | None = None
     user: str | None = None
     strict: bool = False
+    run: bool = False
 
 
 def check_and_end(options: CheckOptions) -> NoReturn:
@@ -83,6 +85,10 @@ def check(options: CheckOptions) -> int:
         problems += _checks.check_syntax(conf.path)
     if _wants_user(options, conf):
         problems += _check_permissions(options, conf)
+    if options.run:
+        from ._check_run import check_run
+
+        problems += check_run(app, options.target, options.args)
     for problem in problems:
         click.echo(problem, err=True)
     if not problems:

@@ -195,7 +195,11 @@ TOLD = {
         "E = create_engine(URL.create('oracle+oracledb', username='u'))",
         f"sqlalchemy.create_engine (oracledb) {WAITS}",
     ),
-    "mysqlclient": ("MySQLdb.connect('x')", "import MySQLdb", f"MySQLdb.connect {WAITS}, or use PyMySQL"),
+    "mysqlclient": (
+        "MySQLdb.connect('x')",
+        "import MySQLdb",
+        f"MySQLdb.connect {WAITS}, or use PyMySQL",
+    ),
     "mariadb": ("mariadb.connect()", "import mariadb", f"mariadb.connect {WAITS}, or use PyMySQL"),
     "mysql.connector": (
         "mysql.connector.connect(host='x')",
