@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # The modules named in setup.py, compiled beside their source; see there.
 COMPILED := $(VENV)/.compiled
 
-.PHONY: demo test style types bench soak fuzz servers clean
+.PHONY: demo test style types bench soak fuzz libraries servers clean
 
 demo: $(COMPILED)
 	$(BIN)/python -m examples.demo
@@ -30,6 +30,11 @@ soak: servers $(COMPILED)
 fuzz: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz
+
+libraries: $(INSTALLED)
+	@tests/support/install_servers.sh --all
+	$(BIN)/python -m pip install --quiet --editable '.[libraries]'
+	$(BIN)/python -m tests.libraries
 
 # The servers that the tests run against, where apt-get may install them.
 servers:

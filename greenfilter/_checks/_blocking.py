@@ -39,15 +39,11 @@ _MAY_COMPUTE = Cause("may compute for long")
 _WAITS = Cause("waits inside C code")
 _LOCKS = Cause("waits inside C code while another process has the lock")
 _FOREIGN = Cause("runs C code that gevent knows nothing of")
-_PROCESS = Cause("waits for another process without gevent's knowledge")
 _LOOP = Cause(
     "runs an event loop of its own, which only one session at a time can have", blocks=False
 )
-_NO_EPOLL = Cause(
-    "is not there beside gevent's loop",
-    "use select.poll or selectors.DefaultSelector",
-    blocks=False,
-    is_error=True,
+_NATIVE_POLL = Cause(
+    "waits without gevent's knowledge", "use select.poll or selectors.DefaultSelector"
 )
 _WHOLE_PROCESS = Cause(
     "is for the whole process, and cannot end the wait of one session",
@@ -76,9 +72,9 @@ _KNOWN: dict[str, Cause | None] = {
         argon2 bcrypt bz2 crypt.crypt cryptography.hazmat.primitives.kdf cv2 dkim.arc_sign
         dkim.ARC.sign dkim.DKIM.sign dkim.sign fitz hashlib.pbkdf2_hmac hashlib.scrypt joblib
         email.message_from_binary_file email.message_from_bytes email.message_from_file
-        email.message_from_string email.parser lzma nacl.pwhash passlib.hash passlib.context PIL polars pytesseract
-        cryptography.hazmat.primitives.asymmetric.rsa.generate_private_key tarfile yara
-        zipfile
+        email.message_from_string email.parser lzma nacl.pwhash passlib.hash
+        passlib.context PIL polars pytesseract tarfile yara zipfile
+        cryptography.hazmat.primitives.asymmetric.rsa.generate_private_key
         """,
     ),
     **_each(
@@ -140,36 +136,15 @@ _KNOWN: dict[str, Cause | None] = {
     "fcntl.lockf": Cause(_LOCKS.does, "lock with LOCK_NB and time.sleep"),
     "os.lockf": Cause(_LOCKS.does, "lock with F_TLOCK and time.sleep"),
     "portalocker.lock": Cause(_LOCKS.does, "use portalocker.Lock, which tries again and again"),
-    **_each(_PROCESS, "os.wait os.wait3 os.wait4 os.waitid"),
-    "pty.spawn": Cause(_PROCESS.does, "use subprocess"),
     **_each(PIPE, "os.pipe.* os.pipe2.* os.openpty.* pty.openpty.* pty.fork.*"),
     **_each(None, "os.pipe.close os.pipe2.close os.pipe.write os.pipe2.write"),
-    "multiprocessing": _PROCESS,
-    **_each(
-        _LOCKS,
-        """
-        multiprocessing.Lock multiprocessing.RLock multiprocessing.Semaphore
-        multiprocessing.Event multiprocessing.Condition multiprocessing.Barrier
-        multiprocessing.BoundedSemaphore
-        """,
-    ),
-    **_each(
-        None,
-        """
-        multiprocessing.RawArray multiprocessing.RawValue multiprocessing.active_children
-        multiprocessing.cpu_count multiprocessing.current_process multiprocessing.dummy
-        multiprocessing.freeze_support multiprocessing.get_start_method
-        multiprocessing.parent_process multiprocessing.pool.ThreadPool
-        multiprocessing.set_start_method multiprocessing.shared_memory
-        """,
-    ),
     **_each(_WAITS, "signal.pause signal.sigtimedwait signal.sigwait signal.sigwaitinfo"),
     **_each(_WHOLE_PROCESS, "signal.alarm signal.setitimer signal.signal signal.set_wakeup_fd"),
     **_each(
-        _NO_EPOLL,
+        _NATIVE_POLL,
         """
-        select.devpoll select.epoll select.kevent select.kqueue selectors.DevpollSelector
-        selectors.EpollSelector selectors.KqueueSelector
+        select.devpoll select.kevent select.kqueue selectors.DevpollSelector
+        selectors.KqueueSelector
         """,
     ),
     "gevent.monkey.get_original.*": _WAITS,
@@ -177,17 +152,8 @@ _KNOWN: dict[str, Cause | None] = {
     **_each(
         _LOOP,
         """
-        anyio.run asgiref.sync.async_to_sync asyncio.Runner asyncio.new_event_loop
-        asyncio.run curio.run playwright.sync_api trio.run uvloop.new_event_loop uvloop.run
-        """,
-    ),
-    "asyncio.get_event_loop": _LOOP,
-    **_each(
-        None,
-        """
-        asyncio.get_event_loop.call_soon_threadsafe asyncio.get_event_loop.is_running
-        asyncio.get_event_loop.create_future asyncio.new_event_loop.call_soon_threadsafe
-        asyncio.new_event_loop.is_running
+        asgiref.sync.async_to_sync curio.run playwright.sync_api trio.run uvloop.new_event_loop
+        uvloop.run
         """,
     ),
 }

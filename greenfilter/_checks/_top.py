@@ -28,8 +28,7 @@ _PROCESSES = (
 def check_top(app: Filter) -> list[Problem]:
     """Look at what the files of a filter do when they are imported.
 
-    A pool of processes that is made there hangs smtpd's start, or is a copy of a filter that is
-    half made.
+    A process that is started there is a copy of a filter that is half made.
     """
     places = [handler.where for handler in app.handlers() if handler.where]
     files = {place.rpartition(":")[0] for place in places}
@@ -58,9 +57,9 @@ def _problem(name: str, file: str, line: int, is_guarded: bool) -> Problem:
         return Problem(
             file, line, f"{text}; make it inside a handler, when it is first used", False
         )
-    text = f"{name} at the top of the file starts processes while the filter is imported, and "
-    text += "smtpd's start hangs; make it inside a handler, when it is first used"
-    return Problem(file, line, text)
+    text = f"{name} at the top of the file starts processes while the filter is imported: each has "
+    text += "a copy of what was there by then; make it inside a handler, when it is first used"
+    return Problem(file, line, text, False)
 
 
 def _guarded(source: Source) -> Iterator[ast.AST]:

@@ -15,10 +15,7 @@ from ._things import Api
 from ._values import Values
 
 _WITHOUT_THREAD = ("lines", "tap")
-_READS = ("os.read", "os.readv")
 _OPENS = ("open", "os.open", "io.open")
-# What reads a file descriptor that one of these made waits for somebody else.
-_PIPES = ("os.pipe", "os.pipe2", "os.openpty", "os.forkpty", "pty.openpty", "pty.fork")
 # A function in which one of these is called knows when there is something to read.
 _KNOWS_WHEN = ("select(", "poll(", "set_blocking(", "O_NONBLOCK")
 _FIFO = Cause("waits for the other end of the FIFO", "use subprocess", key="open")
@@ -62,10 +59,9 @@ class Waits:
         api, node = called.api, called.node
         if is_harmless(api.path, node):
             return None
-        if isinstance(node, ast.Call):
-            if api.path in _READS and self._is_pipe(called, node):
-                return PIPE
-            if api.path in _OPENS and node.args and self._is_fifo(called, node):
+        if isinstance(node, ast.Call) and api.path in _OPENS and node.args:
+            fifo = self._is_fifo(called, node)
+            if fifo:
                 return _FIFO
         found = cause(api.path, self._size(called))
         if found is None or found.key.partition(".")[0] in self._cured:
@@ -84,13 +80,6 @@ class Waits:
     @cached_property
     def _cured(self) -> set[str]:
         return set().union(*(cured(source.tree) for source in self._values.sources.all()))
-
-    def _is_pipe(self, called: Called, node: ast.Call) -> bool:
-        given = self._values.of(node.args[0], called.scope) if node.args else None
-        if not isinstance(given, Api) or _knows_when(called):
-            return False
-        of_child = given.path.startswith("subprocess.Popen.") and given.path.endswith(".fileno")
-        return of_child or given.path in _PIPES
 
     def _is_fifo(self, called: Called, node: ast.Call) -> bool:
         if "O_NONBLOCK" in ast.unparse(node):

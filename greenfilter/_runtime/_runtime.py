@@ -118,8 +118,8 @@ class Runtime:
         self._wire.start()
         self._clock.start()
         self._monitor.start()
-        workers = weakref.ref(self._workers)  # a hook can't be taken back
-        os.register_at_fork(after_in_child=lambda: _leave_to_parent(workers()))
+        this = weakref.ref(self)  # a hook can't be taken back
+        os.register_at_fork(after_in_child=lambda: _leave_to_parent(this()))
         self._beat.start(self._vital(self._say_alive))
 
     def _say_alive(self) -> None:
@@ -281,8 +281,8 @@ class Runtime:
             gevent.sleep(0.005)
 
 
-def _leave_to_parent(workers: Workers | None) -> None:
+def _leave_to_parent(runtime: Runtime | None) -> None:
     """Have a forked child do nothing of what the sessions wait for."""
-    if workers is not None:
-        for worker in workers.busy:
+    if runtime is not None:
+        for worker in runtime._workers.busy:
             worker.abandoned = True

@@ -6,6 +6,7 @@ threads as well. Here each waits for its own.
 
 from __future__ import annotations
 
+import _multiprocessing  # type: ignore[import-not-found]
 import io
 import os
 import stat
@@ -97,8 +98,7 @@ def _waits(name: str, nothing: Callable[[Any], bool], options: int) -> Callable[
         look = (*args[:options], args[options] | os.WNOHANG, *args[options + 1 :])
         start = time.monotonic()
         while nothing(result := native(*look)):
-            passed = time.monotonic() - start
-            gevent.sleep(min(max(passed * _PART, _SHORTEST), _LONGEST))
+            gevent.sleep(_pause(time.monotonic() - start))
         return result
 
     wait.__name__ = wait.__qualname__ = name
@@ -119,8 +119,33 @@ def _system(command: Any) -> int:
     return -code if code < 0 else code << 8
 
 
+class _SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
+    """What the locks of ``multiprocessing`` are made of."""
+
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        """Take it. Switches greenlets in the loop's thread only, where another one has it."""
+        if not is_loop() or not block:
+            return bool(super().acquire(block, timeout))
+        start = time.monotonic()
+        while not super().acquire(False):
+            passed = time.monotonic() - start
+            if timeout is not None and passed >= timeout:
+                return False
+            gevent.sleep(_pause(passed))
+        return True
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+
+def _pause(passed: float) -> float:
+    """Return the seconds until the next look, after this many of waiting."""
+    return min(max(passed * _PART, _SHORTEST), _LONGEST)
+
+
 def share() -> None:
-    """Replace what waits for pipes and for children."""
+    """Replace what waits for pipes and for other processes."""
+    replace(_multiprocessing, "SemLock", _SemLock)
     replace(os, "read", _read)
     replace(os, "write", _write)
     replace(os, "system", _system)

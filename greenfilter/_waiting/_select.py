@@ -100,6 +100,8 @@ def _asyncio_set_aside() -> Iterator[None]:
 
 def share() -> None:
     """Replace what waits in ``select``, and what ``selectors`` has taken from there."""
+    if _native_epoll is None:  # kqueue waits natively
+        selectors.DefaultSelector = selectors.PollSelector  # type: ignore[misc, assignment]
     replace(select, "select", _select)
     replace(select, "poll", _Poll)
     selectors.SelectSelector._select = staticmethod(_select)  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ import json, sys
 from pathlib import Path
 from greenfilter._checks import check_handlers, check_top
 from greenfilter._load import load
-sys.path.append(sys.argv[1])
+sys.path.insert(0, sys.argv[1])
 for path in json.load(sys.stdin):
     before = set(sys.modules)
     try:

@@ -29,10 +29,6 @@ LOCKS = (
     "waits inside C code while another process has the lock, and holds up all sessions; "
     "register with thread=True"
 )
-PROCESS = (
-    "waits for another process without gevent's knowledge, and holds up all sessions; "
-    "register with thread=True"
-)
 LOOP = (
     "runs an event loop of its own, which only one session at a time can have; "
     "register with thread=True"
@@ -49,10 +45,6 @@ FIFO = (
     "thread=True, or use subprocess"
 )
 SIGNAL = "is for the whole process, and cannot end the wait of one session; use deadline="
-EPOLL = (
-    "is not there beside gevent's loop; register with thread=True, or use select.poll or "
-    "selectors.DefaultSelector"
-)
 PSYCOPG2 = f"psycopg2.connect {WAITS}, or use psycopg 3"
 
 # By name: body of the handler, what stands above it, and what is said of it.
@@ -275,25 +267,10 @@ TOLD = {
         "import portalocker",
         f"portalocker.lock {LOCKS}, or use portalocker.Lock, which tries again and again",
     ),
-    "a pipe": (
-        "r, w = os.pipe()\np = subprocess.Popen(['x'], stdout=w)\nos.read(r, 9)",
-        "",
-        f"os.read {PIPE}",
-    ),
     "a pipe as a file": (
         "r, w = os.pipe()\nwith os.fdopen(r) as f: f.read()",
         "",
         f"os.pipe {PIPE}",
-    ),
-    "a terminal": (
-        "pid, fd = pty.fork()\nos.read(fd, 9)",
-        "import pty",
-        f"os.read {PIPE}",
-    ),
-    "pty.spawn": (
-        "pty.spawn(['x'])",
-        "import pty",
-        f"pty.spawn {PROCESS}, or use subprocess",
     ),
     "a FIFO": ("n = '/tmp/x'\nos.mkfifo(n)\nwith open(n) as f: f.read()", "", FIFO),
     "sigtimedwait": (
@@ -304,40 +281,6 @@ TOLD = {
     "sigwait": ("signal.sigwait([10])", "import signal", f"signal.sigwait {WAITS}"),
     "signal.pause": ("signal.pause()", "import signal", f"signal.pause {WAITS}"),
     "signal.alarm": ("signal.alarm(3)", "import signal", f"signal.alarm {SIGNAL}"),
-    "os.wait": ("os.wait()", "", f"os.wait {PROCESS}"),
-    "select.epoll": ("select.epoll()", "import select", f"ERROR select.epoll {EPOLL}"),
-    "EpollSelector": (
-        "selectors.EpollSelector()",
-        "import selectors",
-        f"ERROR selectors.EpollSelector {EPOLL}",
-    ),
-    "multiprocessing.Pool": (
-        "global P\nif P is None: P = multiprocessing.Pool(8)\nP.apply(time.sleep, (3,))",
-        "import multiprocessing\nP = None",
-        f"multiprocessing.Pool {PROCESS}",
-    ),
-    "multiprocessing.Process": (
-        "p = Process(target=time.sleep); p.start(); p.join()",
-        "from multiprocessing import Process",
-        f"multiprocessing.Process {PROCESS}",
-    ),
-    "multiprocessing, spawned": (
-        "p = C.Process(target=time.sleep); p.start(); p.join()",
-        "import multiprocessing\nC = multiprocessing.get_context('spawn')",
-        f"multiprocessing.get_context {PROCESS}",
-    ),
-    "multiprocessing.Queue": (
-        "multiprocessing.Queue().get()",
-        "import multiprocessing",
-        f"multiprocessing.Queue {PROCESS}",
-    ),
-    "asyncio.run": ("asyncio.run(asyncio.sleep(1))", "import asyncio", f"asyncio.run {LOOP}"),
-    "asyncio, a loop": (
-        "asyncio.new_event_loop().run_until_complete(asyncio.sleep(1))",
-        "import asyncio",
-        f"asyncio.new_event_loop {LOOP}",
-    ),
-    "anyio.run": ("anyio.run(print)", "import anyio", f"anyio.run {LOOP}"),
     "trio.run": ("trio.run(print)", "import trio", f"trio.run {LOOP}"),
     "numpy, large": (
         "A @ A",
@@ -371,6 +314,31 @@ TOLD = {
     ),
 }
 SILENT = {
+    "a pipe waits": ("r, w = os.pipe()\np = subprocess.Popen(['x'], stdout=w)\nos.read(r, 9)", ""),
+    "a terminal waits": ("pid, fd = pty.fork()\nos.read(fd, 9)", "import pty"),
+    "pty.spawn waits": ("pty.spawn(['x'])", "import pty"),
+    "os.wait waits": ("os.wait()", ""),
+    "select.epoll waits": ("select.epoll()", "import select"),
+    "EpollSelector waits": ("selectors.EpollSelector()", "import selectors"),
+    "multiprocessing.Pool waits": (
+        "global P\nif P is None: P = multiprocessing.Pool(8)\nP.apply(time.sleep, (3,))",
+        "import multiprocessing\nP = None",
+    ),
+    "multiprocessing.Process waits": (
+        "p = Process(target=time.sleep); p.start(); p.join()",
+        "from multiprocessing import Process",
+    ),
+    "multiprocessing, spawned waits": (
+        "p = C.Process(target=time.sleep); p.start(); p.join()",
+        "import multiprocessing\nC = multiprocessing.get_context('spawn')",
+    ),
+    "multiprocessing.Queue waits": ("multiprocessing.Queue().get()", "import multiprocessing"),
+    "asyncio.run waits": ("asyncio.run(asyncio.sleep(1))", "import asyncio"),
+    "asyncio, a loop waits": (
+        "asyncio.new_event_loop().run_until_complete(asyncio.sleep(1))",
+        "import asyncio",
+    ),
+    "anyio.run waits": ("anyio.run(print)", "import anyio"),
     "urllib": ("urllib.request.urlopen('http://x').read()", "import urllib.request"),
     "requests": ("S.get('http://x')", "import requests\nS = requests.Session()"),
     "httpx": ("C.get('http://x')", "import httpx\nC = httpx.Client()"),

@@ -25,7 +25,7 @@ def noop(ctx):
     return None
 
 
-@app.filter.mail_from(deadline=30$thread)
+@app.filter.mail_from(deadline=20$thread)
 def handler(ctx, sender):
 $call
     return reject(550, "done")

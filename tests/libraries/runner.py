@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .row import Row
     from .servers import Servers
 
-_TIMEOUT: Final = 45.0  # longer than the filters' deadline
+_TIMEOUT: Final = 30.0  # longer than the filters' deadline
 _BLOCKED: Final = 0.8 * SECONDS
 _PROBE_PAUSE: Final = 0.02
 

@@ -245,8 +245,9 @@ def _mariadb(servers: Servers) -> int:
     )  # fmt: skip
     accounts = home / "accounts.sql"
     accounts.write_text(
-        "create database filter; create user filter@'%' identified by 'filter';"
-        " grant all on filter.* to filter@'%';\n"
+        "create database filter;\n"
+        "create user filter@'127.0.0.1' identified by 'filter';\n"
+        "grant all on filter.* to filter@'127.0.0.1';\n"
     )
     servers.start(
         "mariadb", mariadbd, "--no-defaults", f"--datadir={data}", f"--port={port}",

@@ -97,7 +97,6 @@ ROWS = (
                 return await db.blpop("none", timeout=0.3)
         """,
         "assert asyncio.run(pop()) is None",
-        plain=Verdict.FAILS,
     ),
     Row(
         "pymemcache",

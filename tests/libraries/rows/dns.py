@@ -57,7 +57,6 @@ ROWS = (
             return await resolver.resolve("example.com", "TXT")
         """,
         'assert "v=spf1" in str(asyncio.run(ask())[0])',
-        plain=Verdict.FAILS,
     ),
     Row(
         "pyspf_dnspython",

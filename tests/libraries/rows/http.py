@@ -1,8 +1,6 @@
 """HTTP clients."""
 
-from ..row import Row, Verdict
-
-_OWN_LOOP = {"plain": Verdict.FAILS}
+from ..row import Row
 
 ROWS = (
     Row(
@@ -59,7 +57,7 @@ ROWS = (
         "import urllib3\nHTTP = urllib3.PoolManager(maxsize=50, block=True)",
         'assert HTTP.request("GET", "http://127.0.0.1:$http/slow").data == b"ok"',
     ),
-    Row("asyncio_run", "import asyncio", "asyncio.run(asyncio.sleep(0.3))", **_OWN_LOOP),
+    Row("asyncio_run", "import asyncio", "asyncio.run(asyncio.sleep(0.3))"),
     Row(
         "aiohttp",
         """
@@ -72,7 +70,6 @@ ROWS = (
                     return await page.text()
         """,
         'assert asyncio.run(get()) == "ok"',
-        **_OWN_LOOP,
     ),
     Row(
         "asyncio_loop_thread",
@@ -96,6 +93,5 @@ ROWS = (
                 return (await http.get("http://127.0.0.1:$http/slow")).text
         """,
         'assert anyio.run(get) == "ok"',
-        **_OWN_LOOP,
     ),
 )

@@ -55,7 +55,6 @@ ROWS = (
         os.close(ours)
         assert child.wait() == 0
         """,
-        **_MOVED,
     ),
     Row(
         "pty_spawn",
@@ -68,7 +67,6 @@ ROWS = (
         os.close(fd)
         os.waitpid(pid, 0)
         """,
-        **_MOVED,
     ),
     Row(
         "fifo_open",
@@ -103,14 +101,12 @@ ROWS = (
             POOL = multiprocessing.Pool(8)
         assert POOL.apply(time.sleep, (0.3,)) is None
         """,
-        **_MOVED,
     ),
     Row(
         "mp_pool_toplevel",
         "import multiprocessing\nimport time\nPOOL = multiprocessing.Pool(8)",
         "assert POOL.apply(time.sleep, (0.3,)) is None",
-        plain=Verdict.FAILS,
-        thread=Verdict.FAILS,
+        check=True,
     ),
     Row(
         "mp_process",
@@ -121,7 +117,6 @@ ROWS = (
         child.join()
         assert child.exitcode == 0
         """,
-        **_MOVED,
     ),
     Row(
         "mp_process_spawn",
@@ -132,7 +127,6 @@ ROWS = (
         child.join()
         assert child.exitcode == 0
         """,
-        **_MOVED,
     ),
     Row(
         "mp_queue",
@@ -151,7 +145,6 @@ ROWS = (
         assert queue.get(timeout=10) == "ok"
         child.join()
         """,
-        **_MOVED,
     ),
     Row(
         "thread_pool_executor",

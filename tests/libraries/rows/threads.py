@@ -1,6 +1,6 @@
 """Threads, locks, queues, and waiting for sockets and time."""
 
-from ..row import Row, Verdict
+from ..row import Row
 
 _PAIR = "ours, theirs = socket.socketpair()\n"
 _CLOSE = "\nours.close()\ntheirs.close()"
@@ -90,8 +90,6 @@ ROWS = (
         "select_epoll",
         "import select\nimport socket",
         _PAIR + "poll = select.epoll()\npoll.register(ours, 1)\nassert poll.poll(0.3) == []",
-        plain=Verdict.FAILS,
-        thread=Verdict.FAILS,
     ),
     Row(
         "selectors",
