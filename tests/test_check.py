@@ -234,9 +234,9 @@ WARNINGS = {
         async def work(): ...
         @app.filter.ehlo
         def look(ctx, identity):
-            asyncio.run(work())
+            uvloop.run(work())
         """,
-        "9: warning: filter.ehlo: asyncio.run runs an event loop of its own, which only one "
+        "9: warning: filter.ehlo: uvloop.run runs an event loop of its own, which only one "
         "session at a time can have; register with thread=True",
     ),
     "a coroutine that nobody awaits": (

@@ -92,7 +92,8 @@ def check(options: CheckOptions) -> int:
     for problem in problems:
         click.echo(problem, err=True)
     if not problems:
-        click.echo(f"all is well: {'; '.join(_looked_at(options, conf))}")
+        # Not among the lines for smtpd.conf, which may go to a file.
+        click.echo(f"all is well: {'; '.join(_looked_at(options, conf))}", err=True)
     return int(any(problem.is_error or options.strict for problem in problems))
 
 
