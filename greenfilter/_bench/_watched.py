@@ -25,9 +25,9 @@ def main() -> NoReturn:
     trace = open(options["trace"], "wb")  # noqa: SIM115
     faulthandler.register(signal.SIGUSR2, trace, all_threads=False)
 
-    from gevent import monkey
+    from .._waiting import patch
 
-    monkey.patch_all()
+    patch()
 
     from .._load import file_of, load
     from .._runtime import Runtime

@@ -10,6 +10,7 @@ from typing import Any
 
 import gevent
 from gevent import monkey
+from greenlet import getcurrent
 
 from ..errors import WaitError
 from . import _processes, _select, _sockets, _threads
@@ -54,25 +55,30 @@ def _sleep(seconds: Any, /) -> None:
 
 
 def _alarm(seconds: int, /) -> int:
-    """``signal.alarm``, which can only be taken back.
+    """``signal.alarm``, which a session can only take back.
 
     Raises:
-        WaitError: a time is given.
+        WaitError: a time is given, in a session.
     """
-    if seconds:
+    if seconds and _is_for_a_session():
         raise _no_alarm("signal.alarm()")
     return _native_alarm(seconds)
 
 
 def _setitimer(which: int, seconds: float, interval: float = 0.0, /) -> tuple[float, float]:
-    """``signal.setitimer``, which can only be taken back.
+    """``signal.setitimer``, which a session can only take back.
 
     Raises:
-        WaitError: a time is given.
+        WaitError: a time is given, in a session.
     """
-    if seconds:
+    if seconds and _is_for_a_session():
         raise _no_alarm("signal.setitimer()")
     return _native_setitimer(which, seconds, interval)
+
+
+def _is_for_a_session() -> bool:
+    """Return whether this runs beside sessions, and not in the main greenlet as a whole program."""
+    return not is_loop() or getcurrent().parent is not None
 
 
 def _no_alarm(name: str) -> WaitError:
