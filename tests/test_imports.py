@@ -30,6 +30,7 @@ LAYERS = [
         "_handlers",
         "_app",
         "_context",
+        "_hook_docs",
     },
     {"_control", "_load", "osmtpd", "_checks", ""},
     {"_waiting"},
