@@ -47,10 +47,10 @@ def load(target: str, args: list[str]) -> Filter:
         app = _find(_import(name), target, attribute)
     except Loaded as loaded:
         app = loaded.app
-    if app is _osmtpd_app():
-        app.name = _stem(name)  # which the C API has no word for
     if app.is_empty():
         raise UsageError(f"{target}: {app!r} has no handler; decorate one, as in @app.filter.ehlo")
+    if app is _osmtpd_app():
+        app.name = _stem(name)  # which the C API has no word for
     return app
 
 

@@ -19,7 +19,7 @@ from ._thorough import Thorough
 
 _SESSIONS = 24
 _AT_ONCE = 6
-_SECONDS = 10.0  # after which no session is begun
+_SECONDS = 4.0  # after which no session is begun
 _TOTAL_SECONDS = 90.0
 _GRACE_SECONDS = 5.0  # for an answer that is due at its deadline
 _FRAME = re.compile(r'  File "(.+)", line (\d+) in (.+)')

@@ -49,7 +49,7 @@ class Patience:
     Args:
         silence: seconds without an answer.
         total: seconds for all of it.
-        signal: sent to it after a silence, before it is ended; None for none.
+        signal: sent to it after a silence, before it is killed; None for none.
     """
 
     silence: float = _SILENCE_SECONDS
@@ -218,6 +218,7 @@ class _Run:
         if self._patience.signal is not None:
             self._process.send_signal(self._patience.signal)
             time.sleep(_SIGNAL_SECONDS)
+            self._process.kill()  # it would not see the end of its input
 
     def _fill(self) -> bool:
         """Begin sessions, and go on with those that wait for room. Whether there is work."""

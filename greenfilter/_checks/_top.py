@@ -51,15 +51,12 @@ def check_top(app: Filter) -> list[Problem]:
 
 def _problem(name: str, file: str, line: int, is_guarded: bool) -> Problem:
     if is_guarded:
-        text = (
-            f'{name} is not made here: greenfilter imports the file, so __name__ is not "__main__"'
-        )
-        return Problem(
-            file, line, f"{text}; make it inside a handler, when it is first used", False
-        )
-    text = f"{name} at the top of the file starts processes while the filter is imported: each has "
-    text += "a copy of what was there by then; make it inside a handler, when it is first used"
-    return Problem(file, line, text, False)
+        text = f'{name} is not made here: the file is imported, and __name__ is not "__main__"'
+    else:
+        text = f"{name} at the top of the file starts processes while the filter is imported: each "
+        text += "has a copy of what was there by then"
+    text += "; make it inside a handler, when it is first used"
+    return Problem(file, line, text, is_error=False)
 
 
 def _guarded(source: Source) -> Iterator[ast.AST]:

@@ -12,7 +12,7 @@ import builtins
 import inspect
 from collections.abc import Iterator
 from dataclasses import replace
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from ._blocking import is_harmless
@@ -149,6 +149,9 @@ class Values:
             return self.objects.what_is(real)
         if known and real is not None and is_plain(real):
             return None
+        defined = self.objects.what_is(real) if isinstance(real, FunctionType | type) else None
+        if isinstance(defined, Function | Class):
+            return defined
         found = self._bound(source.names.bindings.get(name, []), scope)
         for node, function in source.assigned_in_functions.get(name, []):
             found = found or self.of(

@@ -83,7 +83,7 @@ def check(options: CheckOptions) -> int:
     if conf is not None:
         problems += _checks.check_deployment(app, options.target, conf)
         problems += _checks.check_syntax(conf.path)
-    if _wants_user(options, conf):
+    if conf is not None or options.user is not None:
         problems += _check_permissions(options, conf)
     if options.run:
         from ._check_run import check_run
@@ -91,26 +91,21 @@ def check(options: CheckOptions) -> int:
         problems += check_run(app, options.target, options.args)
     for problem in problems:
         click.echo(problem, err=True)
-    if not problems:
-        # Not among the lines for smtpd.conf, which may go to a file.
-        click.echo(f"all is well: {'; '.join(_looked_at(options, conf))}", err=True)
+    if conf is not None and not problems:
+        click.echo(f"all is well: {'; '.join(_looked_at(options, conf))}")
     return int(any(problem.is_error or options.strict for problem in problems))
 
 
-def _looked_at(options: CheckOptions, conf: Conf | None) -> list[str]:
+def _looked_at(options: CheckOptions, conf: Conf) -> list[str]:
     """What was found to be right; on a machine without smtpd that is less."""
-    seen = [f"no mistake was found in {options.target}"]
-    if conf is not None:
-        seen.append(f"{conf.path} runs it where its hooks need it")
-        installed = _checks.smtpd_command() is not None
-        seen.append("smtpd -n takes it" if installed else "smtpd is not here to read it (-n)")
-    users = [user for user, _ in _runs(options, conf) if user] if _wants_user(options, conf) else []
-    seen += [f"user {user} gets at all files" for user in sorted(set(users))]
-    return seen
-
-
-def _wants_user(options: CheckOptions, conf: Conf | None) -> bool:
-    return conf is not None or options.user is not None
+    installed = _checks.smtpd_command() is not None
+    users = sorted({user for user, _ in _runs(options, conf) if user})
+    return [
+        f"no mistake was found in {options.target}",
+        f"{conf.path} runs it where its hooks need it",
+        "smtpd -n takes it" if installed else "smtpd is not here to read it (-n)",
+        *(f"user {user} gets at all files" for user in users),
+    ]
 
 
 def _read_conf(path: str) -> Conf:

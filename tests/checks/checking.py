@@ -1,13 +1,15 @@
-"""Checks filters: many of them in one other process."""
+"""Checks filters: one by the command, or many in one other process."""
 
 from __future__ import annotations
 
+import getpass
 import json
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+ME = getpass.getuser()
 HEAD = """\
 import os, socket, subprocess, sys, threading, time
 from greenfilter import Filter, disconnect, junk, reject, rewrite
@@ -89,3 +91,14 @@ def check_all(directory: Path, filters: dict[str, str], stubs: list[str]) -> dic
         name: [problem.replace(f"{Path(path).parent}/", "") for problem in json.loads(line)]
         for name, path, line in zip(filters, paths, lines, strict=True)
     }
+
+
+def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run ``greenfilter check``."""
+    command = [sys.executable, "-m", "greenfilter", "check", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def told(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What it says, without the path of the file."""
+    return [line.rpartition("guard.py:")[2] for line in done.stderr.splitlines()]
