@@ -189,16 +189,6 @@ WARNINGS = {
         "9: warning: lines: hashlib.scrypt computes, and holds up all sessions; "
         "use @app.message(thread=True) instead",
     ),
-    "an event loop": (
-        """
-        async def work(): ...
-        @app.filter.ehlo
-        def look(ctx, identity):
-            uvloop.run(work())
-        """,
-        "9: warning: filter.ehlo: uvloop.run runs an event loop of its own, which only one "
-        "session at a time can have; register with thread=True",
-    ),
     "a coroutine that nobody awaits": (
         """
         async def work(): ...
