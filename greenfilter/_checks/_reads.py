@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ._decisions import MAKERS, maker_of
-from ._source import FUNCTIONS
+from ._source import FUNCTIONS, FunctionNode
 from ._things import Api, Class, Context, Function, Instance, Scope, Value, identity
 from ._values import Values
 
 _MAX_DEPTH = 20
+_MAX_TIMES = 8  # that a function is read, with different arguments
+_Seen = dict[FunctionNode, set[object]]
 # What is handed to these runs elsewhere.
 _ELSEWHERE = (
     "concurrent.futures.ProcessPoolExecutor",
@@ -105,14 +107,14 @@ def read_handler(values: Values, function: Function, ctx: str | None) -> Reads:
     scope = values.enter(function, None, None)
     if ctx:
         scope.given[ctx] = Context("ctx")
-    _Reader(values, reads, scope, set(), 0).read(function)
+    _Reader(values, reads, scope, {}, 0).read(function)
     return reads
 
 
 def read_top(values: Values, scope: Scope) -> Reads:
     """Read what a module does when it is imported."""
     reads = Reads()
-    reader = _Reader(values, reads, scope, set(), 0)
+    reader = _Reader(values, reads, scope, {}, 0)
     for statement in scope.source.tree.body:
         reader.visit(statement)
     return reads
@@ -129,9 +131,7 @@ class _Reader(ast.NodeVisitor):
         depth: how many calls away from the handler.
     """
 
-    def __init__(
-        self, values: Values, reads: Reads, scope: Scope, seen: set[object], depth: int
-    ) -> None:
+    def __init__(self, values: Values, reads: Reads, scope: Scope, seen: _Seen, depth: int) -> None:
         self._values = values
         self._reads = reads
         self._scope = scope
@@ -140,11 +140,11 @@ class _Reader(ast.NodeVisitor):
 
     def read(self, function: Function) -> None:
         """Read its body, unless that was done."""
-        given = self._scope.given
-        key = (function.node, *((name, identity(value)) for name, value in given.items()))
-        if key in self._seen or self._depth > _MAX_DEPTH:
+        key = tuple((name, identity(value)) for name, value in self._scope.given.items())
+        seen = self._seen.setdefault(function.node, set())
+        if key in seen or len(seen) >= _MAX_TIMES or self._depth > _MAX_DEPTH:
             return
-        self._seen.add(key)
+        seen.add(key)
         node = function.node
         if isinstance(node, ast.Lambda):
             if self._depth == 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import FunctionType, ModuleType
 from typing import Any
@@ -35,6 +35,7 @@ from ._things import (
 )
 
 _MAX_DEPTH = 40
+_MAX_TIMES = 8  # that the result of a function is looked for, with different arguments
 
 
 class Values:
@@ -54,7 +55,7 @@ class Values:
         self.objects = Objects(sources)
         self.literals = Literals(self)
         self._running: set[tuple[Any, ...]] = set()
-        self._results: dict[tuple[Any, ...], Value | None] = {}
+        self._results: dict[FunctionNode, dict[object, Value | None]] = {}
 
     # Scopes
 
@@ -78,15 +79,21 @@ class Values:
         """Give what an expression stands for. Names that depend on themselves are nothing."""
         if node in scope.known:
             return scope.known[node]
-        key = (node, scope.node)
+        scope.known[node] = None  # while it is looked for
+        scope.known[node] = self._once((node, scope.node), self._of, node, scope)
+        return scope.known[node]
+
+    def _once(
+        self, key: tuple[Any, ...], look: Callable[..., Value | None], *args: Any
+    ) -> Value | None:
+        """Look something up, but not while the same is being looked up."""
         if key in self._running or len(self._running) > _MAX_DEPTH:
             return None
         self._running.add(key)
         try:
-            scope.known[node] = self._of(node, scope)
+            return look(*args)
         finally:
             self._running.discard(key)
-        return scope.known[node]
 
     def _of(self, node: ast.AST, scope: Scope) -> Value | None:
         match node:
@@ -180,6 +187,10 @@ class Values:
         return None
 
     def _imported(self, imported: Imported, source: Source) -> Value | None:
+        key = (imported, source)
+        return self._once(key, self._import, imported, source)
+
+    def _import(self, imported: Imported, source: Source) -> Value | None:
         module = imported.module
         if imported.level:
             package = getattr(source.module, "__package__", "") or ""
@@ -243,6 +254,10 @@ class Values:
         return self.result(made, None, None) if made is not None else None
 
     def _in_class(self, cls: Class, name: str, instance: Instance | None) -> Value | None:
+        key = (cls.node, name)
+        return self._once(key, self._look_in_class, cls, name, instance)
+
+    def _look_in_class(self, cls: Class, name: str, instance: Instance | None) -> Value | None:
         names = {node.name: node for node in cls.node.body if isinstance(node, FUNCTIONS[:2])}
         if name in names:
             function = Function(names[name], cls.scope, instance)
@@ -327,12 +342,13 @@ class Values:
 
     def _returned(self, function: Function, scope: Scope) -> Value | None:
         node = function.node
-        key = (node, *((name, identity(value)) for name, value in scope.given.items()))
-        if key not in self._results:
-            self._results[key] = None  # while it is looked for
+        key = tuple((name, identity(value)) for name, value in scope.given.items())
+        results = self._results.setdefault(node, {})
+        if key not in results and len(results) < _MAX_TIMES:
+            results[key] = None  # while it is looked for
             body = [node.body] if isinstance(node, ast.Lambda) else list(_given_back(node))
-            self._results[key] = self._first(body, scope)
-        return self._results[key]
+            results[key] = self._first(body, scope)
+        return results.get(key)
 
 
 def _is_plain_base(base: Api) -> bool:

@@ -19,6 +19,8 @@ from .._load import file_of, load
 from ..errors import UsageError
 from ..protocol import NEED_EVENTS
 
+_RECURSION_LIMIT = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
@@ -77,6 +79,8 @@ def check(options: CheckOptions) -> int:
         app = load(options.target, options.args)
     except UsageError as error:
         raise UsageError(str(error), exit_code=1) from error
+    # Functions that call functions are followed for a while.
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION_LIMIT))
     _describe(app, options)
     conf = _read_conf(options.smtpd_conf) if options.smtpd_conf is not None else None
     problems = _checks.check_top(app) + _checks.check_handlers(app)
