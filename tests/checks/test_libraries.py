@@ -545,3 +545,34 @@ def test_modules_of_the_filter_are_followed(tmp_path):
     wanted["a class"] = ["helpers.py:3: " + text]
     wanted["a driver under another name"] = ["guard.py:7: " + text]
     assert said == wanted
+
+
+RINGS = {
+    "a function that calls itself with more": handler(
+        "walk(sqlite3)", "import sqlite3\ndef walk(x):\n    x.connect\n    return walk(x.y) or x"
+    ),
+    "functions that call one another": handler(
+        "one(sender)",
+        "import sqlite3\ndef one(x): return two(x) or two(x.a)\n"
+        "def two(x): return one(x) or one(x.b) or sqlite3.connect('x')",
+    ),
+    "a variable that is made from itself": handler(
+        "x = x + 1 if sender else x\nx.connect()\nURL.connect()",
+        "from sqlalchemy import create_engine\nx = 1\ndef url():\n    text = ''\n"
+        "    text = text + url()\n    return create_engine(text)\nURL = 1",
+    ),
+    "a class below itself": handler("A().x()", "class A: pass\nclass A(A): pass"),
+    "modules that import one another": handler("look_up()", "from one import look_up")
+    + "\n== one.py\nimport two\nfrom two import *\n\n== two.py\nimport one\nfrom one import *\n"
+    "import sqlite3\ndef look_up(): sqlite3.connect('x')\n",
+}
+
+
+def test_what_goes_round_in_a_ring_comes_to_an_end(tmp_path):
+    said = check_all(tmp_path, RINGS, STUBS)
+    text = expected(f"sqlite3.connect {WAITS}")
+    told = {name: [problem.partition(": ")[2] for problem in said[name]] for name in RINGS}
+    wanted: dict[str, list[str]] = {name: [] for name in RINGS}
+    wanted["functions that call one another"] = [text]
+    wanted["modules that import one another"] = [text]
+    assert told == wanted
