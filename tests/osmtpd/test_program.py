@@ -62,7 +62,7 @@ def test_a_program_that_registers_nothing_is_refused(tmp_path):
     path.write_text("from greenfilter.osmtpd import *\nosmtpd_run()\n")
     checked = run(sys.executable, "-m", "greenfilter", "check", str(path))
     assert checked.returncode == 1
-    assert "Filter('program') has no handler" in checked.stderr
+    assert "Filter('osmtpd') has no handler" in checked.stderr
 
 
 def test_osmtpd_run_outside_of_a_script_says_what_to_do(osmtpd, monkeypatch):

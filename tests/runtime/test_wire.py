@@ -12,6 +12,7 @@ import pytest
 
 from greenfilter import Filter
 from greenfilter._runtime._vital import Vital
+from greenfilter._runtime import _wire
 from greenfilter._runtime._wire import Wire
 
 from .driving import Pipe, request, until
@@ -56,7 +57,9 @@ def test_everything_of_a_turn_leaves_in_order_in_one_write(monkeypatch):
     writes = []
     write = os.write
     with End() as end:
-        monkeypatch.setattr(os, "write", lambda fd, data: writes.append(data) or write(fd, data))
+        monkeypatch.setattr(
+            _wire, "_write", lambda fd, data: writes.append(data) or write(fd, data)
+        )
         for number in range(100):
             end.wire.send(b"%d\n" % number)
         until(lambda: writes)
