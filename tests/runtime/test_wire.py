@@ -11,8 +11,8 @@ import gevent.event
 import pytest
 
 from greenfilter import Filter
-from greenfilter._runtime._vital import Vital
 from greenfilter._runtime import _wire
+from greenfilter._runtime._vital import Vital
 from greenfilter._runtime._wire import Wire
 
 from .driving import Pipe, request, until

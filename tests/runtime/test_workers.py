@@ -178,4 +178,4 @@ def test_the_loop_gets_its_turn_between_tasks_that_block():
     until(lambda: events.count("task") == 10)
     timer.close()
     gaps = "".join(event[0] for event in events).split("l")
-    assert max(map(len, gaps)) == 1
+    assert max(map(len, gaps)) <= 2  # two timers of one round come in any order
