@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import select
 import selectors
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import gevent.select
 
-from ._where import LOOP, READ, WRITE, is_loop, replace, wait_fd
+from ._where import LOOP, READ, WRITE, asyncio_set_aside, is_loop, replace, wait_fd
 
 _native_select = select.select
 _native_poll = select.poll
@@ -32,7 +29,7 @@ class _Poll(gevent.select.poll):  # type: ignore[misc, unused-ignore]
         """Wait for events. Switches greenlets in the loop's thread only."""
         if is_loop():
             self.loop = LOOP.hub.loop
-            with _asyncio_set_aside():
+            with asyncio_set_aside():
                 return list(super().poll(timeout))
         native = _native_poll()
         fds: dict[int, int] = self.fds  # type: ignore[attr-defined]
@@ -71,31 +68,12 @@ class _Epoll:
         if not is_loop():
             return self._native.poll(timeout, maxevents)  # type: ignore[no-any-return]
         forever = timeout is None or timeout < 0
-        with _asyncio_set_aside():
+        with asyncio_set_aside():
             if not forever and not timeout:
                 gevent.sleep(0)
             else:
                 wait_fd(self._native.fileno(), READ, None if forever else timeout)
         return self._native.poll(0, maxevents)  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def _asyncio_set_aside() -> Iterator[None]:
-    """Leave the thread to other loops of asyncio while this one waits.
-
-    asyncio has one running loop in each thread. In the loop's thread each greenlet may have one:
-    they take turns when they wait.
-    """
-    events = sys.modules.get("asyncio.events")
-    running = events._get_running_loop() if events is not None else None
-    if events is None or running is None:
-        yield
-        return
-    events._set_running_loop(None)
-    try:
-        yield
-    finally:
-        events._set_running_loop(running)
 
 
 def share() -> None:

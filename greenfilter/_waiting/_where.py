@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import select
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -97,11 +99,31 @@ def _wait_in_loop(fd: int, events: int, timeout: float | None) -> bool:
         watcher.start(waiter.switch, True)
         if timer is not None:
             timer.start(waiter.switch, False, update=True)
-        return bool(waiter.get())
+        with asyncio_set_aside():
+            return bool(waiter.get())
     finally:
         watcher.close()
         if timer is not None:
             timer.close()
+
+
+@contextlib.contextmanager
+def asyncio_set_aside() -> Iterator[None]:
+    """Leave the thread to other loops of asyncio while this one waits.
+
+    asyncio has one running loop in each thread. In the loop's thread each greenlet may have one:
+    they take turns when they wait.
+    """
+    events = sys.modules.get("asyncio.events")
+    running = events._get_running_loop() if events is not None else None
+    if events is None or running is None:
+        yield
+        return
+    events._set_running_loop(None)
+    try:
+        yield
+    finally:
+        events._set_running_loop(running)
 
 
 class _Parked:
@@ -148,7 +170,9 @@ class _ParkedInLoop:
             if timer is not None:
                 timer.start(self._waiter.switch, None, update=True)
             if not self._woken:
-                self._waiter.get()
+                # asyncio's executors wait for locks while its loop runs.
+                with asyncio_set_aside():
+                    self._waiter.get()
         finally:
             self._waiter = None
             if timer is not None:

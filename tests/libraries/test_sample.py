@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SESSIONS = 12
 _SAMPLE = [
     "asyncio_run",
+    "redis_asyncio",
     "ctypes_usleep",
     "dkimpy_verify",
     "grpcio",
