@@ -42,12 +42,12 @@ class Side:
         self.done = NativeQueue()
         self.fn = fn
         if kind == "greenlet":
-            self.greenlet = gevent.spawn(self.run)  # kept: an RLock knows its owner by its id()
-            KEPT.append(self)
+            gevent.spawn(self.run)
         else:
             start_native(self.run, ())
 
     def run(self):
+        KEPT.append(gevent.getcurrent())  # an RLock knows its owner by the id() of that
         try:
             self.result = self.fn()
         except BaseException:
