@@ -138,18 +138,20 @@ class EachLine(HandledConsumer):
         if not self.failed:
             rest = iter(lines)
             out: list[bytes] = []
+            threaded = self.engine.is_threaded(self.handler)
             try:
-                self.call(worker, self._edit, rest, out)
+                self.call(worker, self._edit, worker, rest, out)
             except BaseException as error:
                 self.fail(error)
                 # A thread that passed its deadline is still at it, with one line in hand.
-                lines = lines if self.handler.thread else [*out, *rest]
+                threaded = threaded or self.engine.is_threaded(self.handler)
+                lines = lines if threaded else [*out, *rest]
             else:
                 lines = out
         self.write(lines, chunk.ended)
 
-    def _edit(self, lines: Iterator[bytes], out: list[bytes]) -> None:
-        fn, ctx, keep = self.handler.fn, self.ctx, out.append
+    def _edit(self, worker: Worker, lines: Iterator[bytes], out: list[bytes]) -> None:
+        fn, ctx, keep, turn = self.handler.fn, self.ctx, out.append, worker.turn
         for line in lines:
             try:
                 result = fn(ctx, line[1:] if line[:1] == b"." else line)
@@ -160,6 +162,8 @@ class EachLine(HandledConsumer):
             except BaseException:
                 keep(line)
                 raise
+            if turn.missed:
+                worker.give_turn()
 
 
 class Generated(HandledConsumer):
@@ -222,13 +226,20 @@ class Generated(HandledConsumer):
             if type(line) is not bytes or b"\n" in line:
                 line = _as_line(line)
             out.append(b"." + line if line[:1] == b"." else line)
+            if worker.turn.missed:
+                worker.give_turn()
             if len(out) >= _FLUSH_LINES:
                 self._flush()
                 self.engine.make_room(worker)
 
     def _input(self) -> Iterator[bytes]:
+        worker = self._worker
+        assert worker is not None
         while True:
-            yield from self._lines
+            for line in self._lines:
+                yield line
+                if worker.turn.missed:
+                    worker.give_turn()
             if self.ended:
                 return
             self._next()

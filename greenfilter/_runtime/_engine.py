@@ -185,6 +185,8 @@ class Engine:
                         self.send(line)
                 elif decision is not DEFERRED:
                     self.answers.answer(item, decision, short.handler)
+            if worker.turn.missed:
+                worker.give_turn()
             if worker.abandoned:
                 return
 
@@ -298,6 +300,10 @@ class Engine:
             worker.begin(outer, self.clock())
             if worker.abandoned:
                 raise GreenletExit  # its session has gone on without it
+
+    def is_threaded(self, handler: Handler) -> bool:
+        """Tell whether a handler's next call will be made in another thread."""
+        return handler.thread or handler in self.moved.handlers
 
     @contextmanager
     def unhurried(self, worker: Worker) -> Iterator[None]:

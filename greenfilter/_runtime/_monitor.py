@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import linecache
+import os
 import sys
+import sysconfig
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import FrameType
 
 import gevent
@@ -13,6 +15,7 @@ from gevent import monkey
 
 from .._handlers import Handler
 from .._log import logger
+from ._workers import Worker
 
 _BEAT = 0.05
 # Seconds without a beat after which the loop counts as kept.
@@ -21,13 +24,23 @@ _KEPT = 0.1
 _TOO_LONG = 1.0
 # A thread that uses this part of the time computes: it does not wait.
 _COMPUTES = 0.2
+# Code in these folders is no author's.
+_FOLDERS = (
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+)
+_LIBRARIES = tuple(folder + os.sep for folder in _FOLDERS)
 
 
 class Monitor:
     """A native thread that watches the loop of the thread it is made in.
 
+    The loop is kept if it has missed its beat, and one worker was seen twice to be in the author's
+    code meanwhile. Many workers that each take a moment, or a machine that stood still, are not
+    taken for a handler that blocks.
+
     Args:
-        handlers: whose code may keep the loop.
+        inside: finds the worker that runs the author's code right now.
         on_kept: called in the loop, once it turns again, with the handler that has kept it for
             a tenth of a second or longer, and the line of code.
         urgent: called in the monitor's thread as long as the loop is kept.
@@ -35,22 +48,24 @@ class Monitor:
 
     def __init__(
         self,
-        handlers: Iterable[Handler],
+        inside: Callable[[], Worker | None],
         on_kept: Callable[[Handler, str], None],
         urgent: Callable[[], None],
     ) -> None:
-        self._handlers = {h.fn.__code__: h for h in handlers if hasattr(h.fn, "__code__")}
+        self._inside = inside
         self._on_kept = on_kept
         self._urgent = urgent
-        self._told: set[Handler | None] = set()
+        self._told: set[Handler] = set()
         self._thread = monkey.get_original("threading", "get_ident")()
         self._sleep = monkey.get_original("time", "sleep")
         self._loop = gevent.get_hub().loop
         self._timer = self._loop.timer(_BEAT, _BEAT)
         self._beat = time.monotonic()
-        self._seen = 0.0  # the beat after which the loop was last seen to be kept
-        self._since = 0.0  # when that was
-        self._used = 0.0  # seconds of processor time that the loop's thread had used by then
+        # The beat after which somebody was last seen to keep the loop, who, what he runs, since
+        # when, and the processor time that the loop's thread had used by then.
+        self._seen: tuple[float, Worker | None, Handler | None] = (0.0, None, None)
+        self._since = self._used = 0.0
+        self._noted = 0.0  # the beat after which that was last passed on
         self._running = True
 
     def start(self) -> None:
@@ -67,41 +82,34 @@ class Monitor:
         self._beat = time.monotonic()
 
     def _watch(self) -> None:
+        pause = _BEAT
         while self._running:
-            self._sleep(_BEAT)
+            self._sleep(pause)
             late = time.monotonic() - self._beat - _BEAT
-            if late > _KEPT and self._running:
+            pause = _BEAT
+            if late > _KEPT / 2 and self._running:
+                pause /= 2
                 self._look(late)
 
     def _look(self, late: float) -> None:
         """See who keeps the loop; called again and again for as long as it is kept."""
         self._urgent()
-        handler, place = self._culprit()
-        if self._seen != self._beat:
-            self._seen, self._since = self._beat, time.monotonic()
+        beat, worker = self._beat, self._inside()
+        handler = worker.running if worker is not None else None
+        if worker is None or handler is None:
+            return
+        if self._seen != (beat, worker, handler):
+            self._seen, self._since = (beat, worker, handler), time.monotonic()
             self._used = _processor_time(self._thread)
-            if handler is not None:
-                self._loop.run_callback_threadsafe(self._on_kept, handler, place)
-        elif late > _TOO_LONG and handler is not None and handler not in self._told:
+        elif late > _KEPT and self._noted != beat:
+            self._noted = beat
+            place = stands_at(self._thread, handler)
+            self._loop.run_callback_threadsafe(self._on_kept, handler, place)
+        elif late > _TOO_LONG and handler not in self._told:
             self._told.add(handler)
             used = _processor_time(self._thread) - self._used
             passed = time.monotonic() - self._since
-            self._tell(handler, place, used > passed * _COMPUTES)
-
-    def _culprit(self) -> tuple[Handler | None, str]:
-        """Return the handler that runs, and the line of its file that it is at."""
-        frame = sys._current_frames().get(self._thread)
-        frames: list[FrameType] = []
-        found: Handler | None = None
-        file = None
-        while frame is not None:
-            frames.append(frame)
-            handler = self._handlers.get(frame.f_code)
-            if handler is not None:  # the outermost: a handler may call another one's function
-                found, file = handler, frame.f_code.co_filename
-            frame = frame.f_back
-        places = [each for each in frames if each.f_code.co_filename == file]
-        return found, _place(places[0]) if places else ""
+            self._tell(handler, stands_at(self._thread, handler), used > passed * _COMPUTES)
 
     def _tell(self, handler: Handler, place: str, computes: bool) -> None:
         if computes:
@@ -118,8 +126,27 @@ class Monitor:
             )
 
 
+def stands_at(thread: int, handler: Handler) -> str:
+    """Return the line of the author's code that a thread is at in a handler.
+
+    Args:
+        thread: its identity, as of threading.get_ident().
+        handler: whose file is the author's, wherever it is.
+
+    Returns:
+        Its file and number, and its text.
+    """
+    own = handler.where.rpartition(":")[0] if handler.where else None
+    innermost = frame = sys._current_frames().get(thread)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file == own or not (file.startswith(_LIBRARIES) or file.startswith("<")):
+            return _place(frame)
+        frame = frame.f_back
+    return _place(innermost) if innermost is not None else "?"
+
+
 def _place(frame: FrameType) -> str:
-    """Return the line of code that a frame is at: its file and number, and its text."""
     file, number = frame.f_code.co_filename, frame.f_lineno
     source = linecache.getline(file, number).strip()
     return f"{file}:{number} ({source})" if source else f"{file}:{number}"

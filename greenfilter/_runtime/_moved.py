@@ -2,28 +2,42 @@
 
 Their author did not write them for several threads at once, so they run one at a time. What was
 made in the loop's thread may not work in another one (a connection of sqlite3, say): at its first
-error of a kind that it did not have before, a handler goes back to the loop for good.
+error of a kind that it did not have before, a handler goes back to the loop for good. So does one
+that starts greenlets, which have no loop to run in there.
 """
 
 from __future__ import annotations
 
-import dis
-import sqlite3
+import time
+from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
+from gevent._hub_local import get_hub_if_exists
+from gevent.monkey import get_original
 from greenlet import GreenletExit
 
 from .._handlers import Handler
 from .._log import logger
-from ..errors import GreenfilterError
+from ..errors import GreenfilterError, HandlerTimeout
+from ._effects import had_no_effect, is_of_another_thread
+from ._monitor import stands_at
 from ._threads import Threads
 
-# A handler is moved when it has kept the loop this often.
+# A handler is moved when it has kept the loop this often within this many seconds: a machine that
+# stands still now and then should not cost a handler its greenlets.
 _TIMES = 3
-# What a generator does goes on in the loop wherever it was made.
-_STAYS = ("lines", "tap")
+_WITHIN = 3600.0
+# What cannot be moved, by the first word of its hook, and what to do instead. A generator goes on
+# in the loop wherever it was made.
+_STAYS = {
+    "lines": "read them with @app.message(thread=True) instead",
+    "tap": "read the message with @app.message(thread=True) instead",
+    "local_session": "have a handler with thread=True do what takes long instead",
+    "local_message": "have a handler with thread=True do what takes long instead",
+}
+_NOT_MADE: Final = object()
+_get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 
 
 class Moved:
@@ -50,7 +64,7 @@ class Moved:
         self._errors_of = errors_of
         self._on_move = on_move
         self._on_return = on_return
-        self._kept: dict[Handler, int] = {}
+        self._kept: dict[Handler, deque[float]] = {}
         self._stays: set[Handler] = set()
 
     def note(self, handler: Handler, place: str) -> None:
@@ -62,15 +76,18 @@ class Moved:
         """
         if handler in self.handlers or handler in self._stays:
             return
-        times = self._kept[handler] = self._kept.get(handler, 0) + 1
-        if times < _TIMES:
+        times = self._kept.setdefault(handler, deque(maxlen=_TIMES))
+        times.append(time.monotonic())
+        if len(times) < _TIMES or times[-1] - times[0] > _WITHIN:
             return
-        if handler.hook in _STAYS:
+        del self._kept[handler]
+        instead = _STAYS.get(handler.hook.partition(" ")[0])
+        if instead is not None:
             self._stays.add(handler)
             logger.warning(
                 "%r has kept the loop %d times, and all sessions wait for it: %s; it can't be moved"
-                " to a thread: read the lines with @app.message(thread=True) instead",
-                *(handler, times, place),
+                " to a thread: %s",
+                *(handler, _TIMES, place, instead),
             )
             return
         self.handlers.add(handler)
@@ -79,7 +96,7 @@ class Moved:
             "%r has kept the loop %d times, and all sessions waited for it: %s; from now on it "
             "runs in a thread, one call at a time. Register it with thread=True to have several "
             "run at once; Filter(auto_thread=False) leaves it in the loop",
-            *(handler, times, place),
+            *(handler, _TIMES, place),
         )
 
     def call(self, handler: Handler, fn: Callable[..., Any], *args: Any) -> Any:
@@ -90,49 +107,56 @@ class Moved:
         Raises:
             BaseException: whatever it raises.
         """
+        inside: list[int] = []
         try:
-            return self.threads.call(fn, *args)
-        except (GreenfilterError, GreenletExit):
+            result = self.threads.call(self._make, handler, inside, fn, args)
+        except (GreenfilterError, GreenletExit) as error:
+            if inside and isinstance(error, HandlerTimeout):
+                place = stands_at(inside[0], handler)
+                logger.warning("%r does not end: its thread is at %s", handler, place)
             raise
         except BaseException as error:
-            if handler not in self.handlers or type(error) in self._errors_of.get(handler, ()):
+            if handler in self.handlers:  # it had such an error before
                 raise
-            again = fn is handler.fn and _had_no_effect(handler, error)
-            self._take_back(handler, error, again)
+            again = fn is handler.fn and had_no_effect(handler.fn, error)
+            then = "it is called again" if again else "this request is answered by its policy"
+            self._take_back(handler, f"in a thread it failed with {type(error).__name__}; {then}")
             if again:
                 return fn(*args)
             raise
+        if handler not in self.handlers:
+            self._take_back(handler, "it starts greenlets, which have no loop in a thread")
+        return fn(*args) if result is _NOT_MADE else result
 
-    def _take_back(self, handler: Handler, error: BaseException, again: bool) -> None:
-        self.handlers.discard(handler)
+    def _make(
+        self, handler: Handler, inside: list[int], fn: Callable[..., Any], args: tuple[Any, ...]
+    ) -> Any:
+        """Make a call, in the thread, unless the handler has gone back to the loop by then."""
+        if handler not in self.handlers:
+            return _NOT_MADE
+        inside.append(_get_ident())
+        try:
+            return fn(*args)
+        except (GreenfilterError, GreenletExit):
+            raise
+        except BaseException as error:
+            if is_of_another_thread(error) or type(error) not in self._errors_of.get(handler, ()):
+                self.handlers.discard(handler)  # here: those that wait are not to fail as well
+            raise
+        finally:
+            self._run_greenlets(handler)
+            inside.clear()
+
+    def _run_greenlets(self, handler: Handler) -> None:
+        """Have the greenlets that a call has started do their work, in the thread."""
+        hub = get_hub_if_exists()
+        if hub is not None and hub.loop.activecnt:
+            self.handlers.discard(handler)
+            hub.join(timeout=handler.deadline)
+
+    def _take_back(self, handler: Handler, why: str) -> None:
+        if handler in self._stays:
+            return
         self._stays.add(handler)
         self._on_return(handler)
-        logger.warning(
-            "%r goes back to the loop, where all sessions wait for it: in a thread it failed with "
-            "%s; %s",
-            handler,
-            type(error).__name__,
-            "it is called again" if again else "this request is answered by its policy",
-        )
-
-
-def _had_no_effect(handler: Handler, error: BaseException) -> bool:
-    """Return whether a call has certainly changed nothing before it failed.
-
-    It has not if sqlite3 has refused another thread, which it does before all else, and if
-    nothing was called or stored before that.
-    """
-    if not isinstance(error, sqlite3.ProgrammingError) or "thread" not in str(error):
-        return False
-    trace: TracebackType | None = error.__traceback__
-    code = getattr(handler.fn, "__code__", None)
-    while trace is not None and trace.tb_frame.f_code is not code:
-        trace = trace.tb_next
-    if trace is None or trace.tb_next is not None:
-        return False
-    return not any(
-        instruction.offset < trace.tb_lasti
-        and instruction.opname.startswith(("CALL", "STORE_", "DELETE_", "IMPORT_", "JUMP_BACK"))
-        and not instruction.opname.startswith("STORE_FAST")
-        for instruction in dis.get_instructions(handler.fn)
-    )
+        logger.warning("%r goes back to the loop, where all sessions wait for it: %s", handler, why)

@@ -47,7 +47,7 @@ class RawLines(HandledConsumer):
         if not self.failed:
             self._worker = worker
             try:
-                self.call(worker, self._handle, rest, chunk.ended)
+                self.call(worker, self._handle, worker, rest, chunk.ended)
             except BaseException as error:
                 if not self.failed:
                     self.fail(error)
@@ -97,11 +97,13 @@ class RawLines(HandledConsumer):
         self.fail(HandlerTimeout(f"the message was not ended within {deadline:g} s"))
         self._pass([], True)
 
-    def _handle(self, lines: Iterator[bytes], ended: bool) -> None:
+    def _handle(self, worker: Worker, lines: Iterator[bytes], ended: bool) -> None:
         if self._give is None:
             self._give = self.handler.fn(self.ctx, self.put)
         for line in lines:
             self._give(line)
+            if worker.turn.missed:
+                worker.give_turn()
         if ended:
             self._all_given = True
             self._give(b".")

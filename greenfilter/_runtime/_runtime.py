@@ -104,7 +104,7 @@ class Runtime:
         self._engine.threads.vital = self._vital
         self._engine.moved.threads.vital = self._vital
         self._supervised = mark is not None
-        self._monitor = Monitor(app.handlers(), self._on_kept, self._hurry)
+        self._monitor = Monitor(self._workers.inside, self._on_kept, self._hurry)
         if self._supervised:
             self._engine.threads.on_worn_out = lambda: self._wire.send(WORN_OUT)
             self._engine.moved.threads.on_worn_out = lambda: self._wire.send(WORN_OUT)
@@ -235,7 +235,11 @@ class Runtime:
             self._engine.moved.note(handler, place)
 
     def _hurry(self) -> None:
-        """The loop is kept: have the next answer leave at once, with the sign of life."""
+        """The loop is kept: have the next answer leave at once, with the sign of life.
+
+        From the monitor's thread.
+        """
+        self._workers.turn.missed = True
         self._wire.urgent = ALIVE if self._supervised and self._registered else b""
 
     # The end

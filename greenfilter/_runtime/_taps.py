@@ -104,7 +104,10 @@ class Tap:
             if position < self._spool.size:
                 lines, position = self._spool.read_lines(position)
                 worker.begin(worker.running, self._engine.clock())
-                yield from lines
+                for line in lines:
+                    yield line
+                    if worker.turn.missed:
+                        worker.give_turn()
             elif self._ended:
                 return
             else:

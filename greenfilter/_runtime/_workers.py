@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from weakref import getweakrefcount
 
 import gevent
-from greenlet import greenlet
+from greenlet import getcurrent, greenlet
 
 from .._log import logger
 
@@ -39,12 +39,19 @@ class Task(Protocol):
 
 
 class Turn:
-    """When the loop gets its turn: a time (monotonic seconds) that all workers share."""
+    """When the loop gets its turn. All workers share it.
 
-    __slots__ = ("end",)
+    Attributes:
+        end: time (monotonic seconds).
+        missed: the loop has waited for too long. Set from any thread, for those who are asked so
+            often that even looking at the time would cost too much.
+    """
+
+    __slots__ = ("end", "missed")
 
     def __init__(self) -> None:
         self.end = 0.0
+        self.missed = False
 
 
 class Worker:
@@ -93,8 +100,12 @@ class Worker:
         self.greenlet.throw(error)
 
     def give_turn(self) -> None:
-        """Let the loop go round if its turn has come. May switch greenlets."""
-        if time.monotonic() > self.turn.end:
+        """Let the loop go round if its turn has come. May switch greenlets.
+
+        Called in another greenlet or thread than the worker's, it does nothing.
+        """
+        self.turn.missed = False
+        if time.monotonic() > self.turn.end and getcurrent() is self.greenlet:
             timer = self._hub.loop.timer(0)
             timer.start(self.greenlet.switch)
             try:
@@ -116,6 +127,9 @@ class Workers:
         on_full: called when the limit is reached, in the hub or in a worker.
         on_room: called when it no longer is.
         vital: wraps what the loop calls.
+
+    Attributes:
+        turn: when the loop gets its turn.
     """
 
     def __init__(
@@ -135,7 +149,7 @@ class Workers:
         self._on_room = on_room
         self._full = False
         self._scheduled = False
-        self._turn = Turn()
+        self.turn = Turn()
         self._next_turn = self._hub.loop.timer(0)
         self._parked = 0
 
@@ -155,6 +169,16 @@ class Workers:
         """Count the workers that are at work, but for those that are parked."""
         return len(self.busy) - self._parked
 
+    def inside(self) -> Worker | None:
+        """Find the worker that runs the author's code right now. From any other thread."""
+        for worker in list(self.busy):
+            if worker.running is not None:
+                try:
+                    worker.greenlet.gr_context  # noqa: B018
+                except ValueError:  # which it says of one that runs in another thread
+                    return worker
+        return None
+
     def abandon(self, worker: Worker) -> None:
         """Go on without a worker that does not end. In the hub."""
         worker.abandoned = True
@@ -167,7 +191,7 @@ class Workers:
         if self._scheduled:
             return
         self._scheduled = True
-        if time.monotonic() > self._turn.end:
+        if time.monotonic() > self.turn.end:
             # A callback would run before the loop goes round: it runs up to 50 of them first.
             self._next_turn.start(self._dispatch)
         else:
@@ -176,7 +200,8 @@ class Workers:
     def dispatch(self) -> None:
         """Hand out what is ready, as much as fits into a turn. To be called in the hub."""
         self._scheduled = False
-        ready, turn = self.ready, self._turn
+        ready, turn = self.ready, self.turn
+        turn.missed = False
         turn.end = time.monotonic() + _TURN
         while ready:
             if time.monotonic() > turn.end:
@@ -196,7 +221,7 @@ class Workers:
             worker.greenlet.switch()
 
     def _run(self, worker: Worker) -> None:
-        ready, busy, inside, turn = self.ready, self.busy, worker.greenlet, self._turn
+        ready, busy, inside, turn = self.ready, self.busy, worker.greenlet, self.turn
         while True:
             busy[worker] = None
             while ready and ready[0].worker is None and not getweakrefcount(inside):
