@@ -13,14 +13,15 @@ from ._app import Filter, Loaded
 from .errors import RegistrationError, UsageError
 
 _MODULE = "__greenfilter__"
-# Libraries for arithmetic start a thread for each core in each call; from 8 threads of a pool that
-# made numpy ten times slower. They read these when they are imported.
+# Libraries for arithmetic use a thread for each core in each call; from 8 threads of a pool that
+# made numpy 1.6 times slower on 2 cores. They read these when they are imported.
 _THREADS_OF_LIBRARIES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "BLIS_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
 )
 _OWN_FILES = os.path.dirname(os.path.abspath(__file__))
 

@@ -26,12 +26,14 @@ GOOD = """
 
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch, tmp_path):
-    """Loading sets sys.argv, sys.path and sys.modules; the next test gets them as they were."""
+    """Loading sets these of sys, and the environment; the next test gets them as they were."""
     monkeypatch.setattr(sys, "argv", ["greenfilter"])
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
+    before, environment = set(sys.modules), dict(os.environ)
     yield
+    os.environ.clear()
+    os.environ.update(environment)
     for name in set(sys.modules) - before:
         del sys.modules[name]
 
@@ -263,3 +265,23 @@ def test_an_unreadable_file():
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.stderr == f"greenfilter: {path}: Permission denied\n"
     assert done.returncode == 1
+
+
+ARITHMETIC = ["OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM"]
+
+
+@pytest.mark.parametrize("library", ARITHMETIC)
+def test_libraries_for_arithmetic_use_one_thread_unless_the_environment_says_otherwise(
+    library, monkeypatch
+):
+    variable = library if library.endswith("MAXIMUM") else f"{library}_NUM"
+    variable += "_THREADS"
+    path = write(
+        "one.py",
+        f"import os\nfrom greenfilter import Filter\napp = Filter(os.environ[{variable!r}])\n"
+        "app.filter.noop(lambda ctx: None)\n",
+    )
+    monkeypatch.delenv(variable, raising=False)
+    assert load(str(path), []).name == "1"
+    monkeypatch.setenv(variable, "4")
+    assert load(str(path), []).name == "4"

@@ -13,6 +13,7 @@ _HARMLESS = (
     *("BUILD_", "CACHE", "COMPARE_OP", "CONTAINS_OP", "CONVERT_VALUE", "COPY", "EXTENDED_ARG"),
     *("FORMAT_", "IS_OP", "JUMP_FORWARD", "KW_NAMES", "LOAD_", "MAKE_CELL", "NOP", "NOT_TAKEN"),
     *("POP_JUMP_FORWARD", "POP_JUMP_IF", "POP_TOP", "PRECALL", "PUSH_NULL", "RESUME"),
+    "RETURN_",
     *("STORE_FAST", "SWAP", "TO_BOOL", "UNARY_NOT"),
 )
 
@@ -47,8 +48,11 @@ def had_no_effect(fn: Callable[..., Any], error: BaseException) -> bool:
 
 
 def _is_first(code: CodeType, at: int) -> bool:
-    """Tell whether nothing that has an effect can have run before an instruction."""
-    for instruction in dis.get_instructions(code):
+    """Tell whether nothing that has an effect can have run before the instruction at an offset."""
+    instructions = list(dis.get_instructions(code))
+    # A call into Python leaves the offset within the call's inline caches.
+    at = max(instruction.offset for instruction in instructions if instruction.offset <= at)
+    for instruction in instructions:
         if instruction.offset < at:
             if not instruction.opname.startswith(_HARMLESS):
                 return False

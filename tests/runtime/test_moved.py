@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 import threading
 import time
 
 import gevent
+import gevent.event
 import pytest
 
 from greenfilter import Filter, reject
 from greenfilter._runtime import _monitor
 from greenfilter.testing import FakeSmtpd
 
-from .driving import TEMPFAIL, greeted, until
+from .driving import TEMPFAIL, greeted, in_transaction, runtime_of, until
 
 _sleep = time.sleep  # in this process it waits in C, as a blocking library does
 DONE = reject(550, "done")
@@ -36,6 +38,15 @@ def ask_at_once(smtpd, times):
     asked = [smtpd.start(session.mail_from, "alice@example.net") for session in sessions]
     gevent.joinall(asked, timeout=20)
     return [each.value.code for each in asked]
+
+
+def moved(smtpd, caplog, ask_it):
+    """Have the only handler that blocks moved, by asking it again and again."""
+    end = time.monotonic() + 20
+    while "runs in a thread" not in caplog.text:
+        assert time.monotonic() < end
+        ask_it()
+    return runtime_of(smtpd)._engine.moved
 
 
 def blocking(app, seen):
@@ -196,3 +207,176 @@ def test_what_cannot_be_moved_is_told_of(kind, caplog):
             session.rcpt_to("b@example.net")
             assert session.data(b"Subject: x\r\n\r\nx\r\n").ok
     until(lambda: "@app.message(thread=True)" in caplog.text)
+
+
+def decorated(fn):
+    @functools.wraps(fn)
+    def inner(*args):
+        return fn(*args)
+
+    return inner
+
+
+def wait(ctx, *args):
+    _sleep(0.05)
+
+
+def hurry(ctx, *args):
+    pass
+
+
+class _Callable:
+    def __init__(self, fn):
+        self._fn = fn
+
+    def __call__(self, ctx, sender):
+        return self._fn(ctx, sender)
+
+
+@pytest.mark.parametrize("wrap", [decorated, functools.partial, _Callable])
+def test_the_handler_that_blocks_is_found_among_those_that_share_its_code(wrap, caplog):
+    app = Filter("alike")
+    app.filter.mail_from(wrap(wait))
+    app.filter.rcpt_to(wrap(hurry))
+    app.filter.noop(decorated(hurry))
+    with FakeSmtpd(app) as smtpd:
+        handlers = moved(smtpd, caplog, lambda: in_transaction(smtpd).noop()).handlers
+    assert {handler.hook for handler in handlers} == {"filter.mail_from"}
+    assert f"{__file__}:" in caplog.text
+    assert "(_sleep(0.05))" in caplog.text
+
+
+def test_many_that_each_take_a_moment_are_not_taken_for_one_that_blocks(caplog, monkeypatch):
+    monkeypatch.setattr(_monitor, "_BEAT", 0.05)
+    monkeypatch.setattr(_monitor, "_KEPT", 0.1)
+    app, gate = Filter("many"), gevent.event.Event()
+
+    @app.filter.mail_from
+    def wait_and_work(ctx, sender):
+        gate.wait(20)
+        _sleep(0.004)
+
+    with FakeSmtpd(app) as smtpd:
+        for _ in range(4):
+            sessions = [greeted(smtpd) for _ in range(60)]
+            gate.clear()
+            asked = [smtpd.start(each.mail_from, "a@example.net") for each in sessions]
+            until(lambda: len(runtime_of(smtpd)._workers.busy) == 60)
+            gate.set()
+            gevent.joinall(asked, timeout=20)
+        assert not runtime_of(smtpd)._engine.moved.handlers
+    assert "runs in a thread" not in caplog.text
+
+
+def test_what_keeps_the_loop_now_and_then_is_not_moved(caplog, monkeypatch):
+    monkeypatch.setattr("greenfilter._runtime._moved._WITHIN", 0.04)
+    app = Filter("busy")
+    blocking(app, [])
+    with FakeSmtpd(app) as smtpd:
+        ask(smtpd, 8)
+    assert "runs in a thread" not in caplog.text
+
+
+def test_what_waits_behind_the_first_error_of_another_thread_is_answered_too(caplog):
+    app, slow, seen = Filter("busy"), [True], []
+    db = sqlite3.connect(":memory:")
+    db.create_function("wait", 0, lambda: slow[0] and _sleep(0.05))
+
+    @decorated
+    def look_up(ctx, sender):
+        return query(sender)
+
+    def query(sender):
+        db.execute("select wait()").fetchall()
+        seen.append(sender)
+        return DONE
+
+    app.filter.mail_from(look_up)
+    with FakeSmtpd(app) as smtpd:
+        moved(smtpd, caplog, lambda: ask(smtpd, 1))
+        slow[0] = False
+        before = len(seen)
+        assert ask_at_once(smtpd, 8) == [550] * 8
+    assert len(seen) - before == 8
+    assert caplog.text.count("goes back to the loop") == 1
+
+
+def test_a_handler_that_starts_greenlets_goes_back_and_they_do_their_work(caplog):
+    app = Filter("spawns", deadline=5.0)
+
+    @app.filter.mail_from
+    def wait_and_spawn(ctx, sender):
+        _sleep(0.05)
+        gevent.spawn_later(0.01, ctx.reply, DONE)
+        return ctx.defer()
+
+    with FakeSmtpd(app) as smtpd:
+        handlers = moved(smtpd, caplog, lambda: ask(smtpd, 1)).handlers
+        assert ask_at_once(smtpd, 3) == [550] * 3
+        assert not handlers
+    assert caplog.text.count("it starts greenlets") == 1
+
+
+def test_a_line_in_the_hand_of_a_moved_handler_that_hangs_is_not_lost(caplog):
+    app, go, hang = Filter("lines", deadline=5.0, on_error="proceed"), threading.Event(), []
+
+    @app.filter.data_line
+    def edit(ctx, line):
+        if hang and line == b"three":
+            hang.append("inside")
+            go.wait(20)
+        if not hang:
+            _sleep(0.03)
+        return b"edited " + line
+
+    lines = [b"Subject: x", b"", b"one", b"two", b"three", b"four", b"five"]
+    with FakeSmtpd(app) as smtpd:
+        moved(smtpd, caplog, lambda: in_transaction(smtpd).data(b"Subject: x\r\n\r\nx\r\n"))
+        hang.append("now")
+        session = in_transaction(smtpd)
+        sent = smtpd.start(session.data, b"".join(line + b"\r\n" for line in lines))
+        until(lambda: "inside" in hang)
+        smtpd.clock.advance(5.3)
+        assert sent.get(timeout=5).ok
+        go.set()
+        assert session.delivered[0].data.split(b"\r\n")[-len(lines) - 1 : -1] == lines
+    assert "its thread is at " in caplog.text
+    assert "(go.wait(20))" in caplog.text
+
+
+def test_one_that_hangs_in_the_thread_does_not_lock_out_the_others(caplog):
+    app, go, hang = Filter("hang", deadline=5.0), threading.Event(), []
+
+    @app.filter.mail_from
+    def stay(ctx, sender):
+        _sleep(0.05)
+        if hang:
+            hang.append(sender)
+            go.wait(20)
+        return DONE
+
+    with FakeSmtpd(app) as smtpd:
+        moved(smtpd, caplog, lambda: ask(smtpd, 1))
+        hang.append("now")
+        sessions = [greeted(smtpd) for _ in range(2)]
+        stuck = smtpd.start(sessions[0].mail_from, "a@example.net")
+        until(lambda: len(hang) == 2)
+        smtpd.clock.advance(5.3)
+        assert stuck.get(timeout=5).lines == (TEMPFAIL,)
+        hang.clear()
+        assert sessions[1].mail_from("b@example.net").lines == ("550 done",)
+        go.set()
+
+
+@pytest.mark.parametrize("what", ["local_session", "local_message"])
+def test_a_storage_hook_that_blocks_is_told_of(what, caplog):
+    app = Filter("storage")
+    getattr(app, what)(lambda: _sleep(0.05))
+    app.filter.rcpt_to(hurry)
+    with FakeSmtpd(app) as smtpd:
+        end = time.monotonic() + 20
+        while "it can't be moved" not in caplog.text:
+            assert time.monotonic() < end
+            in_transaction(smtpd)
+    assert f"({what}, " in caplog.text
+    assert "a handler with thread=True" in caplog.text

@@ -10,9 +10,13 @@ import gevent.event
 import gevent.local
 import pytest
 
+from greenfilter import Filter
 from greenfilter._runtime._workers import Workers
+from greenfilter.testing import FakeSmtpd
 
-from .driving import until
+from .driving import in_transaction, until
+
+_sleep = time.sleep  # in this process it waits in C, as a blocking library does
 
 
 class Task:
@@ -179,3 +183,56 @@ def test_the_loop_gets_its_turn_between_tasks_that_block():
     timer.close()
     gaps = "".join(event[0] for event in events).split("l")
     assert max(map(len, gaps)) <= 2  # two timers of one round come in any order
+
+
+@pytest.mark.parametrize("kind", ["data_line", "lines", "all lines first", "tap", "raw_line"])
+def test_the_loop_gets_its_turn_between_lines_that_block(kind):
+    """Thirty lines in one piece that block for 15 ms each: the loop is kept for far less."""
+    app, at, turns = Filter("lines"), [], []
+
+    def each(ctx, line):
+        at.append(time.monotonic())
+        _sleep(0.015)
+
+    def generator(ctx, lines):
+        for line in lines:
+            each(ctx, line)
+            yield line
+
+    def list_first(ctx, lines):
+        kept = []
+        for line in lines:
+            each(ctx, line)
+            kept.append(line)
+        yield from kept
+
+    def tap(ctx, lines):
+        for line in lines:
+            each(ctx, line)
+
+    def raw(ctx, write):
+        def give(line):
+            each(ctx, line)
+            write(line)
+
+        return give
+
+    handlers = {"lines": generator, "all lines first": list_first, "tap": tap, "raw_line": raw}
+    if kind == "data_line":
+        app.filter.data_line(each)
+    elif kind == "tap":
+        app.tap(tap)
+    elif kind == "raw_line":
+        app._raw_line(raw)
+    else:
+        app.lines(handlers[kind])
+    lines = [b"Subject: x", b"", *(b"line %d" % number for number in range(28))]
+    with FakeSmtpd(app) as smtpd:
+        session = in_transaction(smtpd)
+        timer = gevent.get_hub().loop.timer(0.001, 0.001)
+        timer.start(lambda: turns.append(time.monotonic()))
+        assert session.data(b"".join(line + b"\r\n" for line in lines)).ok
+        timer.close()
+    assert session.delivered[0].data.split(b"\r\n")[-len(lines) - 1 : -1] == lines
+    between = [turn for turn in turns if at[0] < turn < at[-1]]
+    assert len(between) >= 2
