@@ -7,6 +7,7 @@ not do what is expected of it, or could not be tried.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +71,8 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.rows) - set(ROWS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    # The servers end, and what they wrote goes, also when this is told to stop.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     table: list[str] = []
     wrong = tried = 0
     with Servers() as servers:

@@ -80,11 +80,18 @@ ROWS = (
         def uint16(value):
             return b"\\xa2" + value.to_bytes(2, "big")
 
+        def uint32(value):
+            return b"\\xc4" + value.to_bytes(4, "big")
+
+        def uint64(value):
+            return b"\\x08\\x02" + value.to_bytes(8, "big")
+
         # One node, both of whose branches lead to the text "ok".
         TREE = (17).to_bytes(3, "big") * 2 + bytes(16) + text("ok")
         META = {
-            "node_count": uint16(1), "record_size": uint16(24), "ip_version": uint16(4),
-            "database_type": text("test"), "languages": b"\\x00\\x04", "build_epoch": uint16(1),
+            "node_count": uint32(1), "record_size": uint16(24), "ip_version": uint16(4),
+            "database_type": text("test"), "languages": b"\\x01\\x04" + text("en"),
+            "build_epoch": uint64(1),
             "binary_format_major_version": uint16(2), "binary_format_minor_version": uint16(0),
             "description": b"\\xe0",
         }
