@@ -19,13 +19,12 @@ from typing import Any, Protocol
 from weakref import getweakrefcount
 
 import gevent
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
 from .._log import logger
+from ._turn import Turn, TurnGreenlet
 
 _MAX_IDLE = 256
-# Seconds of ready work after which the loop gets its turn: what is answered leaves, timers run.
-_TURN = 0.02
 
 
 class Task(Protocol):
@@ -36,22 +35,6 @@ class Task(Protocol):
 
     def work(self, worker: Worker) -> None:
         """Do it. May switch greenlets."""
-
-
-class Turn:
-    """When the loop gets its turn. All workers share it.
-
-    Attributes:
-        end: time (monotonic seconds).
-        missed: the loop has waited for too long. Set from any thread, for those who are asked so
-            often that even looking at the time would cost too much.
-    """
-
-    __slots__ = ("end", "missed")
-
-    def __init__(self) -> None:
-        self.end = 0.0
-        self.missed = False
 
 
 class Worker:
@@ -85,7 +68,7 @@ class Worker:
     )
 
     def __init__(self, run: Callable[[Worker], None], hub: Any, turn: Turn) -> None:
-        self.greenlet = greenlet(lambda: run(self), hub)
+        self.greenlet = TurnGreenlet(lambda: run(self), hub, turn)
         self.turn = turn
         self._hub = hub
         self.running: Any = None
@@ -107,12 +90,12 @@ class Worker:
         self.turn.missed = False
         if time.monotonic() > self.turn.end and getcurrent() is self.greenlet:
             timer = self._hub.loop.timer(0)
-            timer.start(self.greenlet.switch)
+            timer.start(self.greenlet.go_on)
             try:
                 self._hub.switch()
             finally:
                 timer.close()
-            self.turn.end = time.monotonic() + _TURN
+            self.turn.begin()
 
     def begin(self, running: Any, now: float) -> None:
         """Note what begins to run in the author's code, with all of its deadline before it."""
@@ -149,7 +132,7 @@ class Workers:
         self._on_room = on_room
         self._full = False
         self._scheduled = False
-        self.turn = Turn()
+        self.turn = Turn(self._hub)
         self._next_turn = self._hub.loop.timer(0)
         self._parked = 0
 
@@ -201,8 +184,7 @@ class Workers:
         """Hand out what is ready, as much as fits into a turn. To be called in the hub."""
         self._scheduled = False
         ready, turn = self.ready, self.turn
-        turn.missed = False
-        turn.end = time.monotonic() + _TURN
+        turn.begin()
         while ready:
             if time.monotonic() > turn.end:
                 self.schedule()
@@ -218,7 +200,7 @@ class Workers:
                 worker = self._idle.pop()
             else:
                 worker = Worker(self._run, self._hub, turn)
-            worker.greenlet.switch()
+            worker.greenlet.go_on()
 
     def _run(self, worker: Worker) -> None:
         ready, busy, inside, turn = self.ready, self.busy, worker.greenlet, self.turn

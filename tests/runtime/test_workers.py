@@ -236,3 +236,53 @@ def test_the_loop_gets_its_turn_between_lines_that_block(kind):
     assert session.delivered[0].data.split(b"\r\n")[-len(lines) - 1 : -1] == lines
     between = [turn for turn in turns if at[0] < turn < at[-1]]
     assert len(between) >= 2
+
+
+def test_the_loop_gets_its_turn_between_tasks_that_wake_up_together_and_block():
+    """What reaches them at once is dealt out; each goes on once, in the order of the waits."""
+    pool, events, gate = Pool(), [], gevent.event.Event()
+
+    def work(number):
+        gate.wait()
+        time.sleep(0.03)  # in this process it blocks the loop
+        events.append(number)
+
+    pool.start(*(Task(lambda worker, n=n: work(n)) for n in range(10)))
+    until(lambda: len(pool.workers.busy) == 10)
+    timer = gevent.get_hub().loop.timer(0.001, 0.001)
+    timer.start(lambda: events.append("loop"))
+    gate.set()
+    until(lambda: len(events) - events.count("loop") == 10)
+    timer.close()
+    assert [event for event in events if event != "loop"] == list(range(10))
+    gaps = "".join(str(event)[0] for event in events).split("l")
+    assert max(map(len, gaps)) <= 2  # the timer comes before or after them when the loop goes round
+    until(lambda: not pool.workers.busy)
+
+
+def test_a_task_that_is_interrupted_before_its_turn_does_not_wake_up_twice():
+    pool, events, gate = Pool(), [], gevent.event.Event()
+    waiting = Task(lambda worker: wait())
+
+    def block():
+        gate.wait()
+        time.sleep(0.05)
+        gevent.get_hub().loop.run_callback(interrupt)  # after the other was woken too
+
+    def interrupt():
+        assert waiting.worker.greenlet.woken is not None
+        waiting.worker.throw(KeyError())
+
+    def wait():
+        try:
+            gate.wait()
+        except KeyError:
+            gevent.sleep(0.05)
+            events.append("interrupted")
+
+    pool.start(Task(lambda worker: block()), waiting)
+    until(lambda: len(pool.workers.busy) == 2)
+    gate.set()
+    until(lambda: not pool.workers.busy)
+    assert events == ["interrupted"]
+    assert not pool.workers._turn.late
