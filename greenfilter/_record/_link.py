@@ -35,12 +35,12 @@ class ReplayLink(FilterLink):
 
     def send_report(self, line: bytes) -> None:
         """Send a report. Switches greenlets now and then, until the filter has read."""
-        self._check()
+        self.check()
         self._put(line)
 
     def send_request(self, session_id: str, phase: str, token: str, line: bytes) -> None:
         """Send a request other than data-line. Switches greenlets now and then."""
-        self._check()
+        self.check()
         self._expect(session_id)
         self._tokens[phase] = token
         self.oracle.ask(session_id, phase, token)
@@ -48,7 +48,7 @@ class ReplayLink(FilterLink):
 
     def send_data_line(self, session_id: str, token: str, content: bytes, line: bytes) -> None:
         """Send a line of a message. Switches greenlets now and then."""
-        self._check()
+        self.check()
         if content == b".":
             self._expect(session_id)
         self.oracle.data_line(session_id, token, content)

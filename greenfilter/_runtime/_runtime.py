@@ -111,6 +111,13 @@ class Runtime:
         """Look after what time has changed, as the runtime does ten times a second. In the hub."""
         self._clock.tick()
 
+    def is_at_rest(self) -> bool:
+        """Tell whether nothing that was read is still in hand. Never switches greenlets.
+
+        What waits for a client's next lines, or for ``ctx.reply()``, is not in hand.
+        """
+        return not self._workers.ready and not self._workers.in_hand()
+
     def join(self, timeout: float | None = None) -> bool:
         """Wait until everything has ended after smtpd's EOF. Switches greenlets.
 

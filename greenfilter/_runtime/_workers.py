@@ -107,6 +107,10 @@ class Workers:
         finally:
             self._parked -= 1
 
+    def in_hand(self) -> int:
+        """Count the workers that are at work, but for those that are parked."""
+        return len(self.busy) - self._parked
+
     def abandon(self, worker: Worker) -> None:
         """Go on without a worker that does not end. In the hub."""
         worker.abandoned = True
@@ -128,7 +132,7 @@ class Workers:
             worker = ready[0].worker
             if worker is not None:
                 ready.popleft()
-            elif len(self.busy) - self._parked >= self._limit:
+            elif self.in_hand() >= self._limit:
                 self._full = True
                 self._on_full()
                 return

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._model import Message as Message
     from ._oracle import ClientCut as ClientCut
+    from ._oracle import LoopBlocked as LoopBlocked
     from ._oracle import OracleError as OracleError
     from ._oracle import SmtpdWouldDie as SmtpdWouldDie
     from ._oracle import SmtpdWouldHang as SmtpdWouldHang
@@ -26,6 +27,7 @@ __all__ = [
     "ClientCut",
     "Clock",
     "FakeSmtpd",
+    "LoopBlocked",
     "Message",
     "OracleError",
     "OutSession",
@@ -40,6 +42,7 @@ _HOMES = {
     "ClientCut": "_oracle",
     "Clock": "_time",
     "FakeSmtpd": "_smtpd",
+    "LoopBlocked": "_oracle",
     "Message": "_model",
     "OracleError": "_oracle",
     "OutSession": "_smtp_out",

@@ -116,7 +116,7 @@ class FilterLink:
 
     def begin(self, session_id: str) -> None:
         """A client connected. Never switches."""
-        self._check()
+        self.check()
         self.oracle.begin(session_id)
 
     def end(self, session_id: str) -> None:
@@ -133,7 +133,7 @@ class FilterLink:
         Raises:
             OracleError: instead of an answer.
         """
-        self._check()
+        self.check()
         if phase not in self.oracle.phases:
             self.oracle.skip(session_id, phase)
             return Answer(session_id, phase, "proceed")
@@ -147,7 +147,7 @@ class FilterLink:
 
     def send_data(self, session_id: str, lines: Iterable[bytes]) -> None:
         """Send lines of a message, dot-stuffed, without the final dot. Never switches."""
-        self._check()
+        self.check()
         data = self._data.setdefault(session_id, [])
         if "data-line" not in self.oracle.phases:
             self.oracle.skip(session_id, "data-line")
@@ -162,7 +162,7 @@ class FilterLink:
         Returns:
             The lines of the message as the filter wants them, dot-stuffed.
         """
-        self._check()
+        self.check()
         if "data-line" in self.oracle.phases:
             waiter = self._waiting[session_id] = gevent.event.AsyncResult()
             self._send_data_line(session_id, b".")
@@ -171,18 +171,18 @@ class FilterLink:
 
     def send_raw(self, data: bytes) -> None:
         """Write bytes to the filter as they are. Never switches."""
-        self._check()
+        self.check()
         self._out += data
         self._out_empty.clear()
         self._out_changed.set()
 
     def flush(self) -> None:
         """Wait until all is written that was sent. Switches greenlets."""
-        self._check()
+        self.check()
         if not self._out_empty.wait(self.timeout):
             self._note(SmtpdWouldHang(f"the filter did not read for {self.timeout} s"))
             self._raise(self.errors[-1])
-        self._check()
+        self.check()
 
     def pause(self) -> None:
         """Read nothing more of the filter until :meth:`resume`. Never switches."""
@@ -205,6 +205,8 @@ class FilterLink:
         self._shutdown(socket.SHUT_WR)
         patience = min(self.timeout, 1.0) if self._dead else self.timeout
         trouble = self.target.wait(patience)
+        if self.target.fault is not None and not self._dead:
+            self._fail(self.target.fault)
         if trouble is None:
             self.target.kill()
             trouble = f"it still ran {patience} s after end of file"
@@ -315,7 +317,9 @@ class FilterLink:
         session_id: str | None,
     ) -> Answer | None:
         try:
-            return waiter.get(timeout=self.timeout)
+            answer = waiter.get(timeout=self.timeout)
+            self._check_fault()
+            return answer
         except OracleError as error:
             self._raise(error)
         except gevent.Timeout:
@@ -323,9 +327,21 @@ class FilterLink:
             self._note(SmtpdWouldHang(reason, session_id=session_id))
             self._raise(self.errors[-1])
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise what smtpd cannot go on after, if there is anything. Never switches.
+
+        Raises:
+            OracleError: see there.
+        """
+        self._check_fault()
         if self._dead:
             self._raise(self._dead)
+
+    def _check_fault(self) -> None:
+        fault = self.target.fault
+        if fault is not None and fault is not self._dead:
+            self._fail(fault)
+            self._raise(fault)
 
     def _raise(self, error: OracleError) -> NoReturn:
         if gevent.getcurrent() is self._owner:

@@ -63,6 +63,10 @@ class ClientCut(OracleError):
     """Real smtpd sends this client ``421 Internal server error`` and closes its connection."""
 
 
+class LoopBlocked(OracleError):
+    """A handler kept every session waiting past its own deadline, which production would not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Registration:
     """The filter registered ``name``; ``*`` has been spelled out by the time it is applied."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import TYPE_CHECKING
 
 from ._link import FilterLink, new_id
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _EXTENSIONS = ("8BITMIME", "PIPELINING", "DSN", "ENHANCEDSTATUSCODES")
+_MESSAGE_ID = re.compile("[0-9a-f]{8}")
 _REFUSALS = {
     "mail-from": "550 5.7.1 sender refused",
     "rcpt-to": "550 5.1.1 no such user",
@@ -85,6 +87,7 @@ class OutSession:
         rcpt_to: str | Sequence[str],
         size: int = 353,
         refused: str = "",
+        message_id: str | None = None,
     ) -> str | None:
         """Hand a message over.
 
@@ -94,17 +97,25 @@ class OutSession:
             size: bytes sent; tx-commit adds them up over a connection.
             refused: where the other server refuses it: ``mail-from``, ``rcpt-to`` (the first
                 recipient only), ``data`` or ``commit``.
+            message_id: 8 hexadecimal digits. smtpd relays a message under the id that it came in
+                with, ``session.delivered[0].message_id``; by default a new one, as for a bounce.
 
         Returns:
             smtpd's message id; None when there was no transaction to have one.
+
+        Raises:
+            ValueError: smtpd has no such message id.
         """
+        if message_id is None:
+            message_id = f"{random.randrange(1, 1 << 32):08x}"
+        elif not _MESSAGE_ID.fullmatch(message_id):
+            raise ValueError(f"message_id={message_id!r} is not 8 hexadecimal digits")
         self._command(f"MAIL FROM:<{mail_from}>")
         if refused == "mail-from":
             self._hear(_REFUSALS[refused])
             self._reset()
             return None
         self._hear("250 2.1.0 ok")
-        message_id = f"{random.randrange(1, 1 << 32):08x}"
         self._report("tx-begin", message_id)
         self._report("tx-mail", message_id, "ok", mail_from)
         recipients = [rcpt_to] if isinstance(rcpt_to, str) else list(rcpt_to)

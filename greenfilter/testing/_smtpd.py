@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .. import Filter
 
 _Result = TypeVar("_Result")
+_POLL_SECONDS = 0.002
 
 
 class FakeSmtpd:
@@ -79,8 +80,13 @@ class FakeSmtpd:
         self._config = Wire(self._version).config(tuple(subsystems), session_timeout, hostname)
         self._listener = Listener(hostname, starttls, auth, received, max_message_bytes)
         self._clock = Clock()
-        self._process = Process(app) if isinstance(app, list) else None
-        target: Target = self._process or InMemory(app, self._clock)  # type: ignore[arg-type]
+        self._process: Process | None = None
+        self._in_memory: InMemory | None = None
+        if isinstance(app, list):
+            self._process = Process(app)
+        else:
+            self._in_memory = InMemory(app, self._clock)
+        target: Target = self._process or self._in_memory  # type: ignore[assignment]
         self._link = FilterLink(target, self._version, timeout, self._observe, read_bytes)
         self._unseen: list[OracleError] | None = None
 
@@ -246,6 +252,30 @@ class FakeSmtpd:
         For example ``pending = smtpd.start(session.mail_from, "a@example.net")``. Never switches.
         """
         return gevent.spawn(call, *args, **kwargs)
+
+    def settle(self, timeout: float | None = None) -> None:
+        """Wait until the app has dealt with all that smtpd has said: reports have no answer.
+
+        A message that is not at its end, and a request that is answered later by ``ctx.reply()``,
+        are not waited for. Switches greenlets.
+
+        Args:
+            timeout: seconds; by default those that smtpd waits for each answer.
+
+        Raises:
+            RuntimeError: the filter is a command: :meth:`stop` waits for all of it.
+            TimeoutError: a handler still runs.
+        """
+        if self._in_memory is None:
+            raise RuntimeError("only an app in this process can be seen to have done its work")
+        self._link.flush()
+        seconds = self._link.timeout if timeout is None else timeout
+        with gevent.Timeout(seconds, TimeoutError(f"a handler still runs after {seconds:g} s")):
+            gevent.idle()
+            while not self._in_memory.is_at_rest():
+                gevent.sleep(_POLL_SECONDS)
+                gevent.idle()
+        self._link.check()
 
     def send_raw(self, data: bytes) -> None:
         """Write bytes to the filter that smtpd would never write. Switches greenlets."""

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Protocol
 import gevent
 import gevent.socket
 
+from ._watch import LoopWatch
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
     from .. import Filter
     from .._runtime import Runtime
+    from ._oracle import OracleError
     from ._time import Clock
 
 _POLL_SECONDS = 0.002
@@ -27,9 +30,13 @@ class Target(Protocol):
 
     Attributes:
         log: what the filter wrote to its standard error, line by line.
+        fault: what the test cannot go on after, beside what the filter wrote.
     """
 
     log: list[str]
+
+    @property
+    def fault(self) -> OracleError | None: ...
 
     def start(self, sock: socket.socket) -> None:
         """Start the filter. It owns ``sock`` from here on, also when it cannot start.
@@ -56,7 +63,13 @@ class InMemory:
         self.log: list[str] = []
         self._app = app
         self._clock = clock
+        self._watch = LoopWatch(app.handlers())
         self._runtime: Runtime | None = None
+
+    @property
+    def fault(self) -> OracleError | None:
+        """That a handler kept the loop past its deadline."""
+        return self._watch.fault
 
     def start(self, sock: socket.socket) -> None:
         """Attach the app to the hub."""
@@ -66,11 +79,20 @@ class InMemory:
         self._runtime = Runtime(self._app, sock, clock=self._clock)
         self._clock.attach(self._runtime.tick)
         self._runtime.start()
+        self._watch.start()
+
+    def is_at_rest(self) -> bool:
+        """Tell whether the app has dealt with all that it has read. Never switches greenlets."""
+        assert self._runtime is not None, "start() comes first"
+        return self._runtime.is_at_rest()
 
     def wait(self, timeout: float) -> str | None:
         """Wait for the runtime. Switches greenlets."""
         assert self._runtime is not None, "start() comes first"
-        return "" if self._runtime.join(timeout) else None
+        ended = self._runtime.join(timeout)
+        self._watch.stop()
+        self._clock.detach()
+        return "" if ended else None
 
     def kill(self) -> None:
         """Nothing: the greenlets go with the process."""
@@ -86,6 +108,7 @@ class Process:
 
     def __init__(self, command: Sequence[str], on_log: Callable[[str], None] | None = None) -> None:
         self.log: list[str] = []
+        self.fault: OracleError | None = None
         self._on_log = on_log
         self._command = list(command)
         self._process: subprocess.Popen[bytes] | None = None

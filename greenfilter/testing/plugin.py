@@ -26,6 +26,23 @@ of a deadline, without waiting for it::
         server.clock.advance(5.0)
         assert pending.get(timeout=10).reply.ok
 
+and of what is to happen after a while, as in greylisting::
+
+    def test_who_comes_again_after_five_minutes_is_let_in(smtpd, load_filter):
+        server = smtpd(load_filter("greylist.py"))
+        assert server.connect().ehlo("client.example.net").rejected(451)
+        server.clock.advance(300)
+        assert server.connect().ehlo("client.example.net").ok
+
+A handler of an app in this process may block as in production: the standard library is patched by
+gevent.monkey just before the first test module is imported that asks for ``smtpd`` or
+``load_filter``. ``greenfilter_patch`` in pytest's configuration says otherwise: ``always`` does it
+at pytest's start (for modules that conftest.py imports, or tests that make a FakeSmtpd of their
+own), ``never`` does not. In a process that is not patched, a handler that blocks past its deadline
+fails the test. In a module that asks for a fixture of greenfilter, ``sys.argv`` has no options, so
+that ``from guard import app`` does not take pytest's for the filter's;
+``load_filter("guard.py", "--option")`` gives it some.
+
 Every server is stopped when the test function returns, and the test fails if the filter did what
 real smtpd does not forgive. The report of a test that failed shows what smtpd and the filter said.
 """
@@ -34,11 +51,13 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from ._patching import FIXTURES, IN_PROCESS, WHEN, fixtures_of, no_arguments, patch
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -191,6 +210,58 @@ def load_filter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 
 _FACTORY = pytest.StashKey[SmtpdFactory]()
+_ASKED = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Make the option of the configuration file known."""
+    parser.addini(
+        "greenfilter_patch",
+        f"when gevent patches the standard library: {', '.join(WHEN)} "
+        "(auto: once a test module asks for the fixture smtpd or load_filter)",
+        default=WHEN[0],
+    )
+
+
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Patch before anything of the user's is imported, if it is wanted always."""
+    when = early_config.getini("greenfilter_patch")
+    if when not in WHEN:
+        raise pytest.UsageError(f"greenfilter_patch = {when}: write one of {', '.join(WHEN)}")
+    if when == "always":
+        patch()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Import a module that asks for a fixture of ours as production imports a filter."""
+    if not isinstance(collector, pytest.Module):
+        return (yield)
+    asked = fixtures_of(collector.path, _foreign(collector.config))
+    if asked & IN_PROCESS and collector.config.getini("greenfilter_patch") == "auto":
+        patch()
+    if not asked:
+        return (yield)
+    collector.stash[_ASKED] = True
+    with no_arguments():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a filter that reads ``sys.argv`` in its handlers see there what it saw at its import."""
+    module = item.getparent(pytest.Module)
+    with no_arguments() if module and _ASKED in module.stash else nullcontext():
+        return (yield)
+
+
+def _foreign(config: pytest.Config) -> set[str]:
+    """Names of our fixtures that another plugin, or a conftest.py, has given to its own."""
+    own = sys.modules[__name__]
+    others = [plugin for plugin in config.pluginmanager.get_plugins() if plugin is not own]
+    return {name for name in FIXTURES for plugin in others if hasattr(plugin, name)}
 
 
 def pytest_configure(config: pytest.Config) -> None:

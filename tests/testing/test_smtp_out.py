@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from greenfilter import Filter
 from greenfilter.testing import FakeSmtpd, OutSession
 
-from .driving import tap
+from .driving import in_transaction, tap
 from .recordings import SERVERS, lines
 from .replaying import normal, split
 
@@ -92,3 +93,26 @@ def test_a_refused_recipient_ends_the_transaction_that_then_goes_on():
         *("tx-envelope", "tx-rcpt", "tx-data", "tx-commit", "tx-reset"),
     ]
     assert {words[3][:8] for words in reports if words[1].startswith("tx-")} == {message_id}
+
+
+def test_a_message_is_relayed_under_the_id_that_it_came_in_with():
+    app = Filter("relayed")
+    ids = []
+
+    @app.report.tx_commit
+    def came(ctx, message_id, size):
+        ids.append(message_id)
+
+    @app.report.tx_commit(outgoing=True)
+    def went(ctx, message_id, size):
+        ids.append((message_id, ctx.tx.message_id))
+
+    with FakeSmtpd(app, subsystems=("smtp-in", "smtp-out")) as smtpd:
+        in_transaction(smtpd).data(b"Subject: hello\n\nhello\n")
+        [message] = smtpd.messages
+        out = smtpd.connect_out()
+        assert out.tx(ALICE, BOB, message_id=message.message_id) == message.message_id
+        smtpd.settle()
+        with pytest.raises(ValueError, match="not 8 hexadecimal digits"):
+            out.tx(ALICE, BOB, message_id="42")
+    assert ids == [message.message_id, (message.message_id, message.message_id)]
