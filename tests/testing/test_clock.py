@@ -133,12 +133,12 @@ def test_the_filter_goes_by_the_clock(smtpd, now):
 def test_ctx_time_goes_by_the_clock(smtpd):
     app = Filter("dated")
     times = []
-    app.filter.ehlo(lambda ctx, identity: times.append(ctx.time))
+    app.filter.noop(lambda ctx: times.append(ctx.time))
     server = smtpd(app)
     session = server.connect()
-    session.ehlo("client.example.net")
+    session.noop()
     server.clock.advance(200)
-    session.ehlo("client.example.net")
+    session.noop()
     assert times[1] - times[0] == pytest.approx(200, abs=60)
 
 
