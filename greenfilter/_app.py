@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar, overload
 
 from ._handlers import Handler, Policy, check_parameters, misuse, policy, seconds, takes_ctx, where
+from ._hook_docs import hook_doc
 from ._python import command
 from .errors import RegistrationError, UsageError
 from .protocol import EVENTS, EVERYTHING, NEED_EVENTS, PHASES, Config, Need
@@ -45,6 +46,8 @@ class _Hook:
         self._app = app
         self._kind = kind
         self._name = name
+        self.__name__ = name
+        self.__doc__ = hook_doc(kind, name, _allowed_options(kind, name))
 
     @overload
     def __call__(self, fn: F, /) -> F: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from .protocol import EVENTS, JUNK, PHASES, PROCEED, TEMPFAIL, Decision, Phase
 
 Policy = str | Decision
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.path.sep
+_NO_ROOM = re.compile("'(LiveSession|Session|Transaction|Context)' object has no attribute")
 _POLICIES = {"tempfail": TEMPFAIL, "proceed": PROCEED, "junk": JUNK}
 
 
@@ -57,6 +59,19 @@ def seconds(deadline: float, at: str | None) -> float:
     if isinstance(deadline, (int, float)) and 0 < deadline < 1e9:
         return float(deadline)
     raise misuse(f"deadline={deadline!r} is not a positive number of seconds", at)
+
+
+def where_to_keep(text: str) -> str:
+    """Give what to add to the text of an AttributeError of ``ctx.session.mine = 1``, or nothing.
+
+    Sessions and transactions have no room for other attributes, and are no slower for a check.
+    """
+    found = _NO_ROOM.match(text)
+    if found is None:
+        return ""
+    whose = "tx" if found[1] == "Transaction" else "session"
+    register = "local_message" if whose == "tx" else "local_session"
+    return f"; for an object of your own: app.{register}(dict), then ctx.{whose}.local"
 
 
 class Handler:

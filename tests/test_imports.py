@@ -27,6 +27,7 @@ LAYERS = [
         "_handlers",
         "_app",
         "_context",
+        "_hook_docs",
     },
     {"_control", "_load", "osmtpd", "_checks", ""},
     {"_runtime"},

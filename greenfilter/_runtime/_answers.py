@@ -8,7 +8,7 @@ from typing import Any
 from greenlet import GreenletExit
 
 from .._context import Context
-from .._handlers import Handler
+from .._handlers import Handler, where_to_keep
 from .._log import origin, session_logger
 from ..errors import (
     DecisionError,
@@ -142,7 +142,7 @@ class Answers:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        return str(error) + (where_to_keep(str(error)) if type(error) is AttributeError else "")
     except BaseException:
         return "(its str() raises)"
 

@@ -459,3 +459,24 @@ def test_a_log_of_the_authors_that_hangs_keeps_no_answer(returned, monkeypatch):
         pipe.send(request("noop"))
         until(lambda: pipe.results() == [f"reject|{TEMPFAIL}"])
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("whose", "register"), [("session", "local_session"), ("tx", "local_message")]
+)
+def test_an_attribute_of_the_authors_own_is_refused_and_the_log_says_where_to_keep_it(
+    caplog, whose, register
+):
+    app = Filter("own")
+
+    @app.filter.rcpt_to
+    def keep(ctx, recipient):
+        getattr(ctx, whose).mine = 1
+
+    with FakeSmtpd(app) as smtpd:
+        session = smtpd.connect()
+        session.ehlo("client.example.net")
+        session.mail_from("alice@example.net")
+        assert session.rcpt_to("bob@example.org").rejected(451)
+    assert "has no attribute 'mine'; for an object of your own: " in caplog.text
+    assert f"app.{register}(dict), then ctx.{whose}.local" in caplog.text
