@@ -36,10 +36,12 @@ COMPILED = [
     "greenfilter/_supervisor/_tracked.py",
 ]
 WISH = os.environ.get("GREENFILTER_COMPILE")
-# Where mypyc leaves room for a docstring: of a method or function, of a property, of a class.
-METHOD = re.compile(r'\(PyCFunction\)CPyPy_(\w+),[^"{}]*PyDoc_STR\("(?:[^"\\]|\\.)*(?="\))')
-PROPERTY = re.compile(r"(\(getter\)(\w+),\s*(?:NULL|\(setter\)\w+),\s*)NULL(?=, NULL\})")
-CLASS = re.compile(r'\.tp_doc = PyDoc_STR\("(\w+)\((?:[^"\\]|\\.)*(?="\))')
+# Where mypyc leaves room for a docstring: of a method or function, of a class, of a property. It
+# puts their signatures there, where C can express them.
+TEXT = r'(NULL|"(?:[^"\\]|\\.)*")'
+METHOD = re.compile(rf"(\(PyCFunction\)CPyPy_(\w+),[^\"{{}}]*PyDoc_STR\(){TEXT}")
+CLASS = re.compile(rf'(\.tp_name = "(\w+)",[^{{}}]*\.tp_doc = PyDoc_STR\(){TEXT}')
+PROPERTY = re.compile(r"(\(getter\)(\w+),\s*(?:NULL|\(setter\)\w+),\s*)(NULL)(?=, NULL\})")
 
 
 def extensions() -> list[Extension]:
@@ -64,15 +66,16 @@ def documented(code: str) -> str:
     """Put docstrings, which mypyc drops, into the C that it has made: help() shows them."""
     docs = docstrings()
 
-    def of(symbol: str) -> str:
+    def put(found: re.Match[str]) -> str:
+        name = f"class {found[2]}" if found.re is CLASS else found[2]
         # A symbol begins with as much of the module's name as makes it the only one.
-        return next((doc for name, doc in docs.items() if symbol.endswith(name)), "")
+        doc = next((doc for end, doc in docs.items() if name.endswith(end)), None)
+        if doc is None:
+            return found[0]
+        signature = "" if found[3] == "NULL" else found[3][1:-1]
+        return f'{found[1]}"{signature}{doc}"'
 
-    code = METHOD.sub(lambda found: found[0] + of(found[1]), code)
-    code = CLASS.sub(lambda found: found[0] + of(f"class {found[1]}"), code)
-    return PROPERTY.sub(
-        lambda found: f'{found[1]}"{doc}"' if (doc := of(found[2])) else found[0], code
-    )
+    return PROPERTY.sub(put, CLASS.sub(put, METHOD.sub(put, code)))
 
 
 def docstrings() -> dict[str, str]:

@@ -6,6 +6,7 @@ from ._figures import Latencies as Latencies
 from ._load import DEFAULT_SESSIONS as DEFAULT_SESSIONS
 from ._load import Load as Load
 from ._run import BenchError as BenchError
+from ._run import HangError as HangError
 from ._run import measure as measure
 from ._run import profile as profile
 
@@ -14,6 +15,7 @@ __all__ = [
     "BenchError",
     "Figures",
     "HandlerTime",
+    "HangError",
     "Latencies",
     "Load",
     "measure",
