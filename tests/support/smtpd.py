@@ -46,7 +46,9 @@ exec setpriv --pdeathsig TERM "$2" -d -f "$1/smtpd.conf"
 
 @cache
 def version() -> tuple[int, int]:
-    """Return the server's own, such as (6, 8) or (7, 8)."""
+    """Return the server's own, such as (6, 8); (0, 0) where there is none."""
+    if not os.access(SMTPD, os.X_OK):
+        return 0, 0
     done = subprocess.run([SMTPD, "-h"], capture_output=True, text=True)
     found = re.search(r"OpenSMTPD (\d+)\.(\d+)", done.stdout + done.stderr)
     assert found is not None, done
@@ -297,10 +299,13 @@ class Smtpd:
             subprocess.CalledProcessError: it was refused.
         """
         assert self._process is not None
+        assert self._directory is not None
+        # smtpctl(8) is sendmail when it is called so; the installed one may be another server's.
+        sendmail = self._directory / "sendmail"
+        if not sendmail.exists():
+            sendmail.symlink_to(Path(SMTPD).with_name("smtpctl"))
         enter = ["nsenter", "--mount", "--target", str(self._process.pid)]
-        subprocess.run(
-            [*enter, "/usr/sbin/sendmail", *arguments], input=message, check=True, timeout=30
-        )
+        subprocess.run([*enter, sendmail, *arguments], input=message, check=True, timeout=30)
 
     # Stopping
 
