@@ -8,7 +8,7 @@ COMPILED := $(VENV)/.compiled
 # greenfilter and what its demo needs, as long as nothing else was wanted.
 DEMO := $(VENV)/.demo
 
-.PHONY: demo test style types bench soak fuzz servers clean
+.PHONY: demo test style types bench soak fuzz libraries servers clean
 
 demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(DEMO))
 	$(BIN)/python -m examples.demo
@@ -32,6 +32,11 @@ soak: servers $(COMPILED)
 fuzz: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz
+
+libraries: $(INSTALLED)
+	@tests/support/install_servers.sh --all
+	$(BIN)/python -m pip install --quiet --editable '.[libraries]'
+	$(BIN)/python -m tests.libraries
 
 # The servers that the tests run against, where apt-get may install them.
 servers:

@@ -26,7 +26,9 @@ The domain of the From header chooses the keys; several keys of one domain make 
 signatures. Only mail from authenticated clients, the local socket and loopback is signed, unless
 --network or --sign-all say otherwise. Do not forward strangers' mail to a loopback listener that
 signs. Mail without one From header, or without a key for it, or with a header that verifiers do
-not take, passes unsigned, with a log line.
+not take, passes unsigned, with a log line; so does mail with lines above 998 octets, which servers
+cut on its way. A CR without LF ends a line for them: in the body it is made CRLF first, in a header
+a space (RFC 6376, 5.3). International domains may be written in Unicode or as A-labels.
 
 smtpd edits a message after its filters, which would break the signature: it completes addresses
 without a domain, adds Date and Message-ID, and removes Bcc. The same is done here first. The
@@ -55,6 +57,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from greenfilter import Filter, MessageTooBig, Need
+from greenfilter._header_text import to_a_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -72,7 +75,10 @@ SIGNED = (
 EDITED = ("From", "To", "Cc")  # by smtpd, where an address has no domain
 MIN_RSA_BITS = 1024  # RFC 8301, 3.2
 SMTPD_ADDRESS_BYTES = 4096  # smtpd leaves a longer address as it is
-MAX_ADDRESS_FIELDS = 100  # RFC 5322, 3.6 allows three; writing so many anew takes quadratic time
+MAX_WRITTEN = 100  # fields that are written anew: RFC 5322, 3.6 allows three with addresses
+MAX_LINE = 998  # octets (RFC 5322, 2.1.1)
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.I)  # RFC 6376, 3.5; RFC 5321, 4.1.2
+FIELD_NAMES = re.compile(r"[!-9<-~]+(:[!-9<-~]+)*")  # RFC 6376, 2.10
 FIELD_NAME = re.compile(rb"^([!-9;-~]+):", re.M)  # smtpd knows none with a space before the colon
 NEXT_FIELD = re.compile(rb"\r\n(?![ \t])")
 FIELD = re.compile(rb"[!-9;-~]+[ \t]*:|From ")  # and what an mbox file has on top
@@ -98,6 +104,10 @@ class Key(NamedTuple):
         if isinstance(self.private, rsa.RSAPrivateKey):
             return self.private.sign(data, padding.PKCS1v15(), hashes.SHA256())
         return self.private.sign(hashlib.sha256(data).digest())  # RFC 8463, 3
+
+
+class BareReturn(ValueError):
+    """The body has a CR that ends no line."""
 
 
 # --- what smtpd would do after the filter (smtp_session.c, smtp_tx_dataline) ---
@@ -174,23 +184,46 @@ def edit_like_smtpd(headers: Any, host: str) -> None:
     Raises:
         ValueError: a field cannot be written; nothing was changed.
     """
-    edits = {}
+    edits = []
     for name in EDITED:
-        values = headers.get_all(name)
-        completed = [complete_addresses(value, host) for value in values]
-        if completed != values:
-            edits[name] = completed
-    for each in (type(headers)(), headers):  # first into an empty one: a field must not be lost
-        for name, values in edits.items():
-            each.remove(name)
-            for value in values:
-                each.append(name, value)
+        for index, value in enumerate(headers.get_all(name)):
+            completed = complete_addresses(value, host)
+            if completed != value:
+                edits.append((name, index, octets(completed)))
+    for name, _, value in edits:
+        trial = type(headers)()
+        trial.append(name, value)
+        if problem := too_long(bytes(trial)):
+            raise ValueError(problem)
+    for name, index, value in edits:
+        headers.replace(name, value, index=index)
     headers.remove("Bcc")
     present = set(FIELD_NAME.findall(bytes(headers).lower()))
     if b"date" not in present:
         headers.append("Date", formatdate(localtime=True))
     if b"message-id" not in present:
         headers.append("Message-ID", make_msgid(domain=host))
+
+
+def too_long(field: bytes) -> str | None:
+    """What is wrong with a field that has a line above 998 octets."""
+    longest = max(map(len, field.split(b"\r\n")))
+    name = field.partition(b":")[0].decode("ascii", "replace")
+    return f"{name} needs a line of {longest} octets" if longest > MAX_LINE else None
+
+
+def mend(headers: Any) -> None:
+    """Put a space in the place of each CR that stands in a field."""
+    seen: Counter[str] = Counter()
+    for name, value in headers.items():
+        if "\r" in value:
+            headers.replace(name, octets(value), index=seen[name.lower()])
+        seen[name.lower()] += 1
+
+
+def octets(value: str) -> bytes:
+    """A value of a field as it came."""
+    return value.encode("utf-8", "surrogateescape")
 
 
 # --- the signature ---
@@ -204,6 +237,10 @@ def unverifiable(headers: Any, signed: Sequence[str]) -> str | None:
     for raw in NEXT_FIELD.split(bytes(headers).removesuffix(b"\r\n")):
         if raw and not FIELD.match(raw):
             return f"a header line that is no field: {raw[:40]!r}"
+        if problem := too_long(raw):
+            return problem
+    if sum("\r" in value for _, value in headers.items()) > MAX_WRITTEN:
+        return f"more than {MAX_WRITTEN} headers with a bare CR"
     for name, value in headers.items():
         if name.lower() in signed and value != value.strip(SPACE):
             return f"a control character at one end of {name}"
@@ -223,6 +260,21 @@ def body_hash(lines: Iterable[bytes]) -> bytes:
         else:
             blank += 1  # blank lines at the end do not count
     return digest.digest()
+
+
+def sendable(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a body, which arrive as they are sent.
+
+    Raises:
+        BareReturn: one has a CR.
+        ValueError: one is too long.
+    """
+    for line in lines:
+        if b"\r" in line:
+            raise BareReturn("a bare CR in the body")
+        if len(line) > MAX_LINE:
+            raise ValueError(f"a line of {len(line)} octets in the body")
+        yield line
 
 
 def body_lines(message: Any) -> Iterable[bytes]:
@@ -276,13 +328,17 @@ def signature(
 
 
 def from_domain(value: str) -> str:
-    """Domain of the first address of a From header, in lower case; "" where it has none."""
+    """Domain of the first address of a From header, as A-labels; "" where it has none."""
     address = split_addresses(value)[0]
     chars = scan(address, quoted_pairs=True)
     ats = [index for index, char, quoted in chars if char == "@" and not quoted]
     if not ats:
         return ""
-    return re.split(r"[\s>(;]", address[ats[-1] + 1 :].strip())[0].rstrip(".").lower()
+    domain = re.split(r"[\s>(;]", address[ats[-1] + 1 :].strip())[0]
+    try:
+        return to_a_labels(domain).rstrip(".")
+    except ValueError:
+        return ""
 
 
 def keys_for(domain: str, keys: Sequence[Key], *, parents: bool) -> list[Key]:
@@ -320,23 +376,26 @@ def sign_message(
         None, or why the message was left as it is.
 
     Raises:
-        ValueError: an address header cannot be written (a line above RFC 5322's 998 octets, a
-            bare CR); nothing was changed.
+        BareReturn: the body has a CR without LF.
+        ValueError: a line is above RFC 5322's 998 octets, or would be, completed. Nothing was
+            changed but that CR in headers is a space.
     """
     senders = headers.get_all("From")
     if len(senders) != 1:
         return f"{len(senders)} From headers"
-    if sum(len(headers.get_all(name)) for name in EDITED) > MAX_ADDRESS_FIELDS:
-        return f"more than {MAX_ADDRESS_FIELDS} address headers"
+    if sum(len(headers.get_all(name)) for name in EDITED) > MAX_WRITTEN:
+        return f"more than {MAX_WRITTEN} address headers"
     domain = from_domain(complete_addresses(senders[0], host))
     keys = keys_for(domain, options.key, parents=options.parent_domains)
     if not keys:
         return f"no key for {domain!r}"
     if problem := unverifiable(headers, options.headers):
         return problem
+    digest = body_hash(sendable(lines))
+    mend(headers)
     edit_like_smtpd(headers, host)
     fields = headers.items()
-    names, digest = signed_names(fields, options.headers, options.oversign), body_hash(lines)
+    names = signed_names(fields, options.headers, options.oversign)
     for key in reversed(keys):
         value = signature(fields, names, digest, key, int(time.time()))
         headers.prepend("DKIM-Signature", value)
@@ -354,7 +413,11 @@ def build(options: argparse.Namespace) -> Filter:
             return
         host = ctx.session.greeting or socket.gethostname()
         try:
-            problem = sign_message(message.headers, body_lines(message), host, options)
+            try:
+                problem = sign_message(message.headers, body_lines(message), host, options)
+            except BareReturn:
+                message.body = message.body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+                problem = sign_message(message.headers, body_lines(message), host, options)
         except (ValueError, MessageTooBig) as error:
             problem = str(error)
         if problem:
@@ -374,8 +437,13 @@ def key(text: str) -> Key:
     """Load a key from ``DOMAIN:SELECTOR:FILE``."""
     domain, _, rest = text.partition(":")
     selector, _, path = rest.partition(":")
-    if not (re.fullmatch(r"[\w.-]+", domain) and re.fullmatch(r"[\w.-]+", selector) and path):
+    if not path:
         raise ValueError(text)
+    domain, selector = published(domain, 2, "domain"), published(selector, 1, "selector")
+    if len(f"{selector}._domainkey.{domain}") > 253:
+        raise argparse.ArgumentTypeError(
+            f"{selector}._domainkey.{domain} is no name in DNS: too long"
+        )
     try:
         with open(path, "rb") as file:
             private = serialization.load_pem_private_key(file.read(), password=None)
@@ -387,12 +455,29 @@ def key(text: str) -> Key:
         raise argparse.ArgumentTypeError(f"{path}: neither an RSA nor an Ed25519 key")
     if isinstance(private, rsa.RSAPrivateKey) and private.key_size < MIN_RSA_BITS:
         raise argparse.ArgumentTypeError(f"{path}: {private.key_size} bits are too few for DKIM")
-    return Key(domain.lower().rstrip("."), selector, private)
+    return Key(domain, selector, private)
+
+
+def published(name: str, labels: int, what: str) -> str:
+    """A domain or selector as A-labels, if verifiers take it (RFC 6376, 3.1 and 3.5)."""
+    try:
+        found = to_a_labels(name.rstrip(".")).split(".")
+        if len(found) < labels or not all(map(LABEL.fullmatch, found)):
+            raise ValueError
+        if labels > 1 and found[-1].isdigit():
+            raise ValueError
+    except ValueError:
+        problem = f"{name!r}: verifiers take no such {what} (letters, digits, - within, and dots)"
+        raise argparse.ArgumentTypeError(problem) from None
+    return ".".join(found)
 
 
 def names(text: str) -> list[str]:
     """Header names, in lower case, from text with colons or spaces between them."""
-    return list(dict.fromkeys(text.lower().replace(":", " ").split()))
+    found = list(dict.fromkeys(text.lower().replace(":", " ").split()))
+    if not FIELD_NAMES.fullmatch(":".join(found)):
+        raise ValueError(text)
+    return found
 
 
 def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -413,6 +498,8 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.key:
         parser.error("argument --key: give one at least")
+    if len({(key.domain, key.selector) for key in options.key}) < len(options.key):
+        parser.error("argument --key: two keys have the same domain and selector")
     if "from" not in options.headers:
         parser.error("argument --headers: From must be signed (RFC 6376, 5.4)")
     if extra := set(options.oversign) - set(options.headers):

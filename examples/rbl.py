@@ -20,7 +20,12 @@ added, and from --threshold on --action is taken:
 
 Loopback, the local socket, private networks and --allow networks are never looked up, and
 authenticated users never refused. When a zone does not answer, clients pass, the log says so once
-a minute, and after three failures in a row the zone is left alone for that minute.
+a minute, and after three failures in a row the zone is left alone for that minute. A zone that
+lists everybody, as some do that have ended, is found out by its test entries (RFC 5782, 5) and
+left alone for an hour.
+
+Clients and the log are told a zone by its display name: by default its own without what may be your
+secret key, which is a label like one, and the first of four labels or more.
 """
 
 from __future__ import annotations
@@ -61,8 +66,14 @@ LINE_CHARS = 200  # of a header line; a zone's name has no more than 189
 CACHE_SIZE = 100_000  # answers
 FAILURES = 3  # in a row, after which a zone is left alone
 PAUSE = 60.0  # seconds, also between two log lines about the same zone
+TEST_EVERY = 3600.0  # seconds
+# RFC 5782, 5: no list may have the first entry, every list should have the second.
+TESTS = {4: ("127.0.0.1", "127.0.0.2"), 6: ("::ffff:7f00:1", "::ffff:7f00:2")}
 LISTED = ipaddress.ip_network("127.0.0.0/8")  # RFC 5782, 2.1; anything else is no list's answer
-ERRORS = ipaddress.ip_network("127.255.255.0/24")  # "you may not ask" of several lists
+# What lists answer those who may not ask, or ask too often: Spamhaus, dnswl.org, DBL, URIBL, SURBL.
+ERRORS = [ipaddress.ip_network("127.255.255.0/24")]
+ERRORS += [ipaddress.ip_network(code) for code in ("127.0.0.255", "127.0.1.255", "127.0.0.1")]
+KEY = re.compile(r".{20,}|(?=.*\d)(?=.*[a-z]).{10,}")  # a label that may be a customer's secret
 LOCAL = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]
 LOCAL += ["100.64.0.0/10", "::1/128", "fe80::/10", "fc00::/7"]
 
@@ -76,10 +87,14 @@ class Zone:
     name: str
     weight: float
     timeout: float | None
+    shown: str  # the name that is told
     resolver: dns.resolver.Resolver = field(init=False)
     failures: int = 0
     paused_until: float = 0.0
     quiet_until: float = 0.0
+    dead_until: float = 0.0
+    tests: dict[int, gevent.Greenlet[..., None]] = field(default_factory=dict)  # by IP version
+    test_at: dict[int, float] = field(default_factory=dict)
 
     def failed(self, reason: str) -> None:
         """Count a failure; log it unless the last minute saw one."""
@@ -89,7 +104,8 @@ class Zone:
             self.paused_until = now + PAUSE
         if now >= self.quiet_until:
             self.quiet_until = now + PAUSE
-            log.warning("blocklist %s: %s; clients pass", self.name, reason)
+            reason = re.sub(re.escape(self.name), self.shown, reason, flags=re.I)
+            log.warning("blocklist %s: %s; clients pass", self.shown, reason)
 
 
 class Code(NamedTuple):
@@ -134,12 +150,13 @@ class Blocklists:
         gevent.joinall([answer for _, answer in asked if isinstance(answer, gevent.Greenlet)])
         hits = []
         for zone, answer in asked:
-            codes = (answer if isinstance(answer, Answer) else answer.value or NO_ANSWER).codes
-            if codes:
-                meanings = [self.meaning(zone, code) for code in codes]
+            meanings = [
+                each for code in known(answer).codes if (each := self.meaning(zone, code))[0]
+            ]
+            if meanings and self._is_alive(zone, ip.version):
                 texts = [text for _, text in meanings[:MAX_CODES]]
                 texts += ["..."] if len(meanings) > MAX_CODES else []
-                text = f"{zone.name} ({', '.join(texts)})"
+                text = f"{zone.shown} ({', '.join(texts)})"
                 hits.append((max(weight for weight, _ in meanings), text))
         hits.sort(key=lambda hit: -hit[0])
         score = sum(weight for weight, _ in hits)
@@ -149,6 +166,10 @@ class Blocklists:
 
     def start(self, ip: Ip) -> list[tuple[Zone, Answer | gevent.Greenlet[..., Answer]]]:
         """Each zone with its known answer, or with the greenlet that asks for it now."""
+        for zone in self.zones:
+            if time.monotonic() >= max(zone.test_at.get(ip.version, 0.0), zone.paused_until):
+                zone.test_at[ip.version] = time.monotonic() + TEST_EVERY
+                zone.tests[ip.version] = gevent.spawn(self._test, zone, ip.version)
         return [(zone, self._answer(zone, query_name(ip, zone.name))) for zone in self.zones]
 
     def meaning(self, zone: Zone, code: str) -> tuple[float, str]:
@@ -157,10 +178,33 @@ class Blocklists:
         weight = zone.weight if known.weight is None else known.weight
         return weight, f"{code} {known.name}".rstrip()
 
+    def _is_alive(self, zone: Zone, version: int) -> bool:
+        """Whether a zone may be believed that lists a client. May switch greenlets."""
+        zone.tests[version].join()
+        return time.monotonic() >= zone.dead_until
+
+    def _test(self, zone: Zone, version: int) -> None:
+        """Ask for a zone's test entries."""
+        names = [query_name(ipaddress.ip_address(text), zone.name) for text in TESTS[version]]
+        asked = [self._answer(zone, name) for name in names]
+        gevent.joinall([answer for answer in asked if isinstance(answer, gevent.Greenlet)])
+        wrong, right = map(known, asked)
+        if wrong.codes:
+            zone.dead_until = zone.test_at[version]
+            text = "blocklist %s lists %s, so anybody; it is left alone for %g minutes"
+            log.warning(text, zone.shown, TESTS[version][0], TEST_EVERY / 60)
+        elif NO_ANSWER in (wrong, right):
+            zone.test_at[version] = time.monotonic() + PAUSE
+        elif not right.codes and version == 4:  # many have nothing for IPv6
+            text = "blocklist %s does not list its test entry %s: it may be misspelt, or have ended"
+            log.warning(text, zone.shown, TESTS[version][1])
+
     def _answer(self, zone: Zone, name: str) -> Answer | gevent.Greenlet[..., Answer]:
-        known = self.cache.get(name)
-        if known is not None:
-            return known
+        if zone.dead_until > time.monotonic():
+            return NO_ANSWER
+        cached = self.cache.get(name)
+        if cached is not None:
+            return cached
         if zone.paused_until > time.monotonic():
             return NO_ANSWER
         if name not in self.asking:
@@ -193,11 +237,16 @@ class Blocklists:
         chain = response.resolve_chaining()
         codes = tuple(sorted(rdata.address for rdata in chain.answer or ()))
         for code in map(ipaddress.ip_address, codes):
-            if code in ERRORS or code not in LISTED:
+            if code not in LISTED or any(code in network for network in ERRORS):
                 raise ValueError(f"answered {code}, which is an error, not a listing")
         # Without a SOA record nobody says how long "not listed" holds (RFC 2308, 5).
         ttl = chain.minimum_ttl if codes or response.authority else 0
         return Answer(codes, min(max(ttl, MIN_TTL), MAX_TTL))
+
+
+def known(answer: Answer | gevent.Greenlet[..., Answer]) -> Answer:
+    """An answer, also out of the greenlet that has asked for it."""
+    return answer if isinstance(answer, Answer) else answer.value or NO_ANSWER
 
 
 def query_name(ip: Ip, zone: str) -> str:
@@ -318,15 +367,24 @@ def seconds(text: str) -> float:
 
 
 def zone(text: str) -> Zone:
-    """A zone from ``NAME[=WEIGHT[,SECONDS]]``."""
-    name, _, numbers = text.partition("=")
-    weight, _, timeout = numbers.partition(",")
+    """A zone from ``NAME[=WEIGHT[,SECONDS[,SHOWN]]]``."""
+    name, _, rest = text.partition("=")
+    weight, timeout, shown = [*rest.split(",", 2), "", ""][:3]
     # 253 octets (RFC 1035, 2.3.4) must hold an IPv6 client's 64 too.
     if len(name) > 189 or not re.fullmatch(r"([a-z0-9_-]{1,63}\.?)+", name, re.I):
         raise ValueError(text)
-    return Zone(
-        name.rstrip(".").lower(), number(weight or "1"), seconds(timeout) if timeout else None
-    )
+    if not re.fullmatch(r"[!-~ ]{0,189}", shown):
+        raise ValueError(text)
+    name, limit = name.rstrip(".").lower(), seconds(timeout) if timeout else None
+    return Zone(name, number(weight or "1"), limit, shown or without_key(name))
+
+
+def without_key(name: str) -> str:
+    """A zone's name without a customer's key: KEY.zen.dq.example.org, KEY.example.org."""
+    labels = name.split(".")
+    keys = [at for at, label in enumerate(labels[:-2]) if KEY.fullmatch(label)]
+    first = max([*keys, 0 if len(labels) > 3 else -1]) + 1
+    return ".".join(labels[first:])
 
 
 def code(text: str) -> tuple[tuple[str, str], Code]:
@@ -367,8 +425,17 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     def add(name: str, metavar: str, text: str, **rest: Any) -> None:
         parser.add_argument(name, metavar=metavar, help=text, **rest)
 
-    text = "blocklist, its weight (1; below 0 for lists of good clients) and time limit; repeatable"
-    add("--zone", "NAME[=WEIGHT[,SECONDS]]", text, type=zone, action="append", required=True)
+    text = (
+        "blocklist, its weight (1; below 0 for lists of good clients), time limit and display name"
+    )
+    add(
+        "--zone",
+        "NAME[=WEIGHT[,SECONDS[,SHOWN]]]",
+        f"{text}; repeatable",
+        type=zone,
+        action="append",
+        required=True,
+    )
     add("--threshold", "SCORE", "take action from this score on (1)", type=number, default=1.0)
     add("--action", "ACTION", ", ".join(ACTIONS), choices=ACTIONS, default="reject")
     text = "what an answer means, and its weight instead of the zone's, 0 to ignore it; repeatable"

@@ -6,6 +6,7 @@ smtpd.conf. Importing this package does not import gevent.
 
 from ._app import Filter as Filter
 from ._context import Context as Context
+from ._headers import Headers as Headers
 from ._message import Message as Message
 from .errors import DecisionError as DecisionError
 from .errors import GreenfilterError as GreenfilterError
@@ -16,6 +17,7 @@ from .errors import NeedError as NeedError
 from .errors import RegistrationError as RegistrationError
 from .errors import SessionClosed as SessionClosed
 from .errors import SpoolError as SpoolError
+from .errors import WaitError as WaitError
 from .protocol import DROP as DROP
 from .protocol import Address as Address
 from .protocol import Config as Config
@@ -41,6 +43,7 @@ __all__ = [
     "Filter",
     "GreenfilterError",
     "HandlerTimeout",
+    "Headers",
     "Message",
     "MessageError",
     "MessageTooBig",
@@ -52,6 +55,7 @@ __all__ = [
     "SpoolError",
     "Status",
     "Transaction",
+    "WaitError",
     "disconnect",
     "junk",
     "proceed",

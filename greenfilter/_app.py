@@ -124,6 +124,8 @@ class Filter:
             less, smtpd sends fewer reports, and reading another field raises NeedError.
         threads: threads of the pool for ``thread=True``. Up to four times as many that hang are
             replaced; when there are more, the supervisor replaces the worker.
+        auto_thread: run a handler that has kept the loop three times, so that all sessions waited
+            for it, in a thread from then on. All such handlers share one, one call at a time.
         max_concurrency: handlers running at once; beyond it smtpd waits.
         max_message_bytes: a longer message is refused with 451 at commit where the filter has to
             keep it.
@@ -142,6 +144,7 @@ class Filter:
         on_error: Policy = "tempfail",
         needs: Need | None = None,
         threads: int = 8,
+        auto_thread: bool = True,
         max_concurrency: int = 20_000,
         max_message_bytes: int = 256 << 20,
         max_sessions: int = 1 << 17,
@@ -151,6 +154,7 @@ class Filter:
         policy(on_error, None, None)
         self.on_error = on_error
         self.threads = _positive("threads", threads)
+        self.auto_thread = bool(auto_thread)
         self.max_concurrency = _positive("max_concurrency", max_concurrency)
         self.max_message_bytes = _positive("max_message_bytes", max_message_bytes)
         self.max_sessions = _positive("max_sessions", max_sessions)

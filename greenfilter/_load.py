@@ -13,6 +13,15 @@ from ._app import Filter, Loaded
 from .errors import RegistrationError, UsageError
 
 _MODULE = "__greenfilter__"
+# Libraries for arithmetic start a thread for each core in each call; from 8 threads of a pool that
+# made numpy ten times slower. They read these when they are imported.
+_THREADS_OF_LIBRARIES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
 _OWN_FILES = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -30,6 +39,8 @@ def load(target: str, args: list[str]) -> Filter:
             option parsers do.
     """
     Loaded.applies = True
+    for variable in _THREADS_OF_LIBRARIES:
+        os.environ.setdefault(variable, "1")
     name, attribute = _split(target)
     sys.argv = [target, *args]
     try:
@@ -38,6 +49,8 @@ def load(target: str, args: list[str]) -> Filter:
         app = loaded.app
     if app.is_empty():
         raise UsageError(f"{target}: {app!r} has no handler; decorate one, as in @app.filter.ehlo")
+    if app is _osmtpd_app():
+        app.name = _stem(name)  # which the C API has no word for
     return app
 
 
@@ -109,14 +122,26 @@ def _find(module: ModuleType, target: str, attribute: str | None) -> Filter:
         return app
     found = {id(value): name for name, value in vars(module).items() if isinstance(value, Filter)}
     if not found:
-        osmtpd = sys.modules.get("greenfilter.osmtpd")
-        if osmtpd is not None and not osmtpd.app.is_empty():
-            return osmtpd.app  # type: ignore[no-any-return]
+        ported = _osmtpd_app()
+        if ported is not None and not ported.is_empty():
+            return ported
         raise UsageError(f"{target}: no Filter in it; write: app = Filter('name')")
     if len(found) > 1:
         names = ", ".join(found.values())
         raise UsageError(f"{target}: more than one Filter ({names}); name one: {target}:NAME")
     return vars(module)[next(iter(found.values()))]  # type: ignore[no-any-return]
+
+
+def _osmtpd_app() -> Filter | None:
+    """The filter of a program that uses the C API, if this is one."""
+    osmtpd = sys.modules.get("greenfilter.osmtpd")
+    return osmtpd.app if osmtpd is not None else None
+
+
+def _stem(name: str) -> str:
+    """``guard`` for ``/etc/mail/guard.py`` and for ``mail.guard``."""
+    file = os.path.splitext(os.path.basename(name))[0]
+    return file if os.path.isfile(name) else name.rpartition(".")[2]
 
 
 def _where(error: BaseException, name: str) -> str:

@@ -11,6 +11,10 @@ from typing import Any
 
 from .errors import HandlerTimeout, SessionClosed
 
+# Who passes the lines on cuts them at 4,096 bytes.
+_MAX_TEXT = 3500
+_MAX_JSON = 4096
+
 
 class _SafeLogger(logging.Logger):
     """A logger whose callers need not fear what the author has put behind it.
@@ -79,9 +83,14 @@ class _JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "session": getattr(record, "session", None),
-            "text": _text(record),
         }
-        return json.dumps({key: value for key, value in fields.items() if value is not None})
+        known = {key: value for key, value in fields.items() if value is not None}
+        text = _text(record)
+        line, room = json.dumps({**known, "text": text}), _MAX_TEXT
+        while len(line) > _MAX_JSON and room:
+            room //= 2  # an object that is cut at its end would be none
+            line = json.dumps({**known, "text": _cut(text, room)})
+        return line
 
 
 class _StderrHandler(logging.Handler):
@@ -110,7 +119,23 @@ def _text(record: logging.LogRecord) -> str:
     text = record.getMessage()
     if record.exc_info and record.exc_info[1] is not None:
         text = f"{text}: {' | '.join(traceback.format_exception(record.exc_info[1]))}"
+        text = _cut(text, _MAX_TEXT)
     return " ".join(text.splitlines())
+
+
+def _cut(text: str, room: int) -> str:
+    """Leave out the middle of a text: what a traceback comes to stands at its end."""
+    if len(text) <= room:
+        return text
+    half = room // 2
+    return f"{text[:half]} ... [cut, {len(text):,} characters] ... {text[len(text) - half :]}"
+
+
+def line(text: str) -> str:
+    """Give a warning as it would be logged, without its line's end."""
+    record = logger.makeRecord(logger.name, logging.WARNING, "", 0, text, (), None)
+    formatter = next((h.formatter for h in logging.getLogger().handlers if h.formatter), None)
+    return (formatter or _LineFormatter()).format(record)
 
 
 def set_up(level: str = "info", log_format: str = "text") -> None:

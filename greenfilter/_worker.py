@@ -27,9 +27,9 @@ def start(options: dict[str, Any]) -> None:
     Raises:
         UsageError: the filter cannot be loaded.
     """
-    from gevent import monkey
+    from ._waiting import patch
 
-    monkey.patch_all()
+    patch()
 
     from ._load import load
     from ._runtime import Runtime
@@ -95,6 +95,7 @@ def ignore_signals(*, tell: bool = True) -> None:
 def main() -> NoReturn:
     """Entry point of the process."""
     options = json.loads(sys.argv[1])
+    _stdio.set_up_text()
     _log.set_up(options["log_level"], options["log_format"])
     ignore_signals(tell=False)
     try:

@@ -7,9 +7,10 @@ GreenfilterError
 ├── RegistrationError         a handler or an option of the filter is wrong (file and line given)
 ├── NeedError                 a field was read that ``needs=`` did not ask for
 ├── HandlerTimeout            raised inside a callback that passed its deadline
+├── WaitError                 a callback wanted to wait in a way that cannot work in a filter
 ├── SessionClosed             raised inside a callback whose client left (``cancel_on_close=True``)
 ├── MessageError
-│   ├── MessageTooBig         the message passed ``max_message_bytes``
+│   ├── MessageTooBig         the message passed a limit (bytes, header block, parts)
 │   └── SpoolError            the message could not be kept (disk full, no temporary directory)
 └── UsageError                the command line, or the filter file, is wrong
 """
@@ -59,16 +60,24 @@ class HandlerTimeout(GreenfilterError):
     """Raised inside a callback that passed its deadline. The request has been answered by then."""
 
 
+class WaitError(GreenfilterError):
+    """A callback wanted to wait in a way that cannot work in a filter. The text says what can."""
+
+
 class SessionClosed(GreenfilterError):
     """Raised inside a callback whose client left, where ``cancel_on_close=True`` asks for it."""
 
 
 class MessageError(GreenfilterError):
-    """A message could not be kept whole; it is refused with 451 at commit."""
+    """A message could not be kept whole, or not be read within limits."""
 
 
 class MessageTooBig(MessageError):
-    """The message passed ``max_message_bytes``."""
+    """The message passed ``max_message_bytes``, or a limit of its header block or its parts.
+
+    One that a handler raises has the message refused with 552 at commit, where ``on_error`` is to
+    tempfail: the client's next try would end the same.
+    """
 
 
 class SpoolError(MessageError):

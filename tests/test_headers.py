@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -57,11 +58,11 @@ def test_get_is_case_insensitive_first_unfolded_and_stripped():
     assert headers.get("X-None", "default") == "default"
 
 
-def test_bytes_that_are_not_utf8_come_back_when_written():
+def test_octets_that_are_not_utf8_are_read_as_surrogates_and_written_back_from_bytes():
     headers = Headers(BLOCK)
     value = headers.get("X-Raw")
     assert value == "caf\udce9 é"
-    headers.replace("X-Raw", value)
+    headers.replace("X-Raw", value.encode("utf-8", "surrogateescape"))
     assert bytes(headers) == BLOCK
 
 
@@ -187,23 +188,54 @@ def test_a_line_of_78_octets_is_not_folded_and_79_is():
         assert bytes(headers).count(b"\r\n") == lines
 
 
-def test_a_word_of_996_octets_passes_and_one_above_998_is_refused():
+@pytest.mark.parametrize("value", ["t" * 100, "u" * 800 + " v", "<https://" + "v" * 120 + ">, x"])
+def test_a_first_word_that_fits_on_the_line_of_the_name_is_not_folded_away_from_it(value):
+    headers = Headers()
+    headers.append("X-Token", value)
+    assert bytes(headers).startswith(b"X-Token: " + value[:100].encode())
+    assert headers.get("X-Token") == value
+
+
+def test_a_first_word_that_fits_on_no_line_with_the_name_stands_on_the_next_one():
     headers = Headers()
     headers.append("X", "a" * 997)
     assert bytes(headers) == b"X:\r\n " + b"a" * 997 + b"\r\n"
-    with pytest.raises(ValueError, match=r"X needs a line of 999 octets.*998.*2\.1\.1"):
-        headers.append("X", "a" * 998)
-    with pytest.raises(ValueError, match="octets"):
-        headers.append("X", "ok " + "é" * 499)
-    assert len(headers) == 1
+
+
+@pytest.mark.parametrize(
+    "word", ["a" * 998, "a" * 1386, "ok " + "a" * 70_000 + " then", "é" * 5000]
+)
+def test_a_word_that_fits_on_no_line_is_written_as_encoded_words(word):
+    headers = Headers()
+    headers.append("Subject", word)
+    assert max(map(len, bytes(headers).split(b"\r\n"))) <= 78
+    assert headers.get_text("Subject") == word
+
+
+@pytest.mark.parametrize("name", ["References", "DKIM-Signature", "Content-Type", "List-Post"])
+def test_a_long_word_that_programs_read_stays_whole(name):
+    headers = Headers()
+    headers.append(name, "one " + "a" * 2000)
+    assert headers.get(name) == "one " + "a" * 2000
+
+
+def test_white_space_that_fits_on_no_line_is_one_space():
+    headers = Headers()
+    headers.append("A", "one" + " " * 2000 + "two" + " " * 30 + "three")
+    assert headers.get("A") == "one two" + " " * 30 + "three"
 
 
 def test_folding_by_the_caller_is_kept():
     headers = Headers()
     headers.append("A", "one\n two\r\n\tthree " + "x" * 100)
     assert bytes(headers) == b"A: one\r\n two\r\n\tthree " + b"x" * 100 + b"\r\n"
-    with pytest.raises(ValueError, match="octets"):
-        headers.append("A", "one\n " + "word " * 300)
+
+
+def test_lines_of_the_caller_above_998_octets_are_folded():
+    headers = Headers()
+    headers.append("A", "one\n " + "word " * 300 + "end")
+    assert bytes(headers).startswith(b"A: one\r\n word word")
+    assert max(map(len, bytes(headers).split(b"\r\n"))) <= 998
 
 
 def test_an_empty_value_has_no_trailing_space():
@@ -217,12 +249,9 @@ def test_an_empty_value_has_no_trailing_space():
     [
         "a\nB: 2",
         "a\r\nB: 2",
-        "a\rB: 2",
         "a\n",
         "a\r\n",
         "\n",
-        "a\r",
-        "a\r\r\n b",
         "a\n\n b",
         "a\0b",
     ],
@@ -253,17 +282,54 @@ def test_text_that_has_no_bytes_is_refused():
         Headers().prepend("A", "\ud800")
 
 
-@given(NAME, VALUE)
+def test_a_cr_becomes_a_space():
+    headers = Headers()
+    headers.append("A", "a\rB: 2\r\r\n c\r")
+    assert bytes(headers) == b"A: a B: 2 \r\n c \r\n"
+
+
+@given(NAME, VALUE.filter(str.isascii))
 def test_any_value_that_is_written_reads_back_and_keeps_the_limits(name, value):
     headers = Headers()
     headers.append(name, value)
     parsed = Headers(bytes(headers))
 
     assert parsed.items() == [(name, value)]
-    for line in bytes(headers).split(b"\r\n")[:-1]:
+    for number, line in enumerate(bytes(headers).split(b"\r\n")[:-1]):
         assert len(line) <= 998
-        # A line above 78 octets has no place to fold.
-        assert len(line) <= 78 or not re.search(rb"[^ ] +[^ ]", line)
+        assert line.strip()
+        # A line above 78 octets has no place to fold, but for that right after the name.
+        rest = line.partition(b": ")[2] if number == 0 else line
+        assert len(line) <= 78 or not re.search(rb"[^ ] +[^ ]", rest)
+
+
+LONG_VALUE = st.lists(
+    st.one_of(WORD, st.integers(60, 2500).map("w".__mul__), st.integers(0, 700).map(" ".__mul__)),
+    max_size=12,
+).map(" ".join)
+
+
+@given(st.sampled_from(["Subject", "X-" + "n" * 60, "Comments"]), LONG_VALUE)
+def test_any_text_reads_back_as_text_within_the_limits(name, value):
+    text = re.sub(r"[\0-\x1f\x7f]", "", value)
+    text = re.sub(" {501,}", " ", text)
+    headers = Headers()
+    headers.set_text(name, text)
+    assert headers.get_text(name) == text
+    assert bytes(headers).isascii()
+    lines = bytes(headers).split(b"\r\n")[:-1]
+    assert all(line.strip() and len(line) <= 998 for line in lines)
+
+
+@given(st.sampled_from(["Subject", "X-Any", "Content-Type", "References"]), RAW_BLOCK, st.binary())
+def test_any_value_that_came_can_be_written_again_with_more(name, block, data):
+    raw = data.translate(None, b"\n\0")
+    headers = Headers(name.encode() + b": " + raw + b"\r\n" + block)
+    headers.replace(name, "[outside] " + headers.get(name, ""))
+    assert Headers(bytes(headers)).get(name, "").startswith("[outside]")
+    headers.set_text(name, "[again] " + headers.get_text(name, ""))
+    assert Headers(bytes(headers)).get_text(name, "").startswith("[again] [outside]")
+    assert bytes(Headers(bytes(headers))).count(name.encode()) == 1 or block
 
 
 @given(RAW_BLOCK)
@@ -271,7 +337,7 @@ def test_any_block_keeps_its_bytes(block):
     assert bytes(Headers(block)) == block
 
 
-@given(RAW_BLOCK, st.sampled_from(["prepend", "append"]), VALUE)
+@given(RAW_BLOCK, st.sampled_from(["prepend", "append"]), VALUE.filter(str.isascii))
 def test_adding_a_field_keeps_all_other_bytes(block, edit, value):
     headers = Headers(block)
     before = headers.items()
@@ -298,3 +364,108 @@ def test_removing_and_replacing_keep_the_other_fields(block, replace):
     parsed = Headers(bytes(headers))
     assert [item for item in parsed.items() if item[0].lower() != "a"] == others
     assert parsed.get_all("a") == (["new"] if replace else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "raw"),
+    [
+        ("Subject", "Grüße", b"=?utf-8?q?Gr=C3=BC=C3=9Fe?="),
+        (
+            "Subject",
+            "one Grüße aus Köln two",
+            b"one =?utf-8?q?Gr=C3=BC=C3=9Fe?= aus =?utf-8?q?K=C3=B6ln?= two",
+        ),
+        ("Subject", "日本", b"=?utf-8?b?5pel5pys?="),
+        (
+            "Subject",
+            "ä =?utf-8?q?x?= =?utf-8?q?y?=",
+            b"=?utf-8?q?=C3=A4_?= =?utf-8?q?x?= =?utf-8?q?y?=",
+        ),
+        ("Subject", "caf\udce9", b"=?unknown-8bit?q?caf=E9?="),
+        ("Subject", "=?utf-8?q?x?= y", b"=?utf-8?q?x?= y"),
+        ("To", "Jürgen <j@example.org>", b"=?utf-8?q?J=C3=BCrgen?= <j@example.org>"),
+        ("To", "Jürgen<j@example.org>", b"=?utf-8?q?J=C3=BCrgen?= <j@example.org>"),
+        (
+            "To",
+            '"Doe, Jürgen" <j@example.org>, k@x',
+            b"=?utf-8?q?Doe=2C_J=C3=BCrgen?= <j@example.org>, k@x",
+        ),
+        ("From", "Anna <anna@bücher.example>", b"Anna <anna@xn--bcher-kva.example>"),
+        (
+            "From",
+            "anna@Straße.example (Büro)",
+            b"anna@xn--strae-oqa.example (=?utf-8?q?B=C3=BCro?=)",
+        ),
+        ("Cc", "Freunde in Köln: a@x, b@y;", b"Freunde in =?utf-8?q?K=C3=B6ln?=: a@x, b@y;"),
+        ("Cc", '"a, b" <a@x>, "c\\"d" <c@y>', b'"a, b" <a@x>, "c\\"d" <c@y>'),
+        (
+            "Content-Disposition",
+            'attachment; filename="Grüße.pdf"',
+            b"attachment; filename*=utf-8''Gr%C3%BC%C3%9Fe.pdf",
+        ),
+    ],
+)
+def test_text_that_is_not_ascii_is_encoded_for_its_field(name, value, raw):
+    for edit in ("prepend", "append", "replace"):
+        headers = Headers()
+        getattr(headers, edit)(name, value)
+        assert bytes(headers) == name.encode() + b": " + raw + b"\r\n"
+
+
+@pytest.mark.parametrize("value", ["jürgen@example.org", '"jü r"@x', "<jü@x>", "a@\udce9.example"])
+def test_an_address_that_has_no_form_in_ascii_is_refused(value):
+    headers = Headers(b"To: a@x\r\n")
+    with pytest.raises(ValueError, match="the value of To cannot be encoded"):
+        headers.replace("To", value)
+    assert bytes(headers) == b"To: a@x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "text"),
+    [
+        ("Subject", "=?utf-8?q?Gr=C3=BC=C3?= =?UTF-8?Q?=9Fe?= x", "Grüße x"),
+        ("Subject", "=?iso-8859-1*en?q?caf=e9?= =?utf-8?b?w6k=?=", "caféé"),
+        ("Subject", "=?utf-8?b?w6k?=", "é"),
+        ("Subject", "=?x-none?q?a?= =?utf-8?b?!?= =?idna?q?a?=", "=?x-none?q?a?==?idna?q?a?="),
+        ("Subject", "=?utf-8?q?a=0D=0ABcc:_x=00?=", "a  Bcc: x "),
+        ("Subject", "=?utf-8?q?a=FF?=", "a\ufffd"),
+        ("Subject", "caf\udce9 é", "caf\ufffd é"),
+        ("From", "=?utf-8?q?Doe=2C_J=C3=BCrgen?= <j@x>", '"Doe, Jürgen" <j@x>'),
+        ("From", '"=?utf-8?q?J=C3=BCrgen?=" <j@x>', '"Jürgen" <j@x>'),
+        ("X", "=?utf-8?q?Doe=2C?= x", "Doe, x"),
+    ],
+)
+def test_text_of_a_field_is_decoded(name, raw, text):
+    headers = Headers(f"{name}: {raw}\r\n".encode("utf-8", "surrogateescape"))
+    assert headers.get_text(name) == text
+    assert headers.get_all_text(name) == [text]
+    assert headers.get_text("None") is None
+    assert headers.get_text("None", "default") == "default"
+    headers.set_text(name, text)
+    assert (headers.get_text(name) or "").replace('"', "") == text.replace('"', "")
+
+
+def test_one_of_several_fields_is_changed_in_its_place():
+    headers = Headers(b"A: 1\r\nB: x\r\na: 2\r\nA: 3\r\n")
+    headers.replace("A", "two", index=1)
+    headers.set_text("A", "drei ä", index=-1)
+    assert bytes(headers) == b"A: 1\r\nB: x\r\nA: two\r\nA: drei =?utf-8?b?w6Q=?=\r\n"
+    headers.remove("a", index=0)
+    assert headers.get_all_text("A") == ["two", "drei ä"]
+    for edit in (lambda: headers.replace("A", "x", index=2), lambda: headers.remove("C", index=0)):
+        with pytest.raises(IndexError):
+            edit()
+    assert headers.get_all_text("A") == ["two", "drei ä"]
+
+
+@pytest.mark.parametrize(
+    "piece", ['"\\"', "(", "<", '"', "=?a?q?", "=?utf-8?q?x?= ", 'a="\\"', "é,", "a@é "]
+)
+@pytest.mark.parametrize("name", ["Subject", "To", "Content-Type"])
+def test_hostile_values_take_linear_time(name, piece):
+    headers = Headers()
+    start = time.process_time()
+    value = piece * (200_000 // len(piece)) + "é"
+    headers.replace(name, value)
+    headers.get_text(name)
+    assert time.process_time() - start < 10

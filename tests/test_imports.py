@@ -20,9 +20,12 @@ LAYERS = [
     {
         "_log",
         "_python",
+        "_stderr",
         "_stdio",
+        "_header_text",
         "_headers",
         "_spool",
+        "_email",
         "_message",
         "_handlers",
         "_app",
@@ -30,6 +33,7 @@ LAYERS = [
         "_hook_docs",
     },
     {"_control", "_load", "osmtpd", "_checks", ""},
+    {"_waiting"},
     {"_runtime"},
     {"_worker"},
     {"_supervisor"},
@@ -39,9 +43,9 @@ LAYERS = [
     {"__main__"},
 ]
 # They start or drive a runtime, so they import it where it is used: inside a function.
-LAZY = {"_cli": {"gevent"}, "_worker": {"gevent", "_runtime"}}
-# The runtime, and what plays smtpd.
-GEVENT_AT_THE_TOP = {"_runtime", "testing", "_serve", "_record", "_bench"}
+LAZY = {"_cli": {"gevent"}, "_worker": {"gevent", "_runtime", "_waiting"}}
+# What patches, the runtime, and what plays smtpd.
+GEVENT_AT_THE_TOP = {"_waiting", "_runtime", "testing", "_serve", "_record", "_bench"}
 
 
 def layer(name: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -242,6 +244,94 @@ def test_as_email_is_the_standard_library_view_of_the_message_as_edited():
 def test_as_email_survives_any_header_block():
     for lines in ([], [b" leading"], [b"odd"], [b"", b"x"], [b"From x y", b"A: 1", b"", b"\xff"]):
         assert isinstance(make(lines).as_email().as_bytes(), bytes)
+
+
+def multipart(depth, innermost=(b"", b"text")):
+    lines = []
+    for number in range(depth):
+        lines += [b'Content-Type: multipart/mixed; boundary="b%d"' % number, b"", b"--b%d" % number]
+    return [*lines, *innermost]
+
+
+def attachments(count):
+    part = [b"--b", b"Content-Disposition: attachment; filename=a.txt", b"", b"text"]
+    return [b'Content-Type: multipart/mixed; boundary="b"', b"", *part * count, b"--b--"]
+
+
+def test_as_email_reads_messages_within_its_limits():
+    assert len(list(make(multipart(50)).as_email().walk())) == 51
+    names = [part.get_filename() for part in make(attachments(1000)).as_email().walk()]
+    assert names == [None, *["a.txt"] * 1000]
+    rfc822 = [b"Content-Type: message/rfc822", b""] * 50
+    assert len(list(make([*rfc822, b"", b"text"]).as_email().walk())) == 51
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (multipart(51), "parts within parts, more than 50"),
+        (multipart(5000), "parts within parts, more than 50"),
+        ([b"Content-Type: message/rfc822", b""] * 5000, "parts within parts, more than 50"),
+        (attachments(1001), "more than 1000 parts"),
+        ([b"", *[b"-"] * 1_000_001], "more than 1000000 lines"),
+        ([b"Content-Type: a/b" + b";" * 9000], "Content-Type has more than 8192 characters"),
+        ([b"Content-Disposition: a", *[b' "\\"'] * 3000], "Content-Disposition has more than"),
+        ([b"To: " + b"a@b," * 70_000], "more than 262144 characters"),
+        ([b"Content-Id: " + b"a" * 8000] * 40, "more than 262144 characters"),
+    ],
+)
+def test_as_email_refuses_what_would_take_too_long(lines, problem):
+    message = make(lines)
+    start = time.process_time()
+    with pytest.raises(MessageTooBig, match=problem):
+        message.as_email()
+    assert time.process_time() - start < 10
+    check_views_agree(message, lines)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Content-Disposition: a" + b"(" * 4000,
+        b"Content-Type: " + b"(" * 4000,
+        b"Content-Transfer-Encoding: " + b"(" * 4000,
+        b"From: " + b"(" * 4000,
+        b"To: " + b"<" * 450,
+    ],
+)
+def test_a_field_that_the_standard_library_cannot_parse_is_text(field):
+    email = make([field, b"", b"body"]).as_email()
+    for part in email.walk():
+        assert part.get_filename() is None
+    name = field.partition(b":")[0].decode()
+    assert str(email[name]).startswith(field.partition(b": ")[2][:1].decode())
+    assert bytes(email).startswith(field)
+
+
+def test_long_fields_cost_nothing_any_more_once_the_message_is_parsed():
+    lines = attachments(30)
+    lines[1:1] = [b"To: " + b"someone@example.org, " * 2000]
+    lines = [line.replace(b"a.txt", b";a=b" * 1500) for line in lines]
+    email = make(lines).as_email()
+    start = time.process_time()
+    for part in email.walk():
+        assert part["Content-Disposition"] or part is email
+    assert len(email["to"].addresses) == 2000
+    assert time.process_time() - start < 0.1
+
+
+def test_as_email_keeps_the_lines_of_fields_that_are_not_changed():
+    lines = [b"X-Long: " + b"a b " * 60, b"References: <a@b>", b"\t<c@d>", b"", b"body"]
+    email = make(lines).as_email()
+    email["X-New"] = "1"
+    assert email.as_bytes().split(b"\r\n")[:3] == lines[:3]
+
+
+def test_the_result_of_as_email_may_be_built_upon_without_limits():
+    email = make([b"Subject: x", b"", b"body"]).as_email()
+    for number in range(1005):
+        email.add_attachment(b"x", "application", "octet-stream", filename=f"{number}.bin")
+    assert len(list(email.iter_attachments())) == 1005
 
 
 def test_a_message_whose_spool_was_closed_says_so():

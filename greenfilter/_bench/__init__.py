@@ -1,5 +1,8 @@
 """Load for a filter, through the protocol, and what came of it."""
 
+from ._blocked import Findings as Findings
+from ._blocked import Stall as Stall
+from ._blocked import find_stalls as find_stalls
 from ._figures import Figures as Figures
 from ._figures import HandlerTime as HandlerTime
 from ._figures import Latencies as Latencies
@@ -14,10 +17,13 @@ __all__ = [
     "DEFAULT_SESSIONS",
     "BenchError",
     "Figures",
+    "Findings",
     "HandlerTime",
     "HangError",
     "Latencies",
     "Load",
+    "Stall",
+    "find_stalls",
     "measure",
     "profile",
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +39,27 @@ _SILENCE_SECONDS = 60.0
 # A filter that says nothing for so long, and logs that a handler keeps the loop, hangs.
 _HANG_SECONDS = 3.0
 _KEPT = b"kept the loop"
+_LOOK_SECONDS = 1.0
 _END_SECONDS = 10.0
+_SIGNAL_SECONDS = 0.5
 _LOG_LINES = 5
 
 Progress = Callable[[Figures], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a filter may take.
+
+    Args:
+        silence: seconds without an answer.
+        total: seconds for all of it.
+        signal: sent to it after a silence, before it is killed; None for none.
+    """
+
+    silence: float = _SILENCE_SECONDS
+    total: float = math.inf
+    signal: signal.Signals | None = None
 
 
 class BenchError(GreenfilterError):
@@ -52,7 +71,12 @@ class HangError(BenchError):
 
 
 def measure(
-    command: Sequence[str], load: Load, progress: Progress = lambda figures: None
+    command: Sequence[str],
+    load: Load,
+    progress: Progress = lambda figures: None,
+    *,
+    script: type[Script] = Script,
+    patience: Patience = Patience(),
 ) -> Figures:
     """Load a filter.
 
@@ -60,13 +84,15 @@ def measure(
         command: starts it, as smtpd would.
         load: how much.
         progress: called again and again with the figures so far.
+        script: makes the sessions.
+        patience: how long it may take.
 
     Raises:
         BenchError: see there.
         OSError: the command cannot be run.
     """
     with tempfile.TemporaryFile() as log:
-        run = _Run(command, load, log, progress)
+        run = _Run(command, load, log, progress, script, patience)
         try:
             run.go()
         except BenchError as error:
@@ -114,8 +140,18 @@ def _queued(entry: HandlerTime, figures: Figures) -> float | None:
 
 
 class _Run:
-    def __init__(self, command: Sequence[str], load: Load, log: Any, progress: Progress) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        load: Load,
+        log: Any,
+        progress: Progress,
+        script: type[Script],
+        patience: Patience,
+    ) -> None:
         self.figures = Figures()
+        self._script_type = script
+        self._patience = patience
         self._load = load
         self._log = log
         self._progress = progress
@@ -138,7 +174,7 @@ class _Run:
         self._handshake()
         self.figures.start_seconds = time.perf_counter() - self._begun
         hooks = (frozenset(self._events), frozenset(self._phases))
-        self._script = Script(self._load, hooks, self._out.extend, self.figures)
+        self._script = self._script_type(self._load, hooks, self._out.extend, self.figures)
         cpu, own, self._begun = self._cpu(), time.process_time(), time.perf_counter()
         self._socket.setblocking(False)
         self._pump()
@@ -182,7 +218,8 @@ class _Run:
         heard = time.perf_counter()
         while self._fill() or self._out:
             poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._out else 0))
-            events = poll.poll(1000)
+            looks = min(_LOOK_SECONDS, self._patience.silence)
+            events = poll.poll(looks * 1000)
             if not events:
                 self._bear(time.perf_counter() - heard)
                 continue
@@ -193,21 +230,31 @@ class _Run:
                 *lines, rest = (rest + self._read()).split(b"\n")
                 for line in lines:
                     self._answered(line)
-            if (now := time.perf_counter()) - told > 0.1:
+            now = time.perf_counter()
+            if now - self._begun > self._patience.total:
+                raise BenchError(f"not at its end after {self._patience.total:g} s:")
+            if now - told > 0.1:
                 told = now
                 self._progress(self.figures)
         self._progress(self.figures)
 
     def _bear(self, silence: float) -> None:
         """Go on waiting for the filter, or not."""
-        if silence >= _HANG_SECONDS and self._log_has(_KEPT):
+        if self._patience.signal is None and silence >= _HANG_SECONDS and self._log_has(_KEPT):
             raise HangError(f"the filter hangs: no answer for {silence:.0f} s to {self._owed()}:")
-        if silence >= _SILENCE_SECONDS:
-            raise BenchError(f"no answer for {_SILENCE_SECONDS:g} s to {self._owed()}:")
+        if silence >= self._patience.silence:
+            self._ask_where_it_stands()
+            raise BenchError(f"no answer for {self._patience.silence:g} s to {self._owed()}:")
 
     def _log_has(self, text: bytes) -> bool:
         # The filter writes where the shared file position is.
         return text in os.pread(self._log.fileno(), 1 << 20, 0)
+
+    def _ask_where_it_stands(self) -> None:
+        if self._patience.signal is not None:
+            self._process.send_signal(self._patience.signal)
+            time.sleep(_SIGNAL_SECONDS)
+            self._process.kill()  # it would not see the end of its input
 
     def _fill(self) -> bool:
         """Begin sessions, and go on with those that wait for room. Whether there is work."""

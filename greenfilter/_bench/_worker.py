@@ -23,9 +23,9 @@ def main() -> NoReturn:
     _log.set_up("warning")
     fds = _stdio.take()
 
-    from gevent import monkey
+    from .._waiting import patch
 
-    monkey.patch_all()
+    patch()
 
     from .._load import load
     from .._runtime import Runtime

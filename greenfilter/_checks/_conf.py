@@ -11,6 +11,7 @@ from .._load import file_of
 from ._problem import Problem
 
 _MAX_INCLUDES = 50
+_ACTIONS = ("bypass", "disconnect", "junk", "reject", "report", "rewrite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,23 @@ class Program:
             return self.command.split()
 
 
+@dataclass(frozen=True, slots=True)
+class Builtin:
+    """A filter of smtpd's own: ``filter NAME phase PHASE match CONDITION ACTION``.
+
+    Args:
+        phase: as smtpd.conf names it.
+        action: what it does with what it matches: ``junk``, ``rewrite``, ...
+        file: where it stands.
+        line: counted from 1.
+    """
+
+    phase: str
+    action: str
+    file: str
+    line: int
+
+
 @dataclass(slots=True)
 class Conf:
     """A configuration.
@@ -66,22 +84,33 @@ class Conf:
     Args:
         path: of the file.
         programs: by filter name.
+        builtins: smtpd's own, by name.
         chains: names of the filters in each chain.
         listeners: filter names on ``listen`` lines.
+        orders: the same, in their order for each of these lines.
         relays: filter names on ``relay`` actions.
         problems: what could not be read.
     """
 
     path: str
     programs: dict[str, Program] = field(default_factory=dict)
+    builtins: dict[str, Builtin] = field(default_factory=dict)
     chains: dict[str, list[str]] = field(default_factory=dict)
     listeners: set[str] = field(default_factory=set)
+    orders: list[list[str]] = field(default_factory=list)
     relays: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
 
     def names_of(self, name: str) -> set[str]:
         """Give the names under which a filter can be used: its own, and those of its chains."""
-        return {name} | {chain for chain, members in self.chains.items() if name in members}
+        return {name} | {chain for chain in self.chains if name in self.members(chain)}
+
+    def members(self, name: str, above: tuple[str, ...] = ()) -> list[str]:
+        """Give the filters that a name stands for, in the order in which they are asked."""
+        if name not in self.chains or name in above:
+            return [name]
+        found = [self.members(member, (*above, name)) for member in self.chains[name]]
+        return [member for members in found for member in members]
 
 
 def read_conf(path: str) -> Conf:
@@ -104,8 +133,16 @@ def find_filters(conf: Conf, target: str) -> dict[str, Program]:
     return {
         name: program
         for name, program in conf.programs.items()
-        if any(is_same(word, target) for word in program.words)
+        if any(is_same(word, target) for word in program.words) or is_by_name(program, target)
     }
+
+
+def is_by_name(program: Program, target: str) -> bool:
+    """Whether a command without a slash has the name of a filter's file."""
+    file = file_of(target)
+    first = "".join(program.words[:1])
+    name = os.path.basename(file or "")
+    return bool(first) and first in (name, os.path.splitext(name)[0])
 
 
 def is_same(word: str, target: str) -> bool:
@@ -144,7 +181,9 @@ class _Reader:
         elif keyword.is_word("proc") and len(rest) >= 2:
             self.processes[rest[0].text] = _program(rest[1:])
         elif keyword.is_word("listen"):
-            self._conf.listeners |= set(_named(rest, "filter"))
+            names = _named(rest, "filter")
+            self._conf.listeners |= set(names)
+            self._conf.orders.append(names)
         elif keyword.is_word("action") and any(token.is_word("relay") for token in rest):
             self._conf.relays |= set(_named(rest, "filter"))
 
@@ -168,6 +207,11 @@ class _Reader:
             self._conf.programs[name] = _program(rest)
         elif kind.is_word("proc"):
             self.shared.append((name, rest[0]))
+        elif kind.is_word("phase"):
+            actions = [token.text for token in rest if token.text in _ACTIONS and not token.quoted]
+            if actions:
+                at = rest[0]
+                self._conf.builtins[name] = Builtin(at.text, actions[0], at.file, at.line)
         elif kind.is_word("chain"):
             self._conf.chains[name] = [token.text for token in rest if token.text not in "{},"]
 
@@ -184,7 +228,8 @@ def _named(tokens: list[Token], keyword: str) -> list[str]:
             if not tokens[index + 1].is_word("{"):
                 return [tokens[index + 1].text]
             names = [token.text for token in tokens[index + 2 :]]
-            return [name for name in names[: names.index("}")] if name != ","]
+            end = names.index("}") if "}" in names else len(names)  # smtpd -n tells of it
+            return [name for name in names[:end] if name != ","]
     return []
 
 

@@ -10,10 +10,18 @@ import subprocess
 from .._app import Filter
 from .._load import file_of
 from ._conf import Conf, Program, find_filters, is_same
+from ._order import check_order
 from ._problem import Problem
 
 # Not everybody has these in PATH.
 _SBIN = "/usr/sbin:/usr/local/sbin:/sbin"
+# Where smtpd looks for a command without a slash: OpenBSD, Linux distributions, FreeBSD.
+_LIBEXEC = (
+    "/usr/libexec/smtpd",
+    "/usr/libexec/opensmtpd",
+    "/usr/local/libexec/opensmtpd",
+    "/usr/lib/opensmtpd",
+)
 _SECONDS = 30.0
 _COMPLAINT = re.compile(r"(?P<file>[^:]+):(?P<line>\d+): (?P<text>.*)")
 
@@ -51,7 +59,7 @@ def check_deployment(app: Filter, target: str, conf: Conf) -> list[Problem]:
     unused = [name for name in filters if not conf.names_of(name) & (conf.listeners | conf.relays)]
     if len(unused) < len(filters):  # else it was told above
         found += [_unused(name, filters[name]) for name in unused]
-    return found
+    return found + check_order(app, conf, filters)
 
 
 def _unused(name: str, program: Program) -> Problem:
@@ -61,8 +69,10 @@ def _unused(name: str, program: Program) -> Problem:
 
 def _check_command(program: Program, target: str) -> list[Problem]:
     """smtpd.conf(5): a command that does not begin with a slash is run from smtpd's libexec."""
-    words = program.words
+    words = program.words or [""]
     if not words[0].startswith("/"):
+        if _is_in_libexec(words[0], target):
+            return []
         text = f"{words[0]!r} does not begin with a slash, so smtpd looks for it in its own "
         text += "libexec directory only; write the whole path"
         return [Problem(program.file, program.line, text)]
@@ -73,9 +83,22 @@ def _check_command(program: Program, target: str) -> list[Problem]:
     return []
 
 
+def _is_in_libexec(word: str, target: str) -> bool:
+    file = file_of(target)
+    places = [os.path.join(directory, word) for directory in _LIBEXEC]
+    return file is not None and any(
+        os.path.isfile(place) and os.path.samefile(place, file) for place in places
+    )
+
+
+def smtpd_command() -> str | None:
+    """Give the path of smtpd, or None where it is not installed."""
+    return shutil.which("smtpd") or shutil.which("smtpd", path=_SBIN)
+
+
 def check_syntax(path: str) -> list[Problem]:
     """Have smtpd itself read a configuration (``smtpd -n``), if it is installed."""
-    smtpd = shutil.which("smtpd") or shutil.which("smtpd", path=_SBIN)
+    smtpd = smtpd_command()
     if smtpd is None:
         return []
     try:

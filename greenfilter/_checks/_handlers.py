@@ -7,12 +7,16 @@ import inspect
 from collections.abc import Iterator
 
 from .._app import Filter
+from .._context import Context
 from .._handlers import Handler
 from ..protocol import PHASES, Need
-from ._blocking import blocking
+from ._decisions import MAKERS, alternatives, maker_of, no_decision, what_is_wrong_with
 from ._problem import Problem
-from ._reads import Reads, read_handler
-from ._source import FunctionNode, Source, parameters, plain_function
+from ._reads import Reads, Spot, read_handler
+from ._source import Source, Sources, parameters, plain_function
+from ._things import Api, Function
+from ._values import Values
+from ._waits import Waits
 
 # Here smtpd has not begun a transaction, or has no notion of one.
 _BEFORE_TX = frozenset(
@@ -23,39 +27,54 @@ _BEFORE_TX = frozenset(
     }.items()
     for name in names
 )
-_WITHOUT_THREAD = ("lines", "tap")
 _DATA_HOOKS = ("lines", "message", "tap")
 # What these decide is kept until smtpd asks about the whole message.
 _AT_COMMIT = frozenset({"proceed", "reject", "disconnect"})
 _NO_ITERATORS = (ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.ListComp, ast.JoinedStr)
-_MAKERS = ("proceed", "junk", "reject", "disconnect", "rewrite", "report")
 
 
 def check_handlers(app: Filter) -> list[Problem]:
     """Look for what can be seen in the source of an app's handlers.
 
     Errors are what fails whenever it runs: fields that ``needs=`` does not name, decisions that
-    the phase does not have, generators where none is expected. Warnings are what holds up all
-    sessions, and what is None at that time.
+    the phase does not have or that nobody returns, generators where none is expected. Warnings
+    are what holds up all sessions, and what is None at that time.
     """
-    sources: dict[str, Source | None] = {}
     found: set[Problem] = set()
     for handler in app.handlers():
         file = handler.where.rpartition(":")[0] if handler.where else ""
-        if file not in sources:
-            sources[file] = _source(file)
-        source = sources[file]
-        node = source.find(inspect.unwrap(plain_function(handler.fn))) if source else None
-        if source is not None and node is not None:
-            found |= set(_Examined(app, handler, source, node).problems())
+        sources = Sources(file) if file else None
+        source = sources.of_file(file) if sources else None
+        if sources is None or source is None:
+            continue
+        values = values_of(app, sources)
+        function = _function(handler, source, values)
+        if function is not None:
+            found |= set(_Examined(app, handler, values, function).problems())
     return sorted(found)
 
 
-def _source(file: str) -> Source | None:
-    try:
-        return Source(file)
-    except (OSError, SyntaxError, ValueError):
-        return None  # made by a program, as in an interactive session
+def values_of(app: Filter, sources: Sources) -> Values:
+    """Make what tells what the expressions of a filter stand for."""
+    session, message = app.session_storage, app.message_storage
+    return Values(sources, session and session.create, message and message.create)
+
+
+def _function(handler: Handler, source: Source, values: Values) -> Function | None:
+    plain = inspect.unwrap(plain_function(handler.fn))
+    node = source.find(plain)
+    if node is None:
+        return None
+    bound = values.objects.what_is(handler.fn.__self__) if inspect.ismethod(handler.fn) else None
+    function = Function(node, values.objects.around(source, node), bound)
+    if inspect.isfunction(plain) and plain.__closure__:
+        cells = zip(plain.__code__.co_freevars, plain.__closure__, strict=True)
+        for name, cell in cells:
+            try:
+                function.scope.given.setdefault(name, values.objects.what_is(cell.cell_contents))
+            except ValueError:
+                continue  # not bound yet
+    return function
 
 
 class _Examined:
@@ -64,29 +83,38 @@ class _Examined:
     Args:
         app: its filter.
         handler: the handler.
-        source: its file.
-        node: its function in there.
+        values: tells what expressions are.
+        function: where its code is.
     """
 
-    def __init__(self, app: Filter, handler: Handler, source: Source, node: FunctionNode) -> None:
+    def __init__(self, app: Filter, handler: Handler, values: Values, function: Function) -> None:
         self._app = app
         self._handler = handler
-        self._source = source
-        self._node = node
-        names = parameters(node)[int(inspect.ismethod(handler.fn)) :]
-        self._reads: Reads = read_handler(source, node, names[0] if names else None)
+        self._values = values
+        self._function = function
+        self._node = function.node
+        names = parameters(function.node)[int(inspect.ismethod(handler.fn)) :]
+        self._reads: Reads = read_handler(values, function, names[0] if names else None)
 
     def problems(self) -> Iterator[Problem]:
         """Find what is wrong."""
         if not hasattr(self._handler.fn, "__wrapped__"):  # else a decorator changes both
             yield from self._form()
             yield from self._decisions()
+        yield from self._made()
         yield from self._needs()
+        yield from self._fields()
         yield from self._transaction()
-        yield from self._blocking()
+        for name, spot in self._reads.coroutines:
+            yield self._at(spot, f"calls {name}, which is async: its body never runs", False)
+        for called, text, is_error in Waits(self._values, self._handler).told(self._reads.calls):
+            yield self._at(called.spot, text, is_error)
 
-    def _problem(self, line: int, text: str, is_error: bool = True) -> Problem:
-        return Problem(self._source.file, line, f"{self._handler.hook}: {text}", is_error)
+    def _at(self, spot: Spot, text: str, is_error: bool = True) -> Problem:
+        return Problem(spot.file, spot.line, f"{self._handler.hook}: {text}", is_error)
+
+    def _problem(self, line: int, text: str) -> Problem:
+        return self._at(Spot(self._function.scope.source.file, line), text)
 
     def _form(self) -> Iterator[Problem]:
         handler, name = self._handler, self._handler.name
@@ -104,31 +132,42 @@ class _Examined:
             )
 
     def _gives_no_iterator(self) -> bool:
-        values = _alternatives(self._reads.returns)
-        return all(isinstance(value, _NO_ITERATORS) or self._is_decision(value) for value in values)
+        values = alternatives(self._reads.returns)
+        return all(isinstance(value, _NO_ITERATORS) or self._kind(value) for value in values)
 
-    def _is_decision(self, value: ast.expr) -> bool:
-        dotted = self._source.dotted(value.func) if isinstance(value, ast.Call) else None
-        package, _, kind = (dotted or "").rpartition(".")
-        return package == "greenfilter" and kind in _MAKERS
+    def _kind(self, value: ast.expr) -> str:
+        """Which decision a call makes; "" for other expressions."""
+        return self._maker(value.func) if isinstance(value, ast.Call) else ""
+
+    def _maker(self, node: ast.expr) -> str:
+        scope = self._values.enter(self._function, None, None)
+        value = self._values.of(node, scope)
+        return maker_of(value.path) if isinstance(value, Api) and not value.called else ""
 
     def _decisions(self) -> Iterator[Problem]:
-        legal = self._legal()
-        for value in _alternatives(self._reads.returns):
-            if isinstance(value, ast.Constant):
-                wrong = value.value is not None and self._handler.hook.startswith("filter.")
-                if wrong and legal:
-                    text = f"returns {value.value!r}, which is no decision"
+        legal, hook = self._legal(), self._handler.hook
+        for value in alternatives(self._reads.returns):
+            if kind := self._kind(value):
+                if hook.startswith("report."):
+                    text = f"returns {kind}, but a report cannot decide; use app.filter"
                     yield self._problem(value.lineno, text)
-            elif isinstance(value, ast.Call):
-                package, _, kind = (self._source.dotted(value.func) or "").rpartition(".")
-                if package != "greenfilter" or kind not in _MAKERS or kind in legal:
-                    continue
-                if legal:
+                elif kind not in legal and hook == "filter.data_line":
+                    text = f"returns {kind}, but a line is kept, replaced or left out only; "
+                    text += "decide in app.filter.commit"
+                    yield self._problem(value.lineno, text)
+                elif kind not in legal:
                     text = f"{kind} is not legal here (legal: {', '.join(sorted(legal))})"
                     yield self._problem(value.lineno, text)
-                elif self._handler.hook.startswith("report."):
-                    text = f"returns {kind}, but a report cannot decide; use app.filter"
+            elif legal and (hook != "lines" or inspect.isgeneratorfunction(self._handler.fn)):
+                allowed = (bytes,) if hook == "message" else ()
+                maker = self._maker(value) if isinstance(value, ast.Name | ast.Attribute) else ""
+                if text := no_decision(value, maker, allowed):
+                    yield self._problem(value.lineno, text)
+        if hook in ("lines", "filter.data_line"):
+            for value in self._reads.yields:
+                if kind := self._kind(value):
+                    text = f"yields {kind}, but lines are bytes"
+                    text += "; return it instead" if hook == "lines" else ""
                     yield self._problem(value.lineno, text)
 
     def _legal(self) -> frozenset[str]:
@@ -138,47 +177,33 @@ class _Examined:
             return PHASES[name].decisions
         return _AT_COMMIT if kind in _DATA_HOOKS else frozenset()
 
+    def _made(self) -> Iterator[Problem]:
+        """Decisions that cannot be made, and those that nobody returns."""
+        for kind, node, spot in self._reads.made:
+            if text := what_is_wrong_with(kind, node):
+                yield self._at(spot, text)
+        for kind, spot, why in self._reads.lost:
+            if kind in MAKERS or self._legal():
+                yield self._at(spot, why)
+
     def _needs(self) -> Iterator[Problem]:
         bits = self._app.need_bits()
-        for name, line in [*self._reads.session, *self._reads.tx]:
+        for name, spot in [*self._reads.session, *self._reads.tx]:
             wanted = "USERNAME" if name == "authenticated" else name.upper()
             if wanted in Need.__members__ and not bits & Need[wanted].value:
-                yield self._problem(line, f"reads {name}, but needs= does not name Need.{wanted}")
+                text = f"reads {name}, but needs= does not name Need.{wanted}"
+                yield self._at(spot, text)
+
+    def _fields(self) -> Iterator[Problem]:
+        """``ctx.reject`` and the like."""
+        for name, spot in self._reads.ctx:
+            if not hasattr(Context, name):
+                hint = f"; write: from greenfilter import {name}" if name in MAKERS else ""
+                yield self._at(spot, f"reads ctx.{name}, which is not there{hint}")
 
     def _transaction(self) -> Iterator[Problem]:
         if self._handler.hook not in _BEFORE_TX or self._reads.tests_tx:
             return
-        for name, line in self._reads.tx:
-            yield self._problem(
-                line, f"reads ctx.tx.{name}, but ctx.tx is None: a transaction begins later", False
-            )
-
-    def _blocking(self) -> Iterator[Problem]:
-        for name, line in self._reads.coroutines:
-            text = f"calls {name}, which is async: its body never runs"
-            yield self._problem(line, text, False)
-        for dotted, line in self._reads.calls:
-            if self._handler.thread:
-                if dotted in ("gevent.spawn", "gevent.spawn_later", "gevent.Greenlet.spawn"):
-                    text = f"{dotted} in a thread of the pool: the greenlet may never run there"
-                    yield self._problem(line, text, False)
-            elif reason := blocking(dotted):
-                yield self._problem(
-                    line, f"{dotted} {reason}, and holds up all sessions; {self._remedy()}", False
-                )
-
-    def _remedy(self) -> str:
-        if self._handler.hook in _WITHOUT_THREAD:
-            return "use @app.message(thread=True) instead"
-        return "register with thread=True"
-
-
-def _alternatives(values: list[ast.expr]) -> Iterator[ast.expr]:
-    """The values, with both sides of ``a if b else c`` and of ``a or b``."""
-    for value in values:
-        if isinstance(value, ast.IfExp):
-            yield from _alternatives([value.body, value.orelse])
-        elif isinstance(value, ast.BoolOp):
-            yield from _alternatives(value.values[-1:])
-        else:
-            yield value
+        for name, spot in self._reads.tx:
+            text = f"reads ctx.tx.{name}, but ctx.tx is None: a transaction begins later"
+            yield self._at(spot, text, False)

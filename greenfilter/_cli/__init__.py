@@ -114,7 +114,7 @@ def run(
 @click.argument("pidfile", type=click.Path())
 def reload(pidfile: str) -> None:
     """Have the filter that wrote PIDFILE (run --pidfile) load its code anew."""
-    from ._run import reload as reload_filter
+    from ._pidfile import reload as reload_filter
 
     reload_filter(pidfile)
 
@@ -133,6 +133,13 @@ def reload(pidfile: str) -> None:
     "proc-exec names there, or else smtpd's own user.",
 )
 @click.option("--strict", is_flag=True, help="Warnings are errors.")
+@click.option(
+    "--run",
+    is_flag=True,
+    help="Play some sessions to the filter, in a process of its own, and tell which handlers kept "
+    "its loop for 100 ms or more, and in which line. It really does what it does: it asks its "
+    "servers and databases, and writes its files, about made-up clients of example.net.",
+)
 @click.argument("target", metavar="FILTER")
 @click.argument("args", metavar="[OPTION]...", nargs=-1, type=click.UNPROCESSED)
 def check(args: tuple[str, ...], **others: Any) -> None:

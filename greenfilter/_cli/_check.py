@@ -19,6 +19,8 @@ from .._load import file_of, load
 from ..errors import UsageError
 from ..protocol import NEED_EVENTS
 
+_RECURSION_LIMIT = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
@@ -30,6 +32,7 @@ class CheckOptions:
         smtpd_conf: path of the configuration, or None.
         user: name of the user that the filter is to run as, or None.
         strict: warnings count as errors.
+        run: play sessions to it.
     """
 
     target: str
@@ -37,6 +40,7 @@ class CheckOptions:
     smtpd_conf: str | None = None
     user: str | None = None
     strict: bool = False
+    run: bool = False
 
 
 def check_and_end(options: CheckOptions) -> NoReturn:
@@ -50,7 +54,15 @@ def check_and_end(options: CheckOptions) -> NoReturn:
         status = 1  # nobody reads on
     with suppress(OSError):
         sys.stdout.flush()
+    _end_processes()
     os._exit(status)
+
+
+def _end_processes() -> None:
+    """What a filter has started at its top would wait for us for ever."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    for process in multiprocessing.active_children() if multiprocessing else []:
+        process.kill()
 
 
 def check(options: CheckOptions) -> int:
@@ -67,17 +79,37 @@ def check(options: CheckOptions) -> int:
         app = load(options.target, options.args)
     except UsageError as error:
         raise UsageError(str(error), exit_code=1) from error
+    # Functions that call functions are followed for a while.
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION_LIMIT))
     _describe(app, options)
     conf = _read_conf(options.smtpd_conf) if options.smtpd_conf is not None else None
-    problems = _checks.check_handlers(app)
+    problems = _checks.check_top(app) + _checks.check_handlers(app)
     if conf is not None:
         problems += _checks.check_deployment(app, options.target, conf)
         problems += _checks.check_syntax(conf.path)
     if conf is not None or options.user is not None:
         problems += _check_permissions(options, conf)
+    if options.run:
+        from ._check_run import check_run
+
+        problems += check_run(app, options.target, options.args)
     for problem in problems:
         click.echo(problem, err=True)
+    if conf is not None and not problems:
+        click.echo(f"all is well: {'; '.join(_looked_at(options, conf))}")
     return int(any(problem.is_error or options.strict for problem in problems))
+
+
+def _looked_at(options: CheckOptions, conf: Conf) -> list[str]:
+    """What was found to be right; on a machine without smtpd that is less."""
+    installed = _checks.smtpd_command() is not None
+    users = sorted({user for user, _ in _runs(options, conf) if user})
+    return [
+        f"no mistake was found in {options.target}",
+        f"{conf.path} runs it where its hooks need it",
+        "smtpd -n takes it" if installed else "smtpd is not here to read it (-n)",
+        *(f"user {user} gets at all files" for user in users),
+    ]
 
 
 def _read_conf(path: str) -> Conf:
@@ -87,15 +119,19 @@ def _read_conf(path: str) -> Conf:
         raise UsageError(f"{path}: {error.strerror}", exit_code=1) from error
 
 
-def _check_permissions(options: CheckOptions, conf: Conf | None) -> list[Problem]:
-    """As every user that smtpd.conf runs the filter as; --user goes before."""
+def _runs(options: CheckOptions, conf: Conf | None) -> list[tuple[str | None, list[str]]]:
+    """Every user that smtpd.conf runs the filter as, and the command; --user goes before."""
     filters = _checks.find_filters(conf, options.target) if conf is not None else {}
     default = options.user or _checks.default_user()
     runs = [
         (options.user or program.user or default, program.words) for program in filters.values()
     ]
+    return runs or [(default, [_checks.own_command()])]
+
+
+def _check_permissions(options: CheckOptions, conf: Conf | None) -> list[Problem]:
     found: list[Problem] = []
-    for user, command in runs or [(default, [_checks.own_command()])]:
+    for user, command in _runs(options, conf):
         if user is None:
             continue  # smtpd is not installed here
         try:

@@ -14,5 +14,5 @@ with the first's times. A last line without LF was cut short, and is not read.
 
 Without the time it is a recording as well: ``< line``, ``> line``.
 
-What passwords would stand in has stars instead: see :mod:`greenfilter._record._redact`.
+What passwords would stand in has stars instead: see :mod:`greenfilter.protocol._credentials`.
 """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-from ._redact import redact_auth
+from ..protocol._credentials import redact_auth
 
 _MAX_SHOWN = 300
 
@@ -110,8 +110,9 @@ def without_password(phase: str, text: bytes) -> bytes:
         return text
     word, bar, parameter = text.partition(b"|")
     if bar:
-        return word + bar + (redact_auth(parameter) if word == b"rewrite" else parameter)
-    return redact_auth(text) if b" " in text else text
+        parameter = redact_auth(parameter, keep_user=True) if word == b"rewrite" else parameter
+        return word + bar + parameter
+    return redact_auth(text, keep_user=True) if b" " in text else text
 
 
 def message_difference(before: Sequence[bytes], after: Sequence[bytes]) -> tuple[bytes, bytes]:

@@ -9,7 +9,7 @@ import time
 from collections import deque
 
 from .._log import logger
-from ._redact import redact
+from ..protocol._credentials import redact
 
 # What waits for the disk at most; then the recording ends, not the mail.
 _MAX_WAITING_BYTES = 64 << 20
@@ -127,7 +127,7 @@ class Writer:
             if len(self._rest[direction]) > _MAX_LINE_BYTES:
                 raise _Stop(f"a line of more than {_MAX_LINE_BYTES >> 20} MiB")
             return b""
-        lines, self._rest[direction] = redact(self._rest[direction] + lines), rest
+        lines, self._rest[direction] = redact(self._rest[direction] + lines, keep_user=True), rest
         prefix = b"%.6f %b " % (when, direction)
         # Joined, not added: the pages of one more copy take 0.1 us for each line.
         text = b"".join((prefix, lines.replace(b"\n", b"\n" + prefix), b"\n"))

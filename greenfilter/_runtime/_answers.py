@@ -15,9 +15,13 @@ from ..errors import (
     GreenfilterError,
     HandlerTimeout,
     MessageError,
+    MessageTooBig,
     SessionClosed,
 )
-from ..protocol import PROCEED, TEMPFAIL, Decision, Guard, Stream, last_resort
+from ..protocol import PHASES, PROCEED, TEMPFAIL, Decision, Guard, Stream, last_resort, reject
+from ..protocol._credentials import carries_credentials, reveals
+
+_AUTH = PHASES["auth"]
 
 
 class Answers:
@@ -29,6 +33,7 @@ class Answers:
 
     Attributes:
         guard: makes the bytes.
+        errors_of: the kinds of errors that each handler has failed with.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class Answers:
         self._send = send
         self._send_threadsafe = send_threadsafe
         self._told: set[str] = set()
+        self.errors_of: dict[Handler, set[type[BaseException]]] = {}
 
     def answer(
         self, call: Any, decision: Any, handler: Handler | None, *, foreign: bool = False
@@ -60,19 +66,35 @@ class Answers:
             return self._fail(call, handler, error, send)
         if line is not None:
             send(line)
+            if call.hook is _AUTH and decision.kind in ("reject", "disconnect"):
+                self._tell_refused_auth(call, decision)
         elif decision is not PROCEED:
             self.tell_late(call, handler)
         return line is not None
 
+    def _tell_refused_auth(self, call: Any, decision: Decision) -> None:
+        """Log why AUTH was refused, which neither the client nor smtpd's own log is told."""
+        hidden = reveals(call.line[call.body :], decision.value)
+        shown = f"{decision.kind}(...)" if hidden else repr(decision)
+        session_logger(call.session.id).info("AUTH refused, the client is told 501: %s", shown)
+
     def fail_message(
         self, ctx: Context, stream: Stream, handler: Handler, error: BaseException
     ) -> None:
-        """Have commit apply the policy of a data handler that failed."""
+        """Have commit apply the policy of a data handler that failed.
+
+        A message that passes a limit will pass it the next time too: where the policy is to have
+        it sent again, it is refused for good.
+        """
+        decision = handler.on_error
+        if isinstance(error, MessageTooBig) and decision == TEMPFAIL:
+            decision = reject(552, str(error), enhanced="5.3.4")
         try:
-            self.guard.decide_commit(stream, handler.on_error)
+            self.guard.decide_commit(stream, decision)
         except DecisionError:
-            self.guard.decide_commit(stream, TEMPFAIL)
-        self.log_failure(ctx, handler, error, f"commit will be answered {handler.on_error!r}")
+            decision = TEMPFAIL
+            self.guard.decide_commit(stream, decision)
+        self.log_failure(ctx, handler, error, f"commit will be answered {decision!r}")
 
     def lose_message(
         self, ctx: Context, stream: Stream, handler: Handler | None, error: MessageError
@@ -121,14 +143,18 @@ class Answers:
     def log_failure(
         self, call: Any, handler: Handler | None, error: BaseException, then: str
     ) -> None:
+        if handler is not None:
+            self.errors_of.setdefault(handler, set()).add(type(error))
         log = session_logger(call.session.id)
-        what = f"{type(error).__name__}: {_text(error)}"
+        hidden = carries_credentials(call) and type(error) is not HandlerTimeout
+        what = type(error).__name__ + ("" if hidden else f": {_text(error)}")
         if not isinstance(error, GreenfilterError):
             where = handler.where if handler is not None else None
             what += f" at {origin(error, where.rpartition(':')[0] if where else None)}"
         who = repr(handler) if handler is not None else call.hook.wire
         log.error("%s failed: %s%s", who, what, f"; {then}" if then else "")
-        log.debug("traceback", exc_info=error)
+        if not hidden:
+            log.debug("traceback", exc_info=error)
 
     def tell_late(self, call: Any, handler: Handler | None) -> None:
         """Log, once for each handler, that an answer was dropped. From any thread."""

@@ -43,6 +43,7 @@ class Clock:
         connection: whose sessions are looked after.
         on_crowd: called when too many events wait for handlers, in the hub.
         on_room: called when they no longer do.
+        vital: wraps what the loop calls.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Clock:
         connection: Connection,
         on_crowd: Callable[[], None],
         on_room: Callable[[], None],
+        vital: Callable[[Callable[..., Any]], Callable[..., None]] = lambda fn: fn,
     ) -> None:
+        self._on_tick = vital(self.tick)
         self._engine = engine
         self._workers = workers
         self._connection = connection
@@ -67,7 +70,7 @@ class Clock:
 
     def start(self) -> None:
         """Begin to tick."""
-        self._timer.start(self.tick)
+        self._timer.start(self._on_tick)
 
     def stop(self) -> None:
         """Tick no more."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import gevent
+from gevent.monkey import get_original
 from greenlet import GreenletExit
 
 from .._context import Context
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ._session import LiveSession
     from ._workers import Worker
 
+_get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 # A generator that yields much from few lines is written out in pieces of this many lines.
 _FLUSH_LINES = 2048
 _AFTER_MESSAGE = ("tx-reset", "tx-rollback", "link-disconnect", "session-end")
@@ -303,6 +305,7 @@ class Whole(HandledConsumer):
     def __init__(self, engine: Engine, stream: Stream, handler: Handler) -> None:
         super().__init__(engine, stream, handler)
         self._spool = Spool(max_bytes=engine.app.max_message_bytes)
+        self._own_thread = _get_ident()
 
     def take(self, worker: Worker, chunk: Chunk) -> None:
         """Keep the lines, and call the handler after the last. May switch greenlets."""
@@ -325,9 +328,15 @@ class Whole(HandledConsumer):
         super().close()
         self._spool.close()
 
+    def _compute(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """Call a function in the pool of threads, unless the handler is in a thread itself."""
+        if _get_ident() != self._own_thread:
+            return fn(*args)
+        return self.engine.threads.call(fn, *args)
+
     def _handle(self, worker: Worker) -> Iterable[list[bytes]]:
         """Call the handler; give the lines to write."""
-        message = Message(self._spool)
+        message = Message(self._spool, compute=self._compute)
         try:
             result = self.call(worker, self.handler.fn, self.ctx, message)
             if result is None:

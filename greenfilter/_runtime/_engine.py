@@ -33,6 +33,7 @@ from ..protocol import (
 from ._answers import Answers
 from ._consumers import Consumer
 from ._kinds import consumer_for
+from ._moved import Moved
 from ._session import LiveSession
 from ._storage import Storage
 from ._threads import Threads
@@ -105,6 +106,7 @@ class Engine:
         self.clock = clock
         self.now = self.clock()  # of the last input or tick
         self.threads = Threads(app.threads)
+        self.moved = Moved(self.answers.errors_of, self._start_moved, self._end_moved)
         self._filters: dict[Phase | Event, Handler] = {
             PHASES[name]: handler for name, handler in app.filters.items()
         }
@@ -114,6 +116,20 @@ class Engine:
         }
         self._storage = Storage(app, self.clock)
         self._plain = {} if self._storage.used else self._find_plain()
+
+    def _start_moved(self, handler: Handler) -> None:
+        """Have the requests of a handler no longer dealt with on the short way."""
+        for phase, short in list(self._plain.items()):
+            if short.handler is handler:
+                del self._plain[phase]
+
+    def _end_moved(self, handler: Handler) -> None:
+        if not self._storage.used:
+            self._plain.update(
+                (phase, short)
+                for phase, short in self._find_plain().items()
+                if short.handler is handler
+            )
 
     # What a worker does with one item of a session's queue
 
@@ -241,6 +257,7 @@ class Engine:
                 if worker.abandoned:
                     return
                 self.answers.log_failure(call, handler, error, "")
+            worker.give_turn()
         self._end_report(worker, session, call)
 
     def _end_report(self, worker: Worker, session: LiveSession, call: Context) -> None:
@@ -274,6 +291,8 @@ class Engine:
         try:
             if handler.thread:
                 return self.threads.call(fn, *args)
+            if handler in self.moved.handlers:
+                return self.moved.call(handler, fn, *args)
             return fn(*args)
         finally:
             worker.begin(outer, self.clock())

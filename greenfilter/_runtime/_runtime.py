@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import mmap
+import os
 import socket
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ import gevent
 from gevent.event import Event
 
 from .._control import ALIVE, BEAT, WORN_OUT, hello
+from .._handlers import Handler
 from .._log import logger
 from ..errors import ProtocolError, SessionClosed
 from ..protocol import registration
@@ -20,6 +23,7 @@ from ._clock import Clock
 from ._engine import Engine
 from ._monitor import Monitor
 from ._session import LiveConnection, LiveSession
+from ._vital import Vital
 from ._wire import Wire
 from ._workers import Worker, Workers
 
@@ -58,11 +62,15 @@ class Runtime:
         fds = sock if isinstance(sock, tuple) else (sock.detach(),) * 2
         self.app = app
         self._hub = gevent.get_hub()
+        self._vital = Vital(mark is not None)
         self._hub.threadpool.maxsize = _NAMES_RESOLVED_AT_ONCE
-        self._wire = Wire(fds, self._receive, self._on_end)
+        self._wire = Wire(fds, self._receive, self._on_end, self._vital)
         self._holds: set[str] = set()  # why nothing is read
         self._workers = Workers(
-            app.max_concurrency, partial(self._hold, "workers"), partial(self._release, "workers")
+            app.max_concurrency,
+            partial(self._hold, "workers"),
+            partial(self._release, "workers"),
+            self._vital,
         )
         self._engine = Engine(
             app,
@@ -91,11 +99,15 @@ class Runtime:
             self._connection,
             partial(self._hold, "queues"),
             partial(self._release, "queues"),
+            self._vital,
         )
-        self._monitor = Monitor(app.handlers())
+        self._engine.threads.vital = self._vital
+        self._engine.moved.threads.vital = self._vital
         self._supervised = mark is not None
+        self._monitor = Monitor(app.handlers(), self._on_kept, self._hurry)
         if self._supervised:
             self._engine.threads.on_worn_out = lambda: self._wire.send(WORN_OUT)
+            self._engine.moved.threads.on_worn_out = lambda: self._wire.send(WORN_OUT)
         self._beat = self._hub.loop.timer(BEAT, BEAT)
         self._registered = False
         self._problems = 0
@@ -106,6 +118,17 @@ class Runtime:
         self._wire.start()
         self._clock.start()
         self._monitor.start()
+        this = weakref.ref(self)  # a hook can't be taken back
+        os.register_at_fork(after_in_child=lambda: _leave_to_parent(this()))
+        self._beat.start(self._vital(self._say_alive))
+
+    def _say_alive(self) -> None:
+        """Tell the supervisor that the loop reads. One that only turns is no use to anybody."""
+        if not self._wire.listens():
+            self._vital.fail(RuntimeError("nothing reads from smtpd any more"))
+            self._wire.listen()
+        if self._supervised and self._registered:
+            self._wire.send(ALIVE)
 
     def tick(self) -> None:
         """Look after what time has changed, as the runtime does ten times a second. In the hub."""
@@ -168,7 +191,6 @@ class Runtime:
                 logger.error("on_config %s failed: %s: %s", fn, type(error).__name__, error)
         if self._supervised:
             self._wire.send(hello(self.app))
-            self._beat.start(self._wire.send, ALIVE)
         else:
             self._wire.send(registration(self.app.registered_reports(), self.app.phases()))
 
@@ -207,6 +229,15 @@ class Runtime:
             if worker is not None and worker.running is not None and worker.running.cancel_on_close:
                 worker.throw(SessionClosed("the client left"))
 
+    def _on_kept(self, handler: Handler, place: str) -> None:
+        """A handler has kept the loop."""
+        if self.app.auto_thread:
+            self._engine.moved.note(handler, place)
+
+    def _hurry(self) -> None:
+        """The loop is kept: have the next answer leave at once, with the sign of life."""
+        self._wire.urgent = ALIVE if self._supervised and self._registered else b""
+
     # The end
 
     def _on_end(self) -> None:
@@ -233,6 +264,7 @@ class Runtime:
         self._until(lambda: not self._workers.ready and self._is_idle())
         self._clock.stop()
         self._engine.threads.close()
+        self._engine.moved.threads.close()
         self._ended.set()
 
     def _interrupt(self, worker: Worker) -> None:
@@ -247,3 +279,10 @@ class Runtime:
         end = time.monotonic() + _GRACE
         while not condition() and time.monotonic() < end:
             gevent.sleep(0.005)
+
+
+def _leave_to_parent(runtime: Runtime | None) -> None:
+    """Have a forked child do nothing of what the sessions wait for."""
+    if runtime is not None:
+        for worker in runtime._workers.busy:
+            worker.abandoned = True

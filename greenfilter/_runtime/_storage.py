@@ -10,6 +10,7 @@ from greenlet import GreenletExit
 from .._handlers import Handler
 from .._log import origin, session_logger
 from ..protocol import PROCEED
+from ..protocol._credentials import carries_credentials
 
 if TYPE_CHECKING:
     from .._app import Filter, LocalStorage
@@ -111,8 +112,9 @@ class Storage:
             return True, handler.fn(*args)
         except BaseException as error:
             at = origin(error, None)
+            text = "" if carries_credentials(call) else f": {error}"
             session_logger(call.session.id).error(
-                "%r failed: %s: %s at %s", handler, type(error).__name__, error, at
+                "%r failed: %s%s at %s", handler, type(error).__name__, text, at
             )
             return False, None
         finally:

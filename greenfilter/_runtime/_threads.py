@@ -7,6 +7,7 @@ the loop last looked are dealt with at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from _queue import SimpleQueue
 from collections import deque
@@ -37,11 +38,13 @@ class Threads:
 
     Attributes:
         on_worn_out: called each time that a call is given up and its thread is not replaced.
+        vital: wraps what the loop calls.
         hanging: calls that were given up and have not ended.
     """
 
     def __init__(self, size: int) -> None:
         self.hanging: set[_Call] = set()
+        self.vital: Callable[[Callable[..., Any]], Callable[..., None]] = lambda fn: fn
         self.on_worn_out: Callable[[], None] = lambda: None
         self._size = size
         self._threads = 0
@@ -86,7 +89,7 @@ class Threads:
     def _open(self) -> None:
         sys.setswitchinterval(_SWITCH_INTERVAL)
         self._wake = gevent.get_hub().loop.async_()
-        self._wake.start(self._on_ended)
+        self._wake.start(self.vital(self._on_ended))
 
     def _fit(self) -> None:
         """Have a thread for each call, as far as there may be that many."""
@@ -102,7 +105,10 @@ class Threads:
     def _run(self) -> None:
         """What a thread does."""
         while (call := self._queue.get()) is not None:
+            pid = os.getpid()
             call.make()
+            if os.getpid() != pid:  # a child that the author's code has forked, and left to us
+                os._exit(0)
             self._ended.append(call)
             self._wake.send()
         gevent.get_hub().destroy(destroy_loop=True)  # the author's code may have used one here

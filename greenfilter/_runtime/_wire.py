@@ -9,11 +9,15 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable
+from typing import Any
 
 import gevent
 from gevent.event import Event
 from gevent.monkey import get_original
 
+# The system's own: what the hub calls may not wait.
+_read = get_original("os", "read")
+_write = get_original("os", "write")
 # Measured: larger reads were slower.
 _READ_BYTES = 65536
 # A writer of a long message waits above this, so that memory stays bounded.
@@ -29,6 +33,11 @@ class Wire:
         fds: to read from and to write to; one socket for both under smtpd. The wire owns them.
         receive: is given each piece of input, in the hub. It must not switch greenlets.
         ended: is called once, in the hub, when smtpd has closed its end.
+        vital: wraps what the loop calls, so that nothing that it raises leaves the wire deaf.
+
+    Attributes:
+        urgent: set from any thread while the loop is kept: what is sent next leaves at once, and
+            these bytes with it.
     """
 
     def __init__(
@@ -36,16 +45,21 @@ class Wire:
         fds: tuple[int, int],
         receive: Callable[[bytes], None],
         ended: Callable[[], None],
+        vital: Callable[[Callable[..., Any]], Callable[..., None]] = lambda fn: fn,
     ) -> None:
         self._fds = fds
         for fd in fds:
             os.set_blocking(fd, False)
         self._receive = receive
         self._ended = ended
+        self._on_readable = vital(self._readable)
+        self._on_writable = vital(self._writable)
+        self._on_look = vital(self._look_for_end)
+        self._on_flush = vital(self.flush)
         self._loop = gevent.get_hub().loop
-        self._read = self._loop.io(fds[0], 1)
-        self._write = self._loop.io(fds[1], 2)
-        self._look = self._loop.timer(_LOOK_SECONDS, _LOOK_SECONDS)
+        self._read: Any = self._loop.io(fds[0], 1)
+        self._write: Any = self._loop.io(fds[1], 2)
+        self._look: Any = self._loop.timer(_LOOK_SECONDS, _LOOK_SECONDS)
         self._poll = get_original("select", "poll")()
         self._poll.register(fds[0], getattr(select, "POLLRDHUP", 0))  # POLLHUP goes without saying
         self._out: list[bytes] = []
@@ -56,17 +70,18 @@ class Wire:
         self._drained = Event()
         self._drained.set()
         self.closed = False
+        self.urgent: bytes | None = None
 
     def start(self) -> None:
         """Begin to read."""
-        self._read.start(self._readable)
+        self._read.start(self._on_readable)
 
     def pause(self) -> None:
         """Stop reading until :meth:`resume`, or until smtpd has closed its end."""
         if not (self._hung_up or self.closed):
             self._paused = True
             self._read.stop()
-            self._look.start(self._look_for_end)
+            self._look.start(self._on_look)
 
     def resume(self) -> None:
         """Read again."""
@@ -75,6 +90,21 @@ class Wire:
             self._look.stop()
         self._watch()
 
+    def listens(self) -> bool:
+        """Whether it reads, or has a reason of its own not to."""
+        if self.closed or (self._paused and self._look.active):
+            return True
+        return bool((self._write if self._stuck else self._read).active)
+
+    def listen(self) -> None:
+        """Read again, whatever has stopped that."""
+        if self._stuck:
+            self._write.start(self._on_writable)
+        elif self._paused:
+            self._look.start(self._on_look)
+        else:
+            self._watch()
+
     def send(self, data: bytes) -> None:
         """Queue whole lines; they leave with everything else of this turn of the loop.
 
@@ -82,9 +112,13 @@ class Wire:
         """
         if data and not self.closed:
             self._out.append(data)
-            if not self._flushing:
+            if self.urgent is not None:
+                self._out.append(self.urgent)
+                self.urgent = None
+                self.flush()
+            elif not self._flushing:
                 self._flushing = True
-                self._loop.run_callback(self.flush)
+                self._loop.run_callback(self._on_flush)
 
     def send_threadsafe(self, data: bytes) -> None:
         """Queue whole lines from another thread."""
@@ -127,7 +161,7 @@ class Wire:
 
     def _put(self, data: bytes) -> None:
         try:
-            sent = os.write(self._fds[1], data)
+            sent = _write(self._fds[1], data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -138,7 +172,7 @@ class Wire:
             self._stuck = data[sent:]
             self._drained.clear()
             self._read.stop()
-            self._write.start(self._writable)
+            self._write.start(self._on_writable)
 
     def _writable(self) -> None:
         data, self._stuck = self._stuck, b""
@@ -152,11 +186,11 @@ class Wire:
 
     def _watch(self) -> None:
         if not (self._paused or self._stuck or self.closed):
-            self._read.start(self._readable)
+            self._read.start(self._on_readable)
 
     def _readable(self) -> None:
         try:
-            data = os.read(self._fds[0], _READ_BYTES)
+            data = _read(self._fds[0], _READ_BYTES)
         except BlockingIOError:
             return
         except OSError:

@@ -12,6 +12,7 @@ look for them).
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -23,6 +24,8 @@ from greenlet import greenlet
 from .._log import logger
 
 _MAX_IDLE = 256
+# Seconds of ready work after which the loop gets its turn: what is answered leaves, timers run.
+_TURN = 0.02
 
 
 class Task(Protocol):
@@ -35,12 +38,22 @@ class Task(Protocol):
         """Do it. May switch greenlets."""
 
 
+class Turn:
+    """When the loop gets its turn: a time (monotonic seconds) that all workers share."""
+
+    __slots__ = ("end",)
+
+    def __init__(self) -> None:
+        self.end = 0.0
+
+
 class Worker:
     """One kept greenlet.
 
     Args:
         run: what it does, given this worker.
         hub: its parent.
+        turn: when it has to let the loop go on.
 
     Attributes:
         greenlet: the greenlet itself.
@@ -52,10 +65,22 @@ class Worker:
         task: what it works on.
     """
 
-    __slots__ = ("abandoned", "call", "greenlet", "running", "since", "task", "warned")
+    __slots__ = (
+        "_hub",
+        "abandoned",
+        "call",
+        "greenlet",
+        "running",
+        "since",
+        "task",
+        "turn",
+        "warned",
+    )
 
-    def __init__(self, run: Callable[[Worker], None], hub: Any) -> None:
+    def __init__(self, run: Callable[[Worker], None], hub: Any, turn: Turn) -> None:
         self.greenlet = greenlet(lambda: run(self), hub)
+        self.turn = turn
+        self._hub = hub
         self.running: Any = None
         self.since = 0.0
         self.warned = 0
@@ -66,6 +91,17 @@ class Worker:
     def throw(self, error: BaseException) -> None:
         """Raise an error in what it does. In the hub; returns when it switches back."""
         self.greenlet.throw(error)
+
+    def give_turn(self) -> None:
+        """Let the loop go round if its turn has come. May switch greenlets."""
+        if time.monotonic() > self.turn.end:
+            timer = self._hub.loop.timer(0)
+            timer.start(self.greenlet.switch)
+            try:
+                self._hub.switch()
+            finally:
+                timer.close()
+            self.turn.end = time.monotonic() + _TURN
 
     def begin(self, running: Any, now: float) -> None:
         """Note what begins to run in the author's code, with all of its deadline before it."""
@@ -79,11 +115,17 @@ class Workers:
         limit: tasks in hand at once, but for those that are parked.
         on_full: called when the limit is reached, in the hub or in a worker.
         on_room: called when it no longer is.
+        vital: wraps what the loop calls.
     """
 
     def __init__(
-        self, limit: int, on_full: Callable[[], None], on_room: Callable[[], None]
+        self,
+        limit: int,
+        on_full: Callable[[], None],
+        on_room: Callable[[], None],
+        vital: Callable[[Callable[..., Any]], Callable[..., None]] = lambda fn: fn,
     ) -> None:
+        self._dispatch = vital(self.dispatch)
         self.ready: deque[Task] = deque()
         self.busy: dict[Worker, None] = {}
         self._hub = gevent.get_hub()
@@ -93,6 +135,8 @@ class Workers:
         self._on_room = on_room
         self._full = False
         self._scheduled = False
+        self._turn = Turn()
+        self._next_turn = self._hub.loop.timer(0)
         self._parked = 0
 
     def park(self, switch: Callable[[], Any]) -> None:
@@ -119,16 +163,25 @@ class Workers:
         self._make_room()
 
     def schedule(self) -> None:
-        """Have :meth:`dispatch` run soon."""
-        if not self._scheduled:
-            self._scheduled = True
-            self._hub.loop.run_callback(self.dispatch)
+        """Have :meth:`dispatch` run soon: when the loop has gone round, if its turn has come."""
+        if self._scheduled:
+            return
+        self._scheduled = True
+        if time.monotonic() > self._turn.end:
+            # A callback would run before the loop goes round: it runs up to 50 of them first.
+            self._next_turn.start(self._dispatch)
+        else:
+            self._hub.loop.run_callback(self._dispatch)
 
     def dispatch(self) -> None:
-        """Hand out all that is ready. To be called in the hub."""
+        """Hand out what is ready, as much as fits into a turn. To be called in the hub."""
         self._scheduled = False
-        ready = self.ready
+        ready, turn = self.ready, self._turn
+        turn.end = time.monotonic() + _TURN
         while ready:
+            if time.monotonic() > turn.end:
+                self.schedule()
+                return
             worker = ready[0].worker
             if worker is not None:
                 ready.popleft()
@@ -139,11 +192,11 @@ class Workers:
             elif self._idle:
                 worker = self._idle.pop()
             else:
-                worker = Worker(self._run, self._hub)
+                worker = Worker(self._run, self._hub, turn)
             worker.greenlet.switch()
 
     def _run(self, worker: Worker) -> None:
-        ready, busy, inside = self.ready, self.busy, worker.greenlet
+        ready, busy, inside, turn = self.ready, self.busy, worker.greenlet, self._turn
         while True:
             busy[worker] = None
             while ready and ready[0].worker is None and not getweakrefcount(inside):
@@ -157,6 +210,8 @@ class Workers:
                     return
                 worker.task = None
                 inside.gr_context = None  # context variables that the author's code has set
+                if time.monotonic() > turn.end:
+                    break
             del busy[worker]
             self._make_room()
             # gevent's threading.local keeps a weak reference to each greenlet that it has

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from ..protocol._credentials import redact_auth, redact_command, redact_reply
 from ..testing._smtp_in import SmtpIn
-from ._watch import hide_auth
+from ..testing._wire import decode
 
 if TYPE_CHECKING:
     from ..testing import Message
@@ -78,7 +79,7 @@ class ServedSession(SmtpIn):
         elif event == "protocol-client":
             self._tell_client(fields[0])
         elif event == "protocol-server":
-            self._transcript.server(self.id, fields[0])
+            self._transcript.server(self.id, _shown(redact_reply, fields[0]))
         elif event == "filter-response":
             self._tell_decision(fields[0], fields[1:])
         elif event == "link-tls":
@@ -88,7 +89,7 @@ class ServedSession(SmtpIn):
 
     def _tell_client(self, line: str) -> None:
         if not self._message_ends:
-            self._transcript.client(self.id, line)
+            self._transcript.client(self.id, _shown(redact_command, line))
             return
         self._message_ends = False
         text = f"(message: {self._body_lines} lines, {self._body_bytes} bytes)"
@@ -105,10 +106,14 @@ class ServedSession(SmtpIn):
         if phase not in self._running.link.oracle.phases:
             return
         if phase == "auth" and len(words) > 1 and words[0] == "rewrite":
-            words = (words[0], hide_auth(words[1]))
+            words = (words[0], _shown(redact_auth, words[1]))
         names = self._running.described.handlers.get(phase, [])
         seconds = self._running.watch.seconds(self.id)
         self._transcript.decided(self.id, phase, "|".join(words), names, seconds)
 
     def _accepted(self, message: Message) -> None:
         self._deliver_served(self.id, message)
+
+
+def _shown(redact: Callable[[bytes], bytes], text: str) -> str:
+    return decode(redact(text.encode("utf-8", "surrogateescape")))

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..protocol._credentials import redact
 from ..testing._wire import decode
 
 # A comparison of longer messages takes too long.
 _MAX_COMPARED_LINES = 1000
-HIDDEN = "********"
 
 Trace = Callable[[str, str, str], None]
 
@@ -67,7 +67,7 @@ class Watch:
         elif words[0] == b"report" and len(words) > 5:
             session_id = decode(words[5])
         if self._trace:
-            self._trace(direction, self._shown(session_id, direction, line), session_id)
+            self._trace(direction, decode(redact(line)), session_id)
 
     def seconds(self, session_id: str) -> float | None:
         """How long the filter took for its last answer."""
@@ -122,21 +122,3 @@ class Watch:
             exchange.written.add(words[3])
         elif exchange.seconds is None:
             exchange.seconds = time.monotonic() - exchange.asked
-
-    def _shown(self, session_id: str, direction: str, line: bytes) -> str:
-        """Give the line with the credentials of AUTH hidden."""
-        exchange = self._sessions.get(session_id)
-        text = decode(line)
-        if exchange is None or exchange.phase != "auth":
-            return text
-        if direction == "<" and text.startswith("filter|"):
-            *words, parameter = text.split("|", 7)
-            return "|".join([*words, hide_auth(parameter)])
-        head, rewrite, parameter = text.partition("|rewrite|")
-        return head + rewrite + hide_auth(parameter)
-
-
-def hide_auth(parameter: str) -> str:
-    """Keep the method of an AUTH parameter, and hide the credentials."""
-    method, space, credentials = parameter.partition(" ")
-    return method + space + (HIDDEN if credentials else "")

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from .._control import Hello
 from .._log import logger
+from ._memory import Memory
 from ._options import Options
 from ._process import WorkerProcess
 from ._slot import Slot
 from ._suspects import blame, suspects
 
 if TYPE_CHECKING:
+    from .._stderr import Sink
     from ._router import Router
     from ._tracked import Tracked
 
@@ -26,6 +28,9 @@ _MEMORY_SECONDS = 10.0
 _LEAVE_SECONDS = 3.0
 # From the end of its socket to that of the process; what it owed has been answered by then.
 _REAP_SECONDS = 0.1
+# So many old workers of each place may finish their sessions as they like; those of older ones are
+# moved to the newest between two transactions.
+_MAX_OLD = 2
 # As many as a socket's buffer can hold; a child of the worker's may go on writing.
 _LAST_READS = 64
 
@@ -40,6 +45,7 @@ class Pool:
         register: is told what the first filter that has loaded registers.
         flush: writes to smtpd what is queued.
         fail: is called if the filter cannot be loaded at the start, with the exit status to give.
+        sink: gets what the workers log.
 
     Attributes:
         workers: all that serve sessions, with their places.
@@ -53,6 +59,7 @@ class Pool:
         register: Callable[[Hello], None],
         flush: Callable[[], None],
         fail: Callable[[int], None],
+        sink: Sink,
     ) -> None:
         self.workers: dict[WorkerProcess, Slot] = {}
         self._options = options
@@ -61,19 +68,19 @@ class Pool:
         self._register = register
         self._flush = flush
         self._fail = fail
+        self._sink = sink
         self._slots = [Slot() for _ in range(options.workers)]
         self._ending: list[WorkerProcess] = []
         self._registered: Hello | None = None
         self._config = b""
         self._next_memory = 0.0
+        self._memory = Memory()
         self._warned_of_load = False
         self._reload_is_due = False
 
     def start(self) -> None:
         """Start the first worker; the others follow when it has loaded the filter."""
         self._slots[0].current = self._spawn(self._slots[0])
-        if self._slots[0].current is None:
-            self._fail(1)
 
     def configure(self, config: bytes) -> None:
         """Tell the workers, and each that comes, what smtpd said of itself."""
@@ -118,9 +125,9 @@ class Pool:
         }
         try:
             worker = WorkerProcess(
-                self._selector, options, now, self._router.from_worker, self._on_end
+                self._selector, options, now, self._router.from_worker, self._on_end, self._sink
             )
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             delay = slot.failed(now, 0.0)
             logger.critical("cannot start a worker: %s; next try in %g s", error, delay)
             return None
@@ -263,12 +270,13 @@ class Pool:
 
     def tick(self, now: float) -> None:
         """Look after all of them."""
-        for slot in self._slots:
-            if slot.current is None and self._registered and now >= slot.next_start:
+        for slot in self._slots if self._registered else self._slots[:1]:
+            if slot.current is None and now >= slot.next_start:
                 slot.current = self._spawn(slot)
                 self._router.adopt(self.assign)
         for worker in list(self.workers):
             self._look_at(worker, now)
+        self._thin_out()
         for worker in list(self._ending):
             if worker.exit_code() is not None:
                 self._ending.remove(worker)
@@ -309,6 +317,18 @@ class Pool:
             self._let_go(worker)
             self._router.adopt(self.assign)
 
+    def _thin_out(self) -> None:
+        """Have no more than a few old workers: the sessions of the oldest go on in the newest."""
+        for slot in self._slots:
+            old = [w for w, s in self.workers.items() if s is slot and w.leaving is not None]
+            if slot.current is None or slot.current.hello is None:
+                continue
+            for worker in old[:-_MAX_OLD]:
+                for session in list(worker.sessions.values()):
+                    if session.is_between_transactions():
+                        del worker.sessions[session.sid]
+                        session.move_to(slot.current)
+
     def _watch_load(self, worker: WorkerProcess, now: float) -> None:
         if now - worker.born < _LOAD_SECONDS:
             return
@@ -320,8 +340,9 @@ class Pool:
 
     def _watch_memory(self, now: float) -> None:
         limit = self._options.max_memory
+        sizes = self._memory.read([worker.pid for worker in self.workers])
         for worker, slot in list(self.workers.items()):
-            memory = worker.memory()
+            memory = sizes.get(worker.pid, 0)
             if memory > 2 * limit:
                 self._lose(worker, f"it has {memory >> 20} MiB", blamed=True)
             elif memory > limit and now - worker.loaded > _MEMORY_SECONDS:

@@ -10,10 +10,12 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
+from .. import _stderr
 from .._control import Hello
 from .._python import command
 from ._link import Link
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from ._tracked import Tracked
 
 _SID_BYTES = 16
+# Between two looks at what a worker that ends still writes to its log.
+_LOOK_SECONDS = 0.02
 
 
 class WorkerProcess:
@@ -34,6 +38,7 @@ class WorkerProcess:
         now: the time (monotonic seconds).
         receive: is given each piece of the worker's output.
         ended: is called when its socket has closed.
+        sink: gets what it writes to its stdout and stderr.
 
     Attributes:
         hello: what its filter registers, once it has loaded.
@@ -56,29 +61,30 @@ class WorkerProcess:
         now: float,
         receive: Callable[[WorkerProcess, bytes], None],
         ended: Callable[[WorkerProcess], None],
+        sink: _stderr.Sink,
     ) -> None:
-        ours, theirs = socket.socketpair()
-        mark_fd = -1
-        try:
+        with ExitStack() as kept, ExitStack() as given:
+            ours, theirs = socket.socketpair()
+            kept.enter_context(ours)
+            given.enter_context(theirs)
+            log, log_end = os.pipe()
+            kept.callback(os.close, log)
+            given.callback(os.close, log_end)
             mark_fd = _shared_page()
+            given.callback(os.close, mark_fd)
             self._mark = mmap.mmap(mark_fd, mmap.PAGESIZE)
             fds = (theirs.fileno(), mark_fd)
             told = {**options, "fd": fds[0], "mark_fd": fds[1]}
             self._process = subprocess.Popen(
                 command("greenfilter._worker", json.dumps(told)),
-                stdin=subprocess.DEVNULL,
-                stdout=2,
+                stdout=log_end,  # stdin is the supervisor's, where nothing ever comes
+                stderr=log_end,
                 pass_fds=fds,
                 process_group=0,  # so that what it starts ends with it
             )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-            if mark_fd >= 0:
-                os.close(mark_fd)
+            kept.pop_all()
         fd = ours.detach()
+        self.log = _stderr.Pipe(selector, log, sink)
         self.link = Link(selector, (fd, fd), lambda data: receive(self, data), lambda: ended(self))
         self.link.held = True  # until its filter has loaded
         self.tail = b""
@@ -89,7 +95,7 @@ class WorkerProcess:
         self.mute: float | None = None
         self.leaving: float | None = None
         self.kill_at = 0.0
-        self._group_ended = False
+        self._cleaned_up = False
 
     @property
     def pid(self) -> int:
@@ -100,7 +106,7 @@ class WorkerProcess:
         """Give its exit status, or minus the signal that ended it; None while it runs."""
         code = self._process.poll()
         if code is not None:
-            self._end_group()
+            self._clean_up()
         return code
 
     def end(self) -> str:
@@ -123,31 +129,31 @@ class WorkerProcess:
         """End it at once."""
         if self.exit_code() is None:
             self._process.kill()
-            self._end_group()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait some time for its end; give whether it came."""
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        self._end_group()
-        return True
-
-    def _end_group(self) -> None:
-        """End what it has left behind; once, for later its id may be that of another process."""
-        if not self._group_ended:
-            self._group_ended = True
             with suppress(OSError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def memory(self) -> int:
-        """Give its resident memory in bytes; 0 where the system does not tell."""
-        try:
-            with open(f"/proc/{self.pid}/statm", "rb") as statm:
-                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, IndexError, ValueError):
-            return _memory_by_ps(self.pid)
+    def wait(self, seconds: float) -> bool:
+        """Wait some time for its end; give whether it came."""
+        end = time.monotonic() + seconds
+        while True:
+            self.log.read()  # it may wait for room there
+            left = end - time.monotonic()
+            try:
+                self._process.wait(min(_LOOK_SECONDS, max(0.0, left)))
+            except subprocess.TimeoutExpired:
+                if left <= 0:
+                    return False
+            else:
+                self._clean_up()
+                return True
+
+    def _clean_up(self) -> None:
+        """See to what it has left behind; once, for later its id may be that of another process."""
+        if not self._cleaned_up:
+            self._cleaned_up = True
+            with suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self.log.end_line()
 
 
 def _shared_page() -> int:
@@ -160,13 +166,3 @@ def _shared_page() -> int:
         file.write(bytes(mmap.PAGESIZE))
         file.flush()
         return os.dup(file.fileno())
-
-
-def _memory_by_ps(pid: int) -> int:
-    try:
-        output = subprocess.run(
-            ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, timeout=1, check=False
-        ).stdout
-        return int(output or b"0") * 1024
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return 0

@@ -22,6 +22,7 @@ from ..protocol import (
     Stream,
     last_resort,
 )
+from ..protocol._credentials import carries_credentials, redact
 from ._flow import Flow
 from ._poison import Poison, envelope_key, message_key
 from ._suspects import absolve, key_of
@@ -205,7 +206,7 @@ class Router:
             elif line.startswith(_control.PREFIX):
                 self._control(worker, line)
             else:
-                self._tell_once("stray", f"worker wrote a line of its own: {line[:80]!r}")
+                self._tell_once("stray", f"worker wrote a line of its own: {redact(line)[:80]!r}")
 
     def _proceed(self, worker: WorkerProcess, line: bytes) -> bool:
         """Pass on what nearly all answers are; give whether this is one, as in `_request`."""
@@ -240,7 +241,7 @@ class Router:
         try:
             decision = _parse_decision(line.split(b"|", 3)[3])
         except (DecisionError, IndexError) as error:
-            self._tell_once("answer", f"worker wrote an answer that is none: {error}")
+            self._tell_once("answer", f"worker wrote an answer that is none{_reason(call, error)}")
             decision = self._policy(session, call.hook.wire)
         if self.poison.kinds:
             absolve(self.poison, session, call)
@@ -381,7 +382,8 @@ class Router:
         try:
             line = self._guard.answer(call, decision)
         except DecisionError as error:
-            self._tell_once(f"illegal at {call.hook.wire}", f"an answer was not legal: {error}")
+            reason = _reason(call, error)
+            self._tell_once(f"illegal at {call.hook.wire}", f"an answer was not legal{reason}")
             line = self._guard.answer(call, last_resort(call))
         if line is not None:
             self._send(line)
@@ -415,6 +417,10 @@ def _smtpd_waits(session: Tracked) -> bool:
     stream = session.last_stream
     ended = stream is not None and session.stream is None
     return session.owed is not None or (ended and stream.open)  # type: ignore[union-attr]
+
+
+def _reason(call: Call, error: Exception) -> str:
+    return "" if carries_credentials(call) else f": {error}"
 
 
 def _parse_decision(raw: bytes) -> Decision:

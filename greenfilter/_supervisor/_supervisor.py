@@ -5,10 +5,10 @@ from __future__ import annotations
 import selectors
 import signal
 import socket
-import sys
 
 from .._control import Hello
 from .._log import logger
+from .._stderr import Outlet, Sink
 from ..protocol import registration
 from ._link import Link
 from ._options import Options
@@ -30,10 +30,13 @@ class Supervisor:
     Args:
         options: how.
         fds: of smtpd, to read from and to write to.
+        sink: stderr, for what the workers log.
     """
 
-    def __init__(self, options: Options, fds: tuple[int, int]) -> None:
+    def __init__(self, options: Options, fds: tuple[int, int], sink: Sink) -> None:
         self._selector = selectors.DefaultSelector()
+        self._sink = sink
+        self._outlet = Outlet(self._selector, sink)
         self._router = Router(
             self._send,
             lambda session: self._pool.assign(session),
@@ -48,6 +51,7 @@ class Supervisor:
             self._register,
             self._smtpd.flush,
             self._set_exit_code,
+            sink,
         )
         self._configured = False
         self._exit_code: int | None = None
@@ -72,7 +76,7 @@ class Supervisor:
         self._smtpd.flush()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._pool.close(_END_SECONDS)
-        sys.stderr.flush()
+        self._sink.close()
         return self._exit_code
 
     def _guarded(self, do: object, *args: object) -> None:
@@ -92,6 +96,7 @@ class Supervisor:
 
     def _flush(self) -> None:
         """Write all that is queued; who does not read is not listened to."""
+        self._outlet.watch()
         connection = self._router.connection
         if connection.configured and not self._configured:
             self._configured = True

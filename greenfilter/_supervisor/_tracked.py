@@ -105,6 +105,12 @@ class Tracked(Session):
         self.sort()
         return len(self._open) > 0
 
+    def is_between_transactions(self) -> bool:
+        """Whether another worker could go on with it, and nobody would notice."""
+        if self.owed is not None or self.stale or self.last_stream is not None:
+            return False  # what was decided about a message is known to its worker until commit
+        return not self.in_transaction()
+
     def kept(self) -> list[bytes]:
         """Give the reports that lead to the present state."""
         self.sort()

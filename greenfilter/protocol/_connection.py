@@ -29,8 +29,8 @@ MAX_LINE_BYTES = 1 << 20
 LONGEST_MESSAGE = 86_400.0
 _KEPT_OF_LONG_LINE = 8192
 _ID = re.compile(rb"[0-9a-f]{16}\Z")
-# After an AUTH that failed, smtpd tells what may be a password as a command.
-_SECRET = re.compile(rb"\|(?:auth|protocol-client)\|")
+# A line that makes no sense may hold a password where it should not; the fields before are enough.
+_SECRET = re.compile(rb"\|(?:auth|protocol-client)\||\bauth\b", re.IGNORECASE)
 # One token per phase is what smtpd has; the bound is for input that is not smtpd's.
 _MAX_TOKENS = 256
 

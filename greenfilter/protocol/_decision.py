@@ -88,7 +88,8 @@ def reject(code: int, text: str, *, enhanced: str | None = None) -> Decision:
     """Refuse the command.
 
     At connect, where smtpd would leave the client connected without a banner, this is sent as a
-    disconnect. Code 421 always disconnects.
+    disconnect. Code 421 always disconnects. At auth, where smtpd would log the password, the client
+    is told 501 instead of the code and text, and stays connected.
 
     Args:
         code: SMTP reply code, 400 to 599.
@@ -113,7 +114,7 @@ def rewrite(value: str) -> Decision:
     Args:
         value: at helo and ehlo the new identity; at mail-from and rcpt-to the new address, to
             which brackets are added where it has none (``<user@host> SIZE=1`` keeps parameters,
-            which are lost if not restated); at auth the new credentials.
+            which are lost if not restated); at auth the new credentials, for PLAIN or LOGIN.
 
     Raises:
         DecisionError: the value is empty, has CR, LF or NUL, or cannot be encoded.

@@ -134,6 +134,7 @@ _CONVERT: dict[str, Callable[[bytes], Any]] = {
 }
 
 _PARAMETERS = {phase: [_CONVERT[field.kind] for field in phase.fields] for phase in PHASES.values()}
+_CONNECT, _LINK_CONNECT = PHASES["connect"], EVENTS["link_connect"]
 _SWAPPED = frozenset(event for event in EVENTS.values() if event.swapped_before > OLDEST)
 _FIELDS = {event: [_CONVERT[field.kind] for field in event.fields] for event in EVENTS.values()}
 _VERSIONS: dict[bytes, tuple[int, int]] = {}
@@ -160,11 +161,19 @@ def parse_parameter(phase: Phase, rest: bytes) -> list[Any]:
     if not converters:
         return []
     # A zip(strict=) over the two took a quarter of the time here and below, when compiled.
-    parts = rest.split(b"|", len(converters) - 1)
+    # The client's DNS chooses the rdns, which stands before its address.
+    split = rest.rsplit if phase is _CONNECT else rest.split
+    parts = split(b"|", len(converters) - 1)
     values = [converters[index](part) for index, part in enumerate(parts)]
     while len(values) < len(converters):
         values.append(converters[len(values)](b""))
     return values
+
+
+def _split_report(event: Event, rest: bytes, count: int) -> list[bytes]:
+    # The first field of link-connect is what the client's DNS says; no other can hold "|".
+    split = rest.rsplit if event is _LINK_CONNECT else rest.split
+    return split(b"|", count - 1)
 
 
 def parse_report(event: Event, version: tuple[int, int], rest: bytes | None) -> list[Any]:
@@ -176,7 +185,7 @@ def parse_report(event: Event, version: tuple[int, int], rest: bytes | None) -> 
     converters = _FIELDS.get(event, [])
     if not converters:
         return []
-    parts: list[bytes] = rest.split(b"|", len(converters) - 1) if rest is not None else []
+    parts = _split_report(event, rest, len(converters)) if rest is not None else []
     is_whole = len(parts) == len(converters)
     if event in _SWAPPED and is_whole and OLDEST <= version < event.swapped_before:
         # The field that may hold "|" stands before the result here: cut from the right.

@@ -27,6 +27,12 @@ _MAX_DATA_LINE, _MAX_DATA_LINE_OLD = 63_900, 1_997
 _MAX_ANSWER, _MAX_ANSWER_OLD = 16_000, 1_997
 
 _COMMIT = PHASES["commit"]
+_AUTH = PHASES["auth"]
+# Whatever refuses AUTH makes smtpd log the command, password and all. A response that is no base64
+# is refused by smtpd itself, with 501, and logged as "AUTH PLAIN (...)".
+_REFUSED_AUTH = Decision("rewrite", "PLAIN =")
+# What smtpd does not know is refused and logged just so.
+_AUTH_PARAMETER = re.compile(r"(?:PLAIN|LOGIN)(?: |\Z)", re.IGNORECASE)
 _BRACKETED = (PHASES["mail_from"], PHASES["rcpt_to"])
 _TOKEN_FIRST = frozenset(b"0.%d|" % minor for minor in range(5))  # before protocol 0.5
 _REFUSALS = ("reject", "disconnect")
@@ -218,6 +224,10 @@ class Guard:
         if kind == "reject" and phase.wire == "connect":
             # smtpd would leave the client connected, without a banner and good for nothing.
             decision = Decision("disconnect", decision.value)
+        elif phase is _AUTH and kind in _REFUSALS:
+            decision = _REFUSED_AUTH
+        elif phase is _AUTH and kind == "rewrite" and not _AUTH_PARAMETER.match(decision.value):
+            raise DecisionError("rewrite at auth takes PLAIN or LOGIN, and a response")
         elif kind == "rewrite" and phase in _BRACKETED and not decision.value.startswith("<"):
             decision = Decision("rewrite", f"<{decision.value}>")
         _check_length(decision, version < (0, 7))

@@ -98,18 +98,22 @@ class Transaction:
         number: smtpd's message id, 0 as long as there is none.
         rcpt_to: accepted recipients.
         junk: the filter marked this message.
-        own_bytes: size of the header lines that smtpd adds.
+        own_lines: number of the header lines that smtpd adds.
+        own_bytes: their size.
         received_bytes: what the client sent.
         lines: what the filter made of it, not dot-stuffed.
+        notify: what the NOTIFY parameters of its recipients have said.
     """
 
     mail_from: str
     number: int = 0
     rcpt_to: list[str] = field(default_factory=list)
     junk: bool = False
+    own_lines: int = 0
     own_bytes: int = 0
     received_bytes: int = 0
     lines: list[bytes] = field(default_factory=list)
+    notify: set[str] = field(default_factory=set)
 
     @property
     def message_id(self) -> str:

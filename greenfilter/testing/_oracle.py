@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from ..errors import GreenfilterError
 from ..protocol._catalogue import DECISION_SINCE, EVENTS, PHASES
+from ..protocol._credentials import redact
 
 _EVENTS = frozenset(event.wire for event in EVENTS.values())
 _PHASES = frozenset(phase.wire for phase in PHASES.values())
@@ -45,7 +46,7 @@ class OracleError(GreenfilterError, AssertionError):
     def __init__(
         self, reason: str, line: bytes | None = None, session_id: str | None = None
     ) -> None:
-        shown = "" if line is None else f": {line[:300]!r}"
+        shown = "" if line is None else f": {redact(line)[:300]!r}"
         super().__init__(reason + shown)
         self.line = line
         self.session_id = session_id

@@ -25,10 +25,11 @@ def patch() -> None:
     """
     from gevent import monkey
 
+    from .._waiting import patch as wait_in_greenlets
     from ._time import process_time
 
     if not monkey.is_module_patched("socket"):
-        monkey.patch_all()
+        wait_in_greenlets()
     # Now, so that `from time import time` in a filter is moved by the clock as well.
     process_time.install()
 

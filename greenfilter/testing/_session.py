@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from gevent.lock import RLock
 
+from ..protocol._credentials import redact_auth
 from ._oracle import SmtpdWouldHang
 from ._smtp_in import SmtpIn
+from ._wire import decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -99,7 +101,9 @@ class Session:
 
     def __repr__(self) -> str:
         state = ", closed" if self.closed else ""
-        decisions = ", ".join(f"{phase} {decision}" for phase, decision in self.decisions[-4:])
+        decisions = ", ".join(
+            f"{phase} {_shown(phase, decision)}" for phase, decision in self.decisions[-4:]
+        )
         return f"<Session {self.id}{state}, {self.reply!r}, decisions: {decisions or 'none'}>"
 
     @property
@@ -275,3 +279,10 @@ class Session:
         self._message = message
         self._delivered.append(message)
         self._deliver(message)
+
+
+def _shown(phase: str, decision: str) -> str:
+    kind, bar, value = decision.partition("|")
+    if phase == "auth" and kind == "rewrite":
+        value = decode(redact_auth(value.encode("utf-8", "surrogateescape")))
+    return kind + bar + value

@@ -30,11 +30,13 @@ HELP = (
     "214 2.0.0 End of HELP info",
 )
 WIZ = "500 5.5.1 Invalid command: this feature is not supported yet ;-)"
+LOOP = "500 5.4.6 Routing loop detected: Loop detected"
 UNRECOGNIZED = "500 5.5.1 Invalid command: Command unrecognized"
 
 _NOT_NOW = "503 5.5.1 Invalid command: Command not allowed at this point."
 _NOT_SUPPORTED = "503 5.5.1 Invalid command: Command not supported"
 _ARGUMENTS = "5.5.4 Invalid command arguments:"
+NO_ARGUMENTS = f"500 {_ARGUMENTS} command does not accept arguments."
 
 
 def refusal(
@@ -63,7 +65,7 @@ def refusal(
         return _refuse_rcpt(state, listener, argument or "")
     # 6.8 still refuses NOOP with an argument.
     if argument is not None and (phase != "noop" or version < (0, 7)):
-        return f"500 {_ARGUMENTS} command does not accept arguments."
+        return NO_ARGUMENTS
     if (phase == "rset" and not state.identity) or (phase == "data" and not state.tx):
         return _NOT_NOW
     if phase == "data" and state.tx and not state.tx.rcpt_to:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..protocol._credentials import redact
+
 _MAX_SHOWN = 200
 
 
@@ -24,16 +26,6 @@ def transcript(trace: Iterable[tuple[str, bytes]], last: int | None = None) -> s
 
 
 def _readable(line: bytes) -> str:
-    words = line.split(b"|", 7)
-    if words[0] == b"filter" and len(words) == 8 and words[4] == b"auth":
-        words[7] = words[7].split(b" ")[0] + b" ********"
-        line = b"|".join(words)
-    elif words[0] == b"filter-result" and b"|rewrite|" in line and _rewrites_auth(line):
-        line = line.partition(b"|rewrite|")[0] + b"|rewrite|********"
+    line = redact(line)
     cut = "..." if len(line) > _MAX_SHOWN else ""
     return line[:_MAX_SHOWN].decode("utf-8", "backslashreplace").replace("\r", "\\r") + cut
-
-
-def _rewrites_auth(line: bytes) -> bool:
-    value = line.partition(b"|rewrite|")[2].upper()
-    return value.startswith((b"PLAIN ", b"LOGIN "))

@@ -71,7 +71,7 @@ def sign(example: Any, raw: bytes, host: str = "mx.example.org") -> bytes:
         b"white  space \t here\t \r\n  leading\r\n \r\nend\r\n\r\n \r\n",
         b".\r\n..dots\r\n",
         b"caf\xc3\xa9 \xff\xfe\x80\r\n",
-        b"bare\rreturn\r\n",
+        b"x" * 998 + b"\r\n",
         b"vertical\x0btab \x0c\r\n",
     ],
 )
@@ -260,6 +260,15 @@ def test_keys_of_a_parent_domain_are_used_only_if_asked_for(example: Any) -> Non
             "a header line that is no field: b'My Field: x'",
         ),
         (b"From: a@example.org\r\n: x\r\n", "a header line that is no field: b': x'"),
+        (b"From: a@example.org\r\nX\r: x\r\n", "a header line that is no field: b'X\\r: x'"),
+        (
+            b"From: a@example.org\r\nX: " + b"x" * 996 + b"\r\n",
+            "X needs a line of 999 octets",
+        ),
+        (
+            b"From: a@example.org\r\n" + b"X: a\rb\r\n" * 101,
+            "more than 100 headers with a bare CR",
+        ),
     ],
 )
 def test_what_cannot_be_signed_is_left_as_it_is(example: Any, raw: bytes, problem: str) -> None:
@@ -268,13 +277,80 @@ def test_what_cannot_be_signed_is_left_as_it_is(example: Any, raw: bytes, proble
     assert bytes(headers) == raw
 
 
-@pytest.mark.parametrize("to", [b",".join([b"bob"] * 100), b"bo\rb"])
-def test_an_address_header_that_cannot_be_written_is_not_lost(example: Any, to: bytes) -> None:
-    raw = b"From: a@example.org\r\nTo: " + to + b"\r\nCc: carol\r\nBcc: dan\r\n"
+def test_an_address_header_that_cannot_be_written_is_not_lost(example: Any) -> None:
+    raw = (
+        b"From: a@example.org\r\nTo: "
+        + b",".join([b"bob"] * 100)
+        + b"\r\nCc: carol\r\nBcc: dan\r\n"
+    )
     headers = Headers(raw)
     with pytest.raises(ValueError, match="To"):
         example.sign_message(headers, [], "mx.example.org", example.options)
     assert bytes(headers) == raw
+
+
+def test_a_cr_in_a_header_becomes_a_space(example: Any) -> None:
+    raw = PLAIN.replace(b"Subject: hello", b"Subject: a\rb\r\nX-Seen: c\rd\r\nTo: bo\rb")
+    signed = sign(example, raw)
+    assert b"\r\nSubject: a b\r\nX-Seen: c d\r\nTo: bo b@mx.example.org\r\n" in signed
+    assert verified(signed) == [True, True]
+
+
+def test_only_the_field_with_a_cr_is_changed(example: Any) -> None:
+    raw = PLAIN.replace(b"Subject: hello", b"Subject:one\r\nsubject:  two\rthree\r\nSubject:\r\n x")
+    assert b"Subject:one\r\nsubject: two three\r\nSubject:\r\n x\r\n" in sign(example, raw)
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "problem"),
+    [
+        (b"", b"x" * 999, "a line of 999 octets in the body"),
+        (b"", b"one\rtwo", "a bare CR in the body"),
+        (b"Bcc: dan\r\nSubject: c\rd\r\n", b"x" * 999, "a line of 999 octets in the body"),
+    ],
+)
+def test_a_body_that_changes_on_its_way_is_not_signed(
+    example: Any, head: bytes, body: bytes, problem: str
+) -> None:
+    raw = b"From: a@example.org\r\nTo: bob\r\n" + head
+    headers = Headers(raw)
+    with pytest.raises(ValueError, match=problem):
+        example.sign_message(headers, [b"first", body], "mx.example.org", example.options)
+    assert bytes(headers) == raw
+
+
+@pytest.mark.parametrize(
+    ("value", "domain"),
+    [
+        ("anna@B\u00fccher.example", "xn--bcher-kva.example"),
+        ("anna@xn--BCHER-kva.example", "xn--bcher-kva.example"),
+        ("<anna@bu\u0308cher\u3002example>", "xn--bcher-kva.example"),
+        ("anna@stra\u00dfe.example.", "xn--strae-oqa.example"),
+        ("anna@\udcff.example", ""),
+        ("anna@" + "\u00fc" * 70 + ".example", ""),
+    ],
+)
+def test_an_international_domain_is_compared_as_a_labels(
+    example: Any, value: str, domain: str
+) -> None:
+    assert example.from_domain(value) == domain
+
+
+@pytest.mark.parametrize(
+    ("configured", "domain"),
+    [
+        ("B\u00fccher.example", "xn--bcher-kva.example"),
+        ("xn--bcher-kva.EXAMPLE.", "xn--bcher-kva.example"),
+        ("mail.b\u00fccher.example", "mail.xn--bcher-kva.example"),
+    ],
+)
+def test_the_domain_of_a_key_is_written_as_a_labels(
+    tmp_path: Path, configured: str, domain: str
+) -> None:
+    path = write_key(tmp_path / "r1.pem", RSA)
+    example = load_example("dkim_sign", f"--key={configured}:r1:{path}")
+    signed = sign(example, PLAIN.replace(b"example.org>\r\nTo", f"{configured}>\r\nTo".encode()))
+    assert f" d={domain};".encode() in signed.replace(b"\r\n", b"")
 
 
 @pytest.mark.parametrize(
@@ -320,6 +396,20 @@ def bad_keys(tmp_path: Path) -> dict[str, Any]:
     [
         ([], "--key"),
         (["--key=example.org:sel"], "--key: invalid key value: 'example.org:sel'"),
+        (["--key=example.org:sel:"], "--key: invalid key value"),
+        (["--key=example:sel:MISSING"], "'example': verifiers take no such domain"),
+        (["--key=192.0.2.1:sel:MISSING"], "'192.0.2.1': verifiers take no such domain"),
+        (["--key=ex_ample.org:sel:MISSING"], "'ex_ample.org': verifiers take no such domain"),
+        (["--key=-a.example:sel:MISSING"], "'-a.example': verifiers take no such domain"),
+        (["--key=a..example:sel:MISSING"], "'a..example': verifiers take no such domain"),
+        (["--key=" + "a" * 64 + ".example:sel:MISSING"], "verifiers take no such domain"),
+        (["--key=" + "a." * 125 + "org:sel:MISSING"], "is no name in DNS: too long"),
+        (["--key=example.org:s_l:MISSING"], "'s_l': verifiers take no such selector"),
+        (["--key=example.org:.s:MISSING"], "'.s': verifiers take no such selector"),
+        (["--key=example.org::MISSING"], "'': verifiers take no such selector"),
+        (["GOOD", "GOOD"], "--key: two keys have the same domain and selector"),
+        (["GOOD", "--headers=from:a;b"], "--headers: invalid names value: 'from:a;b'"),
+        (["GOOD", "--headers=from:gr\u00fc\u00df"], "--headers: invalid names value"),
         (["--key=example.org:sel:MISSING"], "MISSING: No such file or directory"),
         (["--key=example.org:sel:EMPTY"], "EMPTY: no unencrypted PEM private key"),
         (["--key=example.org:sel:PUBLIC"], "PUBLIC: no unencrypted PEM private key"),

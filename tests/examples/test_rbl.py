@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -39,8 +40,16 @@ class SoaServer(DnsServer):
 
 @pytest.fixture
 def dns() -> Iterator[DnsServer]:
-    with DnsServer({f"{V4}.{ZEN}": {"A": "127.0.0.2"}, f"{V4}.{BL}": {"A": "127.0.0.9"}}) as server:
+    zones = {f"2.0.0.127.{zone}": {"A": "127.0.0.2"} for zone in (ZEN, BL)}
+    zones |= {f"{V4}.{ZEN}": {"A": "127.0.0.2"}, f"{V4}.{BL}": {"A": "127.0.0.9"}}
+    with DnsServer(zones) as server:
         yield server
+
+
+def clients_asked(dns: DnsServer) -> list[str]:
+    """The names asked for, but for those of test entries."""
+    tests = ("1.0.0.127.", "2.0.0.127.", "1.0.0.0.0.0.f.7.f.f.f.f.", "2.0.0.0.0.0.f.7.f.f.f.f.")
+    return [query.name for query in list(dns.queries) if not query.name.startswith(tests)]
 
 
 def load(dns: DnsServer, *options: str) -> Any:
@@ -70,7 +79,7 @@ def test_a_client_on_no_list_passes(dns: DnsServer) -> None:
     lists = blocklists(dns)
     assert lists.look_up(ipaddress.ip_address("192.0.0.3")) is None
     assert lists.look_up(ipaddress.ip_address("2001:db8::1")) is None
-    assert len(dns.queries) == 2
+    assert len(clients_asked(dns)) == 2
 
 
 def test_weights_of_zones_add_up_to_the_threshold(dns: DnsServer) -> None:
@@ -112,7 +121,25 @@ def test_a_code_of_weight_0_does_not_count(dns: DnsServer) -> None:
     assert blocklists(dns, "--code=127.0.0.2=harmless,0").look_up(LISTED) is None
 
 
-@pytest.mark.parametrize("answer", ["127.255.255.254", "192.0.2.80", "128.0.0.1"])
+@pytest.mark.parametrize("action", ["", "--code=127.0.0.2=harmless,0"])
+def test_a_code_of_weight_0_is_not_named(dns: DnsServer, action: str) -> None:
+    dns.zones[f"{V4}.{ZEN}"] = {"A": ["127.0.0.4", "127.0.0.2"]}
+    lists = blocklists(dns, *filter(None, [action]), f"--zone={ZEN}=5", f"--zone={BL}=0")
+    codes = "127.0.0.4" if action else "127.0.0.2, 127.0.0.4"
+    assert lists.look_up(LISTED) == (5.0, [f"{ZEN} ({codes})"])
+
+
+ERRORS = ["127.255.255.254", "127.0.0.255", "127.0.1.255", "127.0.0.1", "192.0.2.80", "128.0.0.1"]
+
+
+@pytest.mark.parametrize("answer", ERRORS)
+def test_an_error_of_a_list_of_good_clients_does_not_count(dns: DnsServer, answer: str) -> None:
+    dns.zones[f"{V4}.{BL}"] = {"A": answer}
+    lists = blocklists(dns, f"--zone={ZEN}=5", f"--zone={BL}=-5")
+    assert lists.look_up(LISTED) == (5.0, [f"{ZEN} (127.0.0.2)"])
+
+
+@pytest.mark.parametrize("answer", ERRORS)
 def test_an_answer_that_means_an_error_is_no_listing(
     dns: DnsServer, answer: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -125,6 +152,7 @@ def test_a_name_without_address_records_is_no_listing(
     dns: DnsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     dns.zones[f"{V4}.{ZEN}"] = {"TXT": "only text"}
+    dns.zones[f"2.0.0.127.{ZEN}"] = {"A": "127.0.0.2"}
     assert blocklists(dns).look_up(LISTED) is None
     assert not caplog.records
 
@@ -222,6 +250,106 @@ def test_one_question_is_in_flight_however_many_ask(dns: DnsServer) -> None:
     assert not lists.asking
 
 
+class World(DnsServer):
+    """Lists everybody, for as long as it is told to."""
+
+    ended = True
+
+    def _lookup(self, name: str) -> Any:
+        return {"A": "127.0.0.2"} if self.ended else super()._lookup(name)
+
+
+@pytest.mark.parametrize("ip", [LISTED, LISTED6])
+@pytest.mark.parametrize("delay", [0.0, 0.1])
+def test_a_list_of_everybody_is_not_believed_and_tried_again_later(
+    ip: Any, delay: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    with World({f"2.0.0.127.{ZEN}": {"A": "127.0.0.2"}}, delay=delay) as dns:
+        lists = blocklists(dns)
+        dns.zones[load(dns).query_name(ip, ZEN)] = {"A": "127.0.0.2"}
+        for _ in range(3):
+            assert lists.look_up(ip) is None
+        assert f"blocklist {ZEN} lists " in caplog.text
+        assert "left alone for 60 minutes" in caplog.text
+        assert len(caplog.records) == 1
+        asked = len(dns.queries)
+        lists.look_up(ipaddress.ip_address("192.0.0.77"))
+        assert len(dns.queries) == asked
+
+        dns.ended = False
+        lists.cache.clear()  # the hour has passed
+        lists.zones[0].dead_until = 0.0
+        lists.zones[0].test_at.clear()
+        assert lists.look_up(ip) == (5.0, [f"{ZEN} (127.0.0.2)"])
+
+
+def test_a_list_without_its_test_entry_is_believed_and_told_of(
+    dns: DnsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    del dns.zones[f"2.0.0.127.{ZEN}"]
+    lists = blocklists(dns)
+    for _ in range(3):
+        assert lists.look_up(LISTED) == (5.0, [f"{ZEN} (127.0.0.2)"])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"blocklist {ZEN} does not list its test entry 127.0.0.2: it may be misspelt, or have ended"
+    ]
+
+
+def test_test_entries_are_asked_for_once_an_hour_and_in_a_minute_if_that_failed(
+    dns: DnsServer,
+) -> None:
+    dns.zones[f"1.0.0.127.{ZEN}"] = SERVFAIL
+    lists = blocklists(dns)
+    assert lists.look_up(LISTED) is not None
+    left = lists.zones[0].test_at[4] - time.monotonic()
+    assert 0 < left <= 60
+    del dns.zones[f"1.0.0.127.{ZEN}"]
+    lists.cache.clear()
+    lists.zones[0].test_at.clear()
+    for _ in range(3):
+        assert lists.look_up(LISTED) is not None
+    left = lists.zones[0].test_at[4] - time.monotonic()
+    assert 3500 < left <= 3600
+    assert dns.count(f"2.0.0.127.{ZEN}") == 2
+
+
+@pytest.mark.parametrize(
+    ("zone", "shown"),
+    [
+        ("q7w3e9r5t1y8u2i6o4pazsxdcf.zen.dq.example=5", "zen.dq.example"),
+        ("secret.zen.dq.example=5", "zen.dq.example"),
+        ("abcdefghijklmnopqrstuvwxyz.example.org", "example.org"),
+        ("a1b2c3d4e5f6.zen.example", "zen.example"),
+        ("rep.0123456789abcdef.mail.example", "mail.example"),
+        ("zen.example.org", "zen.example.org"),
+        ("dnsbl-1.example.net", "dnsbl-1.example.net"),
+        ("b.barracudacentral.org", "b.barracudacentral.org"),
+        ("key.example.org=5,3,A List", "A List"),
+        ("key.example.org=5,,A List, here", "A List, here"),
+    ],
+)
+def test_a_zone_is_told_without_its_key(zone: str, shown: str) -> None:
+    with DnsServer() as dns:
+        assert load(dns, f"--zone={zone}").options.zone[0].shown == shown
+
+
+@pytest.mark.parametrize("failure", [SERVFAIL, REFUSED, DROP, "127.255.255.254", "world"])
+def test_the_log_does_not_tell_the_key(failure: str, caplog: pytest.LogCaptureFixture) -> None:
+    key = "q7w3e9r5t1y8u2i6o4pazsxdcf"
+    caplog.set_level("DEBUG", "rbl")
+    name = f"{V4}.{key}.zen.example"
+    with DnsServer({name: {"A": failure}} if failure[0].isdigit() else {}) as dns:
+        if failure == "world":
+            dns.zones[f"1.0.0.127.{key}.zen.example"] = {"A": "127.0.0.2"}
+        elif not failure[0].isdigit():
+            dns.failure = failure
+        lists = blocklists(dns, f"--zone={key}.zen.example=5,0.2")
+        assert lists.look_up(LISTED) is None
+        lists.zones[0].tests[4].join()
+    assert "zen.example" in caplog.text
+    assert key not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("wire", "ip"),
     [
@@ -261,6 +389,7 @@ def test_headers_of_the_name_are_removed_from_the_header_only(dns: DnsServer) ->
         (["--zone=a", "--threshold=nan"], "--threshold: invalid number value: 'nan'"),
         (["--zone=a", "--code=127.0.0.2=x,nan"], "--code: invalid code value"),
         (["--zone=a=1,0"], "--zone: invalid zone value: 'a=1,0'"),
+        (["--zone=a=1,2,\x07"], "--zone: invalid zone value"),
         (["--zone=a", "--zone=A."], "--zone: a zone is named twice"),
         (["--zone=a", "--code=127.0.0.2"], "--code: invalid code value: '127.0.0.2'"),
         (["--zone=a", "--code=192.0.2.1=x"], "--code: invalid code value"),

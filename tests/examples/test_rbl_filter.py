@@ -33,7 +33,8 @@ MESSAGE = b"X-Blocklist: forged\r\nSubject: hello\r\n\r\nX-Blocklist: body\r\n"
 @pytest.fixture
 def dns() -> Iterator[DnsServer]:
     names = (f"5.113.0.203.{ZEN}", f"5.113.0.203.{BL}", f"{NIBBLES}.{ZEN}", f"1.2.0.192.{ZEN}")
-    with DnsServer({name: {"A": "127.0.0.2"} for name in names}) as server:
+    tests = (f"2.0.0.127.{ZEN}", f"2.0.0.127.{BL}")
+    with DnsServer({name: {"A": "127.0.0.2"} for name in names + tests}) as server:
         yield server
 
 
@@ -154,6 +155,26 @@ def test_a_zone_with_many_answers_makes_no_line_that_smtpd_would_not_take(action
             assert max(map(len, head.split(b"\r\n"))) < 998
 
 
+@pytest.mark.parametrize("action", ["disconnect", "reject", "header", "log"])
+def test_nobody_is_told_a_key(action: str) -> None:
+    key = "q7w3e9r5t1y8u2i6o4pazsxdcf"
+    zone = f"{key}.zen.dq.example"
+    with DnsServer({f"5.113.0.203.{zone}": {"A": "127.0.0.4"}}) as dns:
+        arguments = [f"--zone={zone}=9", f"--action={action}", f"--resolver=127.0.0.1@{dns.port}"]
+        with FakeSmtpd([sys.executable, "-m", "greenfilter", "run", RBL, *arguments]) as smtpd:
+            session = smtpd.connect(src=LISTED)
+            told = session.reply.text
+            if not session.closed:
+                session.ehlo("client.example.net")
+                session.mail_from("a@example.net")
+                told += session.rcpt_to("bob@example.org").text
+            if action in ("header", "log"):
+                told += str(session.data(MESSAGE).message)
+        assert ("zen.dq.example (127.0.0.4)" in told) == (action != "log")
+        assert any("zen.dq.example (127.0.0.4)" in line for line in smtpd.log)
+        assert key not in told + "".join(smtpd.log)
+
+
 def test_log_refuses_nobody_and_logs_the_listed(dns: DnsServer) -> None:
     with FakeSmtpd(command(dns, "--action=log")) as smtpd:
         session = greet(smtpd, LISTED)
@@ -190,14 +211,14 @@ class Meeting(DnsServer):
 def test_zones_and_clients_are_asked_at_the_same_time() -> None:
     clients = 20
     dns = Meeting()
-    dns.expect(2 * clients)
+    dns.expect(2 * clients + 4)  # and the test entries of both zones
     with dns:
         slow = ("--timeout=30", "--action=disconnect")
         with FakeSmtpd(command(dns, *slow), timeout=40) as smtpd:
             sources = [f"192.0.2.{number}:4000" for number in range(clients)]
             sessions = [smtpd.start(smtpd.connect, src) for src in sources]
             assert [session.get().reply.code for session in sessions] == [220] * clients
-        assert len(dns.queries) == 2 * clients
+        assert len(dns.queries) == 2 * clients + 4
 
 
 def test_many_connections_of_one_client_make_one_question_per_zone(dns: DnsServer) -> None:
@@ -205,13 +226,13 @@ def test_many_connections_of_one_client_make_one_question_per_zone(dns: DnsServe
     with FakeSmtpd(command(dns, "--action=disconnect")) as smtpd:
         sessions = [smtpd.start(smtpd.connect, LISTED) for _ in range(50)]
         assert {session.get().reply.code for session in sessions} == {550}
-    assert len(dns.queries) == 2
+    assert len(dns.queries) == 2 + 4  # test entries
 
 
 def test_the_lists_are_asked_before_the_client_says_anything(dns: DnsServer) -> None:
     with FakeSmtpd(command(dns, "--action=reject")) as smtpd:
         assert smtpd.connect(src=LISTED).reply.code == 220
-        wait_until(lambda: len(dns.queries) == 2, 10, "the questions")
+        wait_until(lambda: len(dns.queries) == 2 + 4, 10, "the questions")
 
 
 def test_it_runs_as_a_script_too(dns: DnsServer) -> None:

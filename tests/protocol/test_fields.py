@@ -192,3 +192,18 @@ def test_reports_give_their_fields(event, rest, values):
 )
 def test_requests_give_their_fields_and_a_missing_one_is_empty(phase, rest, values):
     assert parse_parameter(PHASES[phase], rest) == values
+
+
+@pytest.mark.parametrize("rdns", ["a|b.example.net", "x|pass|127.0.0.1:1|127.0.0.1:25|y", "|", ""])
+def test_what_dns_says_of_a_client_never_stands_for_its_address(rdns):
+    event, phase = EVENTS["link_connect"], PHASES["connect"]
+    rest = f"{rdns}|fail|198.51.100.7:4711|192.0.2.25:25".encode()
+    name, fcrdns, src, dst = parse_report(event, NEWEST, rest)
+    assert (name, fcrdns, str(src), str(dst)) == (
+        rdns,
+        Status.PERMFAIL,
+        "198.51.100.7",
+        "192.0.2.25",
+    )
+    name, address = parse_parameter(phase, f"{rdns}|198.51.100.7".encode())
+    assert (name, str(address)) == (rdns, "198.51.100.7")

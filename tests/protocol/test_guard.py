@@ -137,7 +137,10 @@ def test_a_phase_takes_the_decisions_of_the_catalogue_and_no_others(phase, kind)
     guard = Guard()
     call = asked(phase, guard=guard)
     if kind in PHASES[phase].decisions:
-        assert guard.answer(call, DECISIONS[kind]) is not None
+        decision = (
+            rewrite("PLAIN AGE=") if (phase, kind) == ("auth", "rewrite") else DECISIONS[kind]
+        )
+        assert guard.answer(call, decision) is not None
     else:
         with pytest.raises(DecisionError, match=f"{kind} is not legal at {PHASES[phase].wire}"):
             guard.answer(call, DECISIONS[kind])
@@ -221,7 +224,7 @@ def test_reject_at_connect_becomes_disconnect():
     assert answered(Guard(), asked("connect"), reject(550, "no")) == b"disconnect|550 no"
 
 
-@pytest.mark.parametrize("phase", sorted(set(ASKED) - {"connect"}))
+@pytest.mark.parametrize("phase", sorted(set(ASKED) - {"connect", "auth"}))
 def test_reject_elsewhere_stays_reject(phase):
     assert answered(Guard(), asked(phase), reject(550, "no")) == b"reject|550 no"
 
@@ -240,9 +243,29 @@ def test_an_address_gets_its_brackets_once(phase, value, sent):
     assert answered(Guard(), asked(phase), rewrite(value)) == b"rewrite|" + sent
 
 
-@pytest.mark.parametrize("phase", ["helo", "ehlo", "auth"])
+@pytest.mark.parametrize("phase", ["helo", "ehlo"])
 def test_what_is_no_address_gets_none(phase):
     assert answered(Guard(), asked(phase), rewrite("new")) == b"rewrite|new"
+
+
+# AUTH
+
+
+@pytest.mark.parametrize("version", ["0.5", "0.6", "0.7"])
+@pytest.mark.parametrize("refusal", [reject(550, "no"), reject(421, "no"), disconnect(451, "no")])
+def test_auth_is_refused_without_a_word_of_the_client_in_the_log_of_smtpd(refusal, version):
+    assert answered(Guard(), asked("auth", version), refusal) == b"rewrite|PLAIN ="
+
+
+@pytest.mark.parametrize("value", ["PLAIN", "plain AGE=", "LOGIN", "LOGIN YQ==", "PLAIN ="])
+def test_auth_can_be_rewritten_to_what_smtpd_knows(value):
+    assert answered(Guard(), asked("auth"), rewrite(value)) == b"rewrite|" + value.encode()
+
+
+@pytest.mark.parametrize("value", ["new", "XOAUTH2 AGE=", "AGE=", " PLAIN AGE=", "PLAIN\tAGE="])
+def test_a_method_that_smtpd_would_log_with_the_password_is_not_sent(value):
+    with pytest.raises(DecisionError, match="takes PLAIN or LOGIN"):
+        answered(Guard(), asked("auth"), rewrite(value))
 
 
 # Length of answers

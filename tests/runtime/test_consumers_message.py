@@ -10,7 +10,7 @@ import gevent.event
 import pytest
 from greenlet import GreenletExit
 
-from greenfilter import Filter, HandlerTimeout, disconnect, junk, proceed, reject, report
+from greenfilter import Filter, HandlerTimeout, _email, disconnect, junk, proceed, reject, report
 from greenfilter.errors import SpoolError
 from greenfilter.testing import FakeSmtpd
 
@@ -225,3 +225,71 @@ def test_a_spool_that_cannot_be_written_refuses_the_message(monkeypatch, tmp_pat
         assert session.data((b"x" * 900 + b"\n") * 2000).lines == (TEMPFAIL,)
         assert session.quit().ok
     assert "cannot keep a message" in caplog.text
+
+
+def test_as_email_parses_while_other_sessions_are_answered(monkeypatch):
+    begun, answered = threading.Event(), threading.Event()
+
+    def parse(raw):
+        begun.set()
+        assert answered.wait(20)
+        return raw
+
+    monkeypatch.setattr(_email, "parse_email", parse)
+    emails = []
+    app = whole(lambda ctx, message: emails.append(message.as_email()))
+    app.filter.ehlo(lambda ctx, identity: None)
+    with FakeSmtpd(app, received=False, timeout=30) as smtpd:
+        reply = smtpd.start(in_transaction(smtpd).data, MESSAGE)
+        until(begun.is_set)
+        in_transaction(smtpd)
+        answered.set()
+        assert reply.get().ok
+    assert emails == [MESSAGE]
+
+
+NESTED = b"".join(
+    b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n' % (n, n) for n in range(60)
+)
+
+
+def test_as_email_works_in_a_thread_and_in_a_thread_of_the_authors():
+    names = []
+
+    def handler(ctx, message):
+        names.append(message.as_email()["subject"])
+        pool = gevent.get_hub().threadpool
+        names.append(pool.apply(lambda: message.as_email()["subject"]))
+
+    assert send(whole(handler)).ok
+    assert send(whole(lambda ctx, m: names.append(m.as_email()["subject"]), thread=True)).ok
+    assert names == ["x", "x", "x"]
+
+
+@pytest.mark.parametrize("thread", [False, True])
+@pytest.mark.parametrize(
+    ("read", "data", "text"),
+    [
+        (
+            lambda message: message.headers,
+            b"".join(b"X-%d: " % n + b"a" * 60_000 + b"\n" for n in range(18)),
+            "the header block is above the limit of 1048576 bytes",
+        ),
+        (
+            lambda message: message.as_email(),
+            NESTED,
+            "the message has parts within parts, more than 50",
+        ),
+    ],
+)
+def test_a_message_that_passes_a_limit_of_what_a_handler_reads_is_refused_for_good(
+    thread, read, data, text, caplog
+):
+    def handler(ctx, message):
+        read(message)
+
+    assert send(whole(handler, thread=thread), data).lines == (f"552 5.3.4 {text}",)
+    assert text in caplog.text
+    assert send(whole(handler, on_error="proceed"), data).message == data.replace(b"\n", b"\r\n")
+    refused = send(whole(handler, on_error=reject(554, "no")), data)
+    assert refused.code == 554

@@ -17,6 +17,7 @@ from greenfilter import (
     junk,
     proceed,
     reject,
+    rewrite,
 )
 from greenfilter import report as tell
 from greenfilter._context import Context
@@ -194,13 +195,59 @@ def test_an_auth_failure_never_shows_credentials(caplog):
 
     @app.filter.auth
     def auth(ctx, credentials):
-        raise ValueError("no")
+        raise ValueError(credentials, "no")
 
     with FakeSmtpd(app) as smtpd:
         session = greeted(smtpd)
         session.starttls()
         session.ehlo("client.example.net")
-        assert session.auth("alice", "sesame").lines == (TEMPFAIL,)
+        assert session.auth("alice", "sesame").code == 501
+    assert "ValueError" in caplog.text
+    assert "AGFsaWNlAHNlc2FtZQ" not in caplog.text
+
+
+def test_errors_of_reports_that_carry_credentials_are_told_without_their_text(caplog):
+    app = Filter("auth", on_error="proceed")
+    caplog.set_level(logging.DEBUG)
+
+    @app.filter.auth
+    def auth(ctx, credentials):
+        return rewrite("PLAIN AGJvYgBzZWNyZXQ=")
+
+    @app.report.protocol_client
+    def protocol_client(ctx, command):
+        raise KeyError(command)
+
+    @app.report.filter_response
+    def filter_response(ctx, phase, response, parameter):
+        raise KeyError(phase, parameter)
+
+    with FakeSmtpd(app) as smtpd:
+        session = greeted(smtpd)
+        session.starttls()
+        session.ehlo("client.example.net")
+        session.command("AUTH  PLAIN AGFsaWNlAHNlc2FtZQ==")
+    assert "'ehlo', None" in caplog.text
+    assert "AGFsaWNlAHNlc2FtZQ" not in caplog.text
+    assert "AGJvYgBzZWNyZXQ" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", [reject, disconnect])
+def test_the_reason_of_a_refused_auth_is_logged_without_the_password(caplog, kind):
+    app = Filter("auth")
+    caplog.set_level(logging.INFO)
+
+    @app.filter.auth
+    def auth(ctx, credentials):
+        return kind(550, f"no: {credentials}" if credentials.endswith("Q==") else "not from here")
+
+    with FakeSmtpd(app) as smtpd:
+        session = greeted(smtpd)
+        session.starttls()
+        session.ehlo("client.example.net")
+        assert session.auth("alice", "sesame2").code == 501
+        assert session.auth("alice", "sesame").code == 501
+    assert "not from here" in caplog.text
     assert "AGFsaWNlAHNlc2FtZQ" not in caplog.text
 
 

@@ -46,7 +46,7 @@ def test_a_callback_that_keeps_the_loop_busy_is_named_once(caplog):
         in_transaction(smtpd)
     assert caplog.text.count("spin (filter.ehlo, ") == 1
     assert caplog.text.count("again (filter.mail_from, ") == 1
-    assert "thread=True" in caplog.text
+    assert "all sessions wait for it" in caplog.text
     assert __file__ in caplog.text
 
 
@@ -79,3 +79,26 @@ def test_a_callback_that_waits_is_not_named(caplog):
     with FakeSmtpd(app) as smtpd:
         in_transaction(smtpd)
     assert caplog.text == ""
+
+
+def test_a_loop_without_an_end_is_told_apart_from_what_waits(caplog, monkeypatch):
+    monkeypatch.setattr(_monitor, "_TOO_LONG", 0.4)
+    app = Filter("busy", auto_thread=False)
+
+    @app.filter.ehlo
+    def spin(ctx, identity):
+        keep_busy(caplog, "spin")
+
+    @app.filter.mail_from
+    def wait(ctx, sender):
+        time.sleep(0.8)  # in this process it blocks the loop
+
+    with FakeSmtpd(app) as smtpd:
+        in_transaction(smtpd)
+    (loops,) = [each.message for each in caplog.records if each.message.startswith("spin (")]
+    assert "it loops without an end" in loops
+    assert "thread=True" not in loops
+    (waits,) = [each.message for each in caplog.records if each.message.startswith("wait (")]
+    assert "it waits at " in waits
+    assert "(time.sleep(0.8)" in waits
+    assert "thread=True" in waits

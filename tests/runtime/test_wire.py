@@ -11,6 +11,8 @@ import gevent.event
 import pytest
 
 from greenfilter import Filter
+from greenfilter._runtime import _wire
+from greenfilter._runtime._vital import Vital
 from greenfilter._runtime._wire import Wire
 
 from .driving import Pipe, request, until
@@ -55,7 +57,9 @@ def test_everything_of_a_turn_leaves_in_order_in_one_write(monkeypatch):
     writes = []
     write = os.write
     with End() as end:
-        monkeypatch.setattr(os, "write", lambda fd, data: writes.append(data) or write(fd, data))
+        monkeypatch.setattr(
+            _wire, "_write", lambda fd, data: writes.append(data) or write(fd, data)
+        )
         for number in range(100):
             end.wire.send(b"%d\n" % number)
         until(lambda: writes)
@@ -166,3 +170,36 @@ def test_a_socket_that_is_always_ready_starves_nobody():
         until(lambda: len(pipe.lines) == 20_000)
         other.kill()
     assert len(ticks) > 5
+
+
+def test_without_a_supervisor_reading_goes_on_after_an_error_in_the_loop(caplog):
+    ours, theirs = socket.socketpair()
+    received = []
+
+    def receive(data):
+        received.append(data)
+        if len(received) == 1:
+            raise MemoryError
+
+    fd = theirs.detach()
+    wire = Wire((fd, fd), receive, lambda: None, Vital(supervised=False))
+    wire.start()
+    ours.send(b"one\n")
+    until(lambda: received)
+    ours.send(b"two\n")
+    until(lambda: received == [b"one\n", b"two\n"])
+    assert "MemoryError in the loop" in caplog.text
+    wire.close()
+    ours.close()
+
+
+def test_a_wire_knows_whether_it_listens():
+    with End() as end:
+        assert end.wire.listens()
+        end.wire.pause()
+        assert end.wire.listens()
+        end.wire.resume()
+        end.wire._read.stop()
+        assert not end.wire.listens()
+        end.wire.listen()
+        assert end.wire.listens()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextvars import ContextVar
 
 import gevent
@@ -156,3 +157,25 @@ def test_a_worker_that_has_set_context_variables_only_is_used_again():
         pool.start(Task(work))
         until(lambda: not pool.workers.ready and not pool.workers.busy)
     assert seen[0] == seen[1]
+
+
+def test_the_loop_gets_its_turn_between_tasks_that_block():
+    """Ten that each block for 30 ms: other callbacks of the loop run in between."""
+    workers = Workers(100, lambda: None, lambda: None)
+    events = []
+
+    class Blocking:
+        worker = None
+
+        def work(self, worker):
+            time.sleep(0.03)  # in this process it blocks the loop
+            events.append("task")
+
+    timer = gevent.get_hub().loop.timer(0.001, 0.001)
+    timer.start(lambda: events.append("loop"))
+    workers.ready.extend(Blocking() for _ in range(10))
+    workers.schedule()
+    until(lambda: events.count("task") == 10)
+    timer.close()
+    gaps = "".join(event[0] for event in events).split("l")
+    assert max(map(len, gaps)) <= 2  # two timers of one round come in any order

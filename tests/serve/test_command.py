@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import pty
 import signal
@@ -470,3 +471,43 @@ def test_clients_seem_to_come_from_where_it_is_told(write):
     with ServeCommand(*options, file) as server, _client(server):
         server.wait_for_log("spam.example.com 203.0.113.5")
         assert server.wait_for("connected")["fcrdns"] == "pass"
+
+
+@pytest.mark.parametrize("options", [[], ["--show-protocol"]])
+def test_no_spelling_of_auth_has_its_password_told(write, options):
+    password = "hunter2-very-secret"
+    plain = base64.b64encode(f"\0alice\0{password}".encode()).decode()
+    alone = base64.b64encode(password.encode()).decode()
+    talks = [
+        [f"AUTH PLAIN {plain}"],
+        [f"auth plain {plain}"],
+        [f"AUTH  PLAIN {plain}"],
+        [f"AUTH\tPLAIN {plain}"],
+        [f"AUTH {plain}"],
+        [f"AUTH XOAUTH2 {plain}"],
+        [f"AUTH PLAIN={plain}"],
+        ["AUTH PLAIN", plain, plain],
+        ["AUTH LOGIN", "YWxpY2U=", alone, alone],
+    ]
+    file = write("""
+        @app.filter.auth
+        def auth(ctx, credentials):
+            pass
+
+        @app.report.protocol_client
+        def protocol_client(ctx, line):
+            raise ValueError(line)
+    """)
+    with ServeCommand("--user", f"alice:{password}", *options, file) as server:
+        for talk in talks:
+            for has_tls in (False, True):
+                with _client(server, has_tls) as client:
+                    client.ehlo("me.example.net")
+                    for line in talk:
+                        client.docmd(line)
+        server.wait_for_log("ValueError")
+        wait_until(lambda: len(server.events("disconnected")) == 18, TIMEOUT, "the last line")
+    text = "".join(server.lines)
+    assert "ValueError" in text
+    for secret in (password, plain, alone):
+        assert secret not in text

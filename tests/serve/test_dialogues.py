@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from greenfilter._serve._watch import hide_auth
+from greenfilter.protocol._credentials import redact_auth, redact_command
 from tests.testing.recordings import LOGS, SERVERS, TRANSCRIPTS
 from tests.testing.replaying import Line, Recorded, normal, split
 from tests.testing.test_oracle_recordings import expected
@@ -68,6 +68,10 @@ def _options(server: str, recorded: Recorded) -> dict[str, Any]:
     }
 
 
+def _hidden(parameter: str) -> str:
+    return redact_auth(parameter.encode("utf-8", "surrogateescape")).decode()
+
+
 def _without_chance(name: str, session: list[Line]) -> tuple[list[str], list[str]]:
     """A session without ids, times, ports, addresses of the server, credentials, differences."""
     lines = []
@@ -77,9 +81,12 @@ def _without_chance(name: str, session: list[Line]) -> tuple[list[str], list[str
             rdns, fcrdns, src, _ = words[3].rsplit("|", 3)
             words[3] = "|".join([rdns, fcrdns, src.rpartition(":")[0]])
         elif words[:2] == ["filter", "auth"]:
-            words[4] = hide_auth(words[4])
+            words[4] = _hidden(words[4])
         elif words[1] == "filter-response" and words[3].startswith("auth|rewrite|"):
-            words[3] = f"auth|rewrite|{hide_auth(words[3][13:])}"
+            words[3] = f"auth|rewrite|{_hidden(words[3][13:])}"
+        elif words[1] == "protocol-client":
+            said = "|".join(words[3:]).encode("utf-8", "surrogateescape")
+            words[3:] = [redact_command(said).decode("utf-8", "surrogateescape")]
         elif words[1] == "tx-commit" and name in SIZE_DIFFERS:
             words[3] = words[3].partition("|")[0]
         words[-1] = words[-1].replace("ECDHE-ECDSA", "ECDHE-RSA")

@@ -64,7 +64,10 @@ def test_the_policy_of_each_phase_answers_a_handler_that(run, write, fault, poli
         smtpd = run(write(code))
         decisions = walk(smtpd)
         answer = decisions[phase.replace("_", "-")]
-        assert answer.startswith(POLICIES[policy]), (phase, answer)
+        expected = POLICIES[policy]
+        if phase == "auth" and policy not in ('"junk"', '"proceed"'):
+            expected = ("rewrite|PLAIN =",)  # which leaves no password in smtpd's log
+        assert answer.startswith(expected), (phase, answer)
 
 
 @pytest.mark.parametrize("policy", ['"tempfail"', '"proceed"', 'reject(554, "policy")'])

@@ -161,7 +161,7 @@ def mail_from(ctx, sender):
     smtpd.wait_for_log(r"ended \(exit status 1\)")
     until(lambda: bool(smtpd.workers() - old), "the next worker")
     child = int(smtpd.wait_for_log("^child ").split()[1])
-    assert os.path.samefile(f"/proc/{child}/fd/1", f"/proc/{smtpd.pid}/fd/2")
+    assert os.path.samefile(f"/proc/{child}/fd/1", f"/proc/{child}/fd/2")
     os.kill(child, signal.SIGKILL)
 
 

@@ -36,7 +36,7 @@ class FakeLink:
 class FakeWorker:
     """A worker process that does what the test says."""
 
-    def __init__(self, selector, options, now, receive, ended):
+    def __init__(self, selector, options, now, receive, ended, sink):
         self.born = self.loaded = self.beat = now
         self.link = FakeLink()
         self.hello = self.mute = self.leaving = self.code = None
@@ -52,9 +52,6 @@ class FakeWorker:
     def marked(self):
         return b""
 
-    def memory(self):
-        return self.bytes
-
     def kill(self):
         self.code = -9 if self.code is None else self.code
 
@@ -65,8 +62,8 @@ class FakeWorker:
 class World:
     """A pool, its clock, and all workers that it has started."""
 
-    def __init__(self, monkeypatch, **options):
-        self.now, self.started, self.room = 0.0, [], 1000
+    def __init__(self, monkeypatch, room=1000, **options):
+        self.now, self.started, self.room = 0.0, [], room
         monkeypatch.setattr(_pool, "WorkerProcess", self.spawn)
         monkeypatch.setattr(_pool, "blame", lambda *_: self.events.append("blamed"))
         router = Router(
@@ -84,11 +81,16 @@ class World:
             router,
             lambda hello: None,
             lambda: self.events.append("answered"),
-            lambda code: None,
+            lambda code: self.events.append("failed"),
+            None,
         )
         selector.close()
+        self.pool._memory = self
         self.pool.start()
         self.load()
+
+    def read(self, pids):
+        return {each.pid: each.bytes for each in self.started if each.pid in pids}
 
     def spawn(self, *arguments):
         if not self.room:
@@ -217,3 +219,14 @@ def test_a_worker_that_says_it_is_worn_out_is_replaced_once_and_finishes_its_ses
     assert pool.current() == [pool.started[1]]
     assert old.code is None
     assert caplog.text.count("has no threads left that do not hang: replaced") == 1
+
+
+def test_a_first_worker_that_cannot_be_started_is_tried_again_and_ends_nothing(monkeypatch):
+    world = World(monkeypatch, room=0)
+    world.pass_time(1)
+    assert not world.started
+    world.room = 1
+    world.pass_time(5)
+    world.load()
+    assert len(world.started) == 1
+    assert "failed" not in world.events

@@ -109,7 +109,8 @@ def auth(ctx, parameters):
         smtpd.send_raw(line.encode() + b"\n")
     smtpd.client().quit()
     text = "\n".join(smtpd.log)
-    assert "first" in text
+    assert "RuntimeError" in text
+    assert "first" not in text
     assert SECRET not in text
     assert encoded not in text
 

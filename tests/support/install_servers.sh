@@ -1,10 +1,15 @@
 #!/bin/bash
 # Install what the tests run against from Debian's packages, without starting any service.
+# With --all also what the matrix of libraries needs: more servers, and headers to build two of them.
 # Where that is not possible the tests say themselves what is missing.
 set -eu
 
 packages=(opensmtpd libopensmtpd-dev opensmtpd-filter-dkimsign gcc libc6-dev python3-dev
-    chromium chromium-driver)
+    chromium chromium-driver redis-server postgresql)
+if [ "${1:-}" = --all ]; then
+    packages+=(clamav-daemon mariadb-server memcached rspamd slapd
+        default-libmysqlclient-dev libldap-dev libsasl2-dev pkg-config)
+fi
 policy=/usr/sbin/policy-rc.d
 
 missing=()

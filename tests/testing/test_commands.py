@@ -27,6 +27,7 @@ def test_a_command_line_has_a_verb_and_perhaps_an_argument(line, verb, argument)
         ("<a@example.net>", "a@example.net"),
         ("<b|ob@example.org> NOTIFY=NEVER", "b|ob@example.org"),
         ("<bob>", "bob@mx.example.org"),
+        ("<bob@>", "bob@mx.example.org"),
         ("<@relay.example:bob@example.org>", "bob@example.org"),
         ("<a@[192.0.2.1]>", "a@[192.0.2.1]"),
     ],
@@ -37,7 +38,19 @@ def test_a_path_has_brackets(argument, address):
 
 @pytest.mark.parametrize(
     "argument",
-    ["", "a@b", "<a@b", "<al ice@b.org>", "<a@b..c>", '<"a b"@c>', "<jörg@c>", "<@>", "<a@>", "<>"],
+    [
+        "",
+        "a@b",
+        "<a@b",
+        "<al ice@b.org>",
+        "<a@b..c>",
+        '<"a b"@c>',
+        "<jörg@c>",
+        "<@>",
+        "<a@b.>",
+        "<a@-b.c>",
+        "<>",
+    ],
 )
 def test_a_syntax_error_is_no_path(argument):
     assert parse_path(argument, "mx.example.org", null_allowed=False) is None
@@ -58,6 +71,18 @@ def test_the_null_sender_is_a_path_where_it_is_allowed():
         ("two words", False),
         ("", False),
         ("x" * 300, False),
+        ("x" * 63 + ".example.net", True),
+        ("x" * 64 + ".example.net", False),
+        (".".join(["x" * 49] * 5) + ".abc", True),
+        (".".join(["x" * 49] * 5) + ".abcd", False),
+        ("-a.example.net", False),
+        ("a-.-b.example.net", True),
+        ("a.example.net.", False),
+        ("[::1]", True),
+        ("[IPV6:192.0.2.1]", True),
+        ("[192.0.2]", False),
+        ("[192.0.2.1", False),
+        ("[fe80::1%eth0]", False),
         ("é.example.net", False),
     ],
 )
