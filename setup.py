@@ -7,8 +7,11 @@ package is in pyproject.toml.
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -33,6 +36,12 @@ COMPILED = [
     "greenfilter/_supervisor/_tracked.py",
 ]
 WISH = os.environ.get("GREENFILTER_COMPILE")
+# Where mypyc leaves room for a docstring: of a method or function, of a class, of a property. It
+# puts their signatures there, where C can express them.
+TEXT = r'(NULL|"(?:[^"\\]|\\.)*")'
+METHOD = re.compile(rf"(\(PyCFunction\)CPyPy_(\w+),[^\"{{}}]*PyDoc_STR\(){TEXT}")
+CLASS = re.compile(rf'(\.tp_name = "(\w+)",[^{{}}]*\.tp_doc = PyDoc_STR\(){TEXT}')
+PROPERTY = re.compile(r"(\(getter\)(\w+),\s*(?:NULL|\(setter\)\w+),\s*)(NULL)(?=, NULL\})")
 
 
 def extensions() -> list[Extension]:
@@ -43,10 +52,54 @@ def extensions() -> list[Extension]:
         from mypyc.build import mypycify
 
         options = ["--ignore-missing-imports", "--follow-imports=silent"]
-        return mypycify([*options, *COMPILED], opt_level="3", group_name="greenfilter")
+        made = mypycify([*options, *COMPILED], opt_level="3", group_name="greenfilter")
     except (ImportError, SystemExit) as error:
         go_on(error)
         return []
+    for path in {Path(source) for extension in made for source in extension.sources}:
+        if not path.is_absolute():  # as mypyc's own ones are
+            path.write_text(documented(path.read_text()))
+    return made
+
+
+def documented(code: str) -> str:
+    """Put docstrings, which mypyc drops, into the C that it has made: help() shows them."""
+    docs = docstrings()
+
+    def put(found: re.Match[str]) -> str:
+        name = f"class {found[2]}" if found.re is CLASS else found[2]
+        # A symbol begins with as much of the module's name as makes it the only one.
+        doc = next((doc for end, doc in docs.items() if name.endswith(end)), None)
+        if doc is None:
+            return found[0]
+        signature = "" if found[3] == "NULL" else found[3][1:-1]
+        return f'{found[1]}"{signature}{doc}"'
+
+    return PROPERTY.sub(put, CLASS.sub(put, METHOD.sub(put, code)))
+
+
+def docstrings() -> dict[str, str]:
+    """Give the docstrings of the compiled modules as C has them, by the ends of mypyc's symbols."""
+    found: dict[str, str] = {}
+    for path in map(Path, COMPILED):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                found[f"{path.stem}___{node.name}"] = as_c(node)
+            elif isinstance(node, ast.ClassDef):
+                found[f"class {node.name}"] = as_c(node)
+                for member in node.body:
+                    if isinstance(member, ast.FunctionDef):
+                        of_class = f"{path.stem}___{node.name}"
+                        found[f"{of_class}___{member.name}"] = as_c(member)
+                        found[f"{of_class}_get_{member.name}"] = as_c(member)
+    return {name: doc for name, doc in found.items() if doc}
+
+
+def as_c(node: ast.FunctionDef | ast.ClassDef) -> str:
+    """Give a node's docstring as what stands between the quotes in C."""
+    text = (ast.get_docstring(node) or "").encode()
+    plain = {*range(32, 127)} - set(b'"\\?')
+    return "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text)
 
 
 class Build(build_ext):

@@ -128,7 +128,8 @@ def main() -> int:
     lists.start()
     resolver = f"--resolver=127.0.0.1@{lists.server_port}"
     command = [sys.executable, "-m", "greenfilter", "run", str(RBL), resolver, *OPTIONS]
-    print(f"rbl.py {' '.join([resolver, *OPTIONS])}\n")
+    print(f"rbl.py {' '.join([resolver, *OPTIONS])}")
+    print(f"{len(CLIENTS)} clients at once, about three seconds ...\n")
     with FakeSmtpd(command, timeout=20.0) as smtpd:
         begun = time.monotonic()
         sessions = [smtpd.start(run_session, smtpd, client) for client in CLIENTS]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -132,7 +134,9 @@ def test_people_get_a_table(path):
     assert lines[0].startswith(f"{path}: 10 sessions, 100 at once, each with 1 of 2,048 bytes; ")
     assert any(line.startswith("phase requests 50 % 90 % 99 % max") for line in lines)
     assert any(line.startswith("data-line 8 ") for line in lines)
-    assert any(line.startswith("handler calls a call computes waits share") for line in lines)
+    assert any(
+        line.startswith("handler calls a call computes waits share queued") for line in lines
+    )
     assert any(line.startswith("filter.ehlo compute 10 ") for line in lines)
     assert "the end of the filter's log:" in lines
     assert done.stderr.splitlines() == ["loading", "timing handlers"]
@@ -241,3 +245,64 @@ def test_percentiles_are_those_of_the_sorted_values():
     one = Latencies()
     one.add(2.5)
     assert one.summary() == {"p50": 2.5, "p90": 2.5, "p99": 2.5, "max": 2.5}
+
+
+HANGING = """
+    import time
+    from greenfilter import Filter
+
+    app = Filter("hanging", deadline=20.0)
+
+    def look_up(identity):
+        while True:
+            identity = identity[::-1]
+
+    @app.filter.ehlo
+    def hang(ctx, identity):
+        return look_up(
+            identity
+        )
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--no-supervisor",)], ids=["supervised", "alone"])
+def test_a_hang_ends_it_early_and_is_told_with_the_line(tmp_path, options):
+    path = tmp_path / "hanging.py"
+    path.write_text(textwrap.dedent(HANGING))
+    begun = time.monotonic()
+    errors = failed("--sessions", "50", *options, str(path))
+    assert time.monotonic() - begun < 40  # and not the deadline of each session
+    assert "greenfilter: the filter hangs: no answer for " in errors
+    assert re.search(r"filter\.ehlo hang has kept the loop for 3 s at hanging\.py:[89]: ", errors)
+    assert "(register it with thread=True), or it loops" in errors
+
+
+def test_a_filter_that_waits_is_no_hang(tmp_path):
+    path = tmp_path / "waiting.py"
+    path.write_text(
+        "import time\nfrom greenfilter import Filter\napp = Filter('waiting')\n"
+        "app.filter.ehlo(lambda ctx, identity: time.sleep(4.5))\n"
+    )
+    command = [*BENCH, "--sessions", "2", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
+    assert json.loads(done.stdout)["decisions"]["proceed"] == 2
+
+
+def test_queueing_is_told_from_the_handlers_own_time(tmp_path):
+    path = tmp_path / "computing.py"
+    path.write_text(
+        "import time\nfrom greenfilter import Filter\napp = Filter('computing')\n\n"
+        "@app.filter.ehlo\n"
+        "def compute(ctx, identity):\n"
+        "    end = time.perf_counter() + 0.01\n"
+        "    while time.perf_counter() < end: pass\n\n"
+        "app.report.tx_commit(lambda ctx, message_id, size: None)\n"
+    )
+    command = [*BENCH, "--sessions", "40", "--concurrency", "20", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
+    entries = {entry["hook"]: entry for entry in json.loads(done.stdout)["handlers"]}
+    compute = entries["filter.ehlo"]
+    assert 0.01 <= compute["seconds"] / 40 < 0.05
+    # Twenty at a time, and one at a time is computed: each waits for several others.
+    assert compute["queued_seconds"] > 2 * compute["seconds"]
+    assert entries["report.tx_commit"]["queued_seconds"] is None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.benchmarks import peers, procinfo
-from tests.benchmarks.bench import C_LIBRARY, GREENFILTER, Bench, Row, limited
+from tests.benchmarks.bench import C_LIBRARY, GREENFILTER, SUPERVISED, Bench, Row, limited
 from tests.benchmarks.cases import CASES
 from tests.benchmarks.chart import svg
 from tests.benchmarks.driver import FilterProcess, WrongReplies, check
@@ -21,6 +21,7 @@ from tests.conftest import unavailable
 if TYPE_CHECKING:
     from pathlib import Path
 
+SVG = "{http://www.w3.org/2000/svg}"
 QUICK = [case for case in CASES if case.name not in ("growth", "sessions-few")]
 
 
@@ -140,8 +141,22 @@ def test_the_table_and_the_chart_show_what_was_not_reached() -> None:
         limited("start", "greenfilter", [501.0], "ms", 500, "at most 500 ms"),
     ]
     assert [line.split()[-2] for line in table(rows).splitlines()[-2:]] == ["-", "NO"]
-    bars = ElementTree.fromstring(svg(rows)).iter("{http://www.w3.org/2000/svg}rect")
+    bars = ElementTree.fromstring(svg(rows)).iter(f"{SVG}rect")
     assert [bar.get("fill") for bar in bars if bar.get("x")] == ["#90a4ae", "#c62828"]
+
+
+def test_a_ratio_to_greenfilter_itself_is_not_shown_among_those_to_the_c_filter() -> None:
+    rows = [
+        Row("signing", "greenfilter", (9.0,), "messages/s", ratio=1.2, base="filter-dkimsign"),
+        Row("computing", "2 workers", (9.0,), "sessions/s", ratio=1.8, base=SUPERVISED),
+    ]
+    texts = [text.text or "" for text in ElementTree.fromstring(svg(rows)).iter(f"{SVG}text")]
+    starts = ("Times as fast as the C filter", "signing: ", "Times as fast as green", "computing: ")
+    places = [
+        next(place for place, text in enumerate(texts) if text.startswith(start))
+        for start in starts
+    ]
+    assert places == sorted(places)
 
 
 BUSY_CHILD = """

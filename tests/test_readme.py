@@ -116,23 +116,39 @@ def test_the_c_filter_and_the_test_of_a_filter_work(tmp_path):
     assert "2 passed" in done.stdout
 
 
+def _path_without_ours() -> str:
+    ours = Path(sys.executable).parent
+    return ":".join(path for path in os.environ["PATH"].split(":") if Path(path) != ours)
+
+
 class Shell:
     """Runs the commands of the tutorial one after the other, as somebody would type them."""
 
     def __init__(self, directory: Path, home: Path) -> None:
         self.directory = directory
-        self.environment = {**HERE, "HOME": str(home)}
+        # Without the environment that the tests run in: the tutorial makes its own.
+        self.environment = {**os.environ, "HOME": str(home), "PATH": _path_without_ours()}
         self.background: subprocess.Popen[str] | None = None
 
     def type(self, command: str) -> None:
         if command == "kill %1":
             self.stop()
+        elif command.startswith(". "):
+            done = subprocess.run(
+                ["bash", "-c", f'{command} && echo "$PATH"'],
+                cwd=self.directory,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            self.environment["PATH"] = done.stdout.strip()
         elif command.endswith(" &"):
             self.start(command[:-2])
             wait_until(listens, 20, f"{command} to listen")
         else:
             done = self.popen(command)
-            output, _ = done.communicate(timeout=120)
+            output, _ = done.communicate(timeout=400)  # pip compiles
             assert done.returncode == 0, f"{command}\n{output}"
 
     def start(self, command: str) -> None:
@@ -170,7 +186,21 @@ def shell():
     shutil.rmtree(home)
 
 
-@pytest.mark.timeout(400)
+def test_a_test_of_a_filter_with_options_passes_as_it_is_written(tmp_path):
+    # As the README's, with a filter that reads sys.argv when it is imported, and pytest's own -q.
+    assert run("greenfilter new guard", tmp_path).returncode == 0
+    (tmp_path / "test_guard.py").write_text(blocks("python")[3])
+    done = run("pytest -q --maxfail 3", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+
+
+def test_the_bare_commands_are_those_of_an_activated_environment():
+    assert tutorial()[:2] == ["python3 -m venv venv", ". venv/bin/activate"]
+    assert "venv/bin/greenfilter" not in README
+
+
+@pytest.mark.timeout(900)
 def test_every_command_of_the_tutorial_works(shell, require_smtpd):
     commands = tutorial()
     *first, check, syntax, smtpd = commands

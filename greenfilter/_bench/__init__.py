@@ -9,6 +9,7 @@ from ._figures import Latencies as Latencies
 from ._load import DEFAULT_SESSIONS as DEFAULT_SESSIONS
 from ._load import Load as Load
 from ._run import BenchError as BenchError
+from ._run import HangError as HangError
 from ._run import measure as measure
 from ._run import profile as profile
 
@@ -18,6 +19,7 @@ __all__ = [
     "Figures",
     "Findings",
     "HandlerTime",
+    "HangError",
     "Latencies",
     "Load",
     "Stall",

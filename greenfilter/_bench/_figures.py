@@ -19,6 +19,11 @@ class Latencies:
     def __len__(self) -> int:
         return len(self._values)
 
+    @property
+    def total(self) -> float:
+        """The sum of all."""
+        return sum(self._values)
+
     def add(self, seconds: float) -> None:
         """Note one."""
         self._values.append(seconds)
@@ -42,6 +47,9 @@ class HandlerTime:
         seconds: from call to return, all calls together.
         cpu_seconds: of these, those in which the processor worked for it. In the others it
             waited: for the network, for the client's next lines, or for its turn.
+        queued_seconds: of all its requests, from question to answer, less ``seconds``: what they
+            waited for the handler to begin, and the answers to come; None where it is not the
+            handler of a request.
     """
 
     hook: str
@@ -49,6 +57,7 @@ class HandlerTime:
     calls: int
     seconds: float
     cpu_seconds: float
+    queued_seconds: float | None = None
 
 
 @dataclass(slots=True)

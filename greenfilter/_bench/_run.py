@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import select
 import signal
 import socket
@@ -14,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ _CHUNK = 128 << 10
 # Above this, sessions wait with the rest of their messages.
 _HIGH_BYTES = 512 << 10
 _SILENCE_SECONDS = 60.0
+# A filter that says nothing for so long, and logs that a handler keeps the loop, hangs.
+_HANG_SECONDS = 3.0
+_KEPT = b"kept the loop"
+_LOOK_SECONDS = 1.0
 _END_SECONDS = 10.0
 _SIGNAL_SECONDS = 0.5
 _LOG_LINES = 5
@@ -59,6 +64,10 @@ class Patience:
 
 class BenchError(GreenfilterError):
     """The filter did not start, fell silent, or wrote what nobody asked for."""
+
+
+class HangError(BenchError):
+    """A handler keeps the loop, and all sessions wait for it."""
 
 
 def measure(
@@ -88,7 +97,7 @@ def measure(
             run.go()
         except BenchError as error:
             run.end()
-            raise BenchError("\n  ".join([str(error), *_tail(log)])) from error
+            raise type(error)("\n  ".join([str(error), *_tail(log)])) from error
         except BaseException:
             run.end()
             raise
@@ -100,7 +109,8 @@ def measure(
 def profile(target: str, args: Sequence[str], load: Load, progress: Progress) -> list[HandlerTime]:
     """Load a filter whose handlers are timed from within, and say where the time went.
 
-    Timing costs time itself, so rates are measured without it.
+    Timing costs time itself, so rates are measured without it. The run ends when a handler keeps
+    the loop for seconds; the error then names the line that it is at.
 
     Args:
         target: the filter's file, or ``package.module:name``.
@@ -115,8 +125,18 @@ def profile(target: str, args: Sequence[str], load: Load, progress: Progress) ->
         out = Path(directory) / "times.json"
         options = {"target": target, "args": list(args), "out": str(out)}
         worker = [sys.executable, "-m", "greenfilter._bench._worker", json.dumps(options)]
-        measure(worker, load, progress)
-        return [HandlerTime(**entry) for entry in json.loads(out.read_text())]
+        figures = measure(worker, load, progress)
+        times = [HandlerTime(**entry) for entry in json.loads(out.read_text())]
+        return [replace(entry, queued_seconds=_queued(entry, figures)) for entry in times]
+
+
+def _queued(entry: HandlerTime, figures: Figures) -> float | None:
+    """What requests waited beside their handler; None for what is not answered one by one."""
+    kind, _, name = entry.hook.partition(".")
+    latencies = figures.latencies.get(name.replace("_", "-"))
+    if kind != "filter" or name == "data_line" or latencies is None:
+        return None
+    return max(0.0, latencies.total - entry.seconds)
 
 
 class _Run:
@@ -133,6 +153,7 @@ class _Run:
         self._script_type = script
         self._patience = patience
         self._load = load
+        self._log = log
         self._progress = progress
         self._socket, theirs = socket.socketpair()
         self._begun = time.perf_counter()
@@ -194,12 +215,15 @@ class _Run:
     def _pump(self) -> None:
         poll = select.poll()
         rest, told = self._rest, 0.0
+        heard = time.perf_counter()
         while self._fill() or self._out:
             poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._out else 0))
-            events = poll.poll(self._patience.silence * 1000)
+            looks = min(_LOOK_SECONDS, self._patience.silence)
+            events = poll.poll(looks * 1000)
             if not events:
-                self._ask_where_it_stands()
-                raise BenchError(f"no answer for {self._patience.silence:g} s to {self._owed()}:")
+                self._bear(time.perf_counter() - heard)
+                continue
+            heard = time.perf_counter()
             if events[0][1] & select.POLLOUT:
                 self._flush()
             if events[0][1] & ~select.POLLOUT:
@@ -213,6 +237,18 @@ class _Run:
                 told = now
                 self._progress(self.figures)
         self._progress(self.figures)
+
+    def _bear(self, silence: float) -> None:
+        """Go on waiting for the filter, or not."""
+        if self._patience.signal is None and silence >= _HANG_SECONDS and self._log_has(_KEPT):
+            raise HangError(f"the filter hangs: no answer for {silence:.0f} s to {self._owed()}:")
+        if silence >= self._patience.silence:
+            self._ask_where_it_stands()
+            raise BenchError(f"no answer for {self._patience.silence:g} s to {self._owed()}:")
+
+    def _log_has(self, text: bytes) -> bool:
+        # The filter writes where the shared file position is.
+        return text in os.pread(self._log.fileno(), 1 << 20, 0)
 
     def _ask_where_it_stands(self) -> None:
         if self._patience.signal is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .._bench import BenchError, Figures, HandlerTime, Load, measure, profile
+from .._bench import BenchError, Figures, HandlerTime, HangError, Load, measure, profile
 from ..errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def bench(options: BenchOptions) -> None:
     try:
         with _progress(options.load, "loading") as tell:
             figures = measure(command, options.load, tell)
+    except HangError as error:
+        raise UsageError(_hang(options, short, error), exit_code=1) from error
     except (BenchError, OSError) as error:
         raise UsageError(str(error), exit_code=1) from error
     times = _handler_times(options, short)
@@ -76,6 +78,15 @@ def _handler_times(options: BenchOptions, load: Load) -> list[HandlerTime]:
     except (BenchError, OSError) as error:
         click.echo(f"handlers were not timed: {error}", err=True)
         return []
+
+
+def _hang(options: BenchOptions, load: Load, error: HangError) -> str:
+    """Say more of a hang: which line it is at, as far as it comes again."""
+    try:
+        profile(options.target, options.args, load, lambda figures: None)
+    except (BenchError, OSError) as again:
+        return f"{error}\nonce more, and watched: {again}"
+    return str(error)
 
 
 @contextmanager
@@ -139,13 +150,18 @@ def _show_phases(figures: Figures) -> None:
 
 
 def _show_handlers(times: list[HandlerTime]) -> None:
-    """Means per call: of what a handler took, what the processor worked and what it waited."""
+    """Means per call.
+
+    Of what a handler took, what the processor worked and what it waited; beside it, what its
+    requests waited until it began, and for their answers to come.
+    """
     if not times:
         return
     cpu = sum(entry.cpu_seconds for entry in times) or 1.0
     width = max(len(f"{entry.hook} {entry.name}") for entry in times) + 2
     click.echo(
         f"\n{'handler':<{width}}{'calls':>10}{'a call':>12}{'computes':>12}{'waits':>12}  share"
+        f"{'queued':>12}"
     )
     for entry in sorted(times, key=lambda entry: -entry.cpu_seconds):
         calls = entry.calls or 1
@@ -153,7 +169,10 @@ def _show_handlers(times: list[HandlerTime]) -> None:
         means = (entry.seconds / calls, entry.cpu_seconds / calls, waits / calls)
         shown = "".join(f"{_time(mean):>12}" for mean in means)
         name = f"{entry.hook} {entry.name}"
-        click.echo(f"{name:<{width}}{entry.calls:>10,}{shown}{entry.cpu_seconds / cpu:>7.0%}")
+        queued = "" if entry.queued_seconds is None else _time(entry.queued_seconds / calls)
+        share = f"{entry.cpu_seconds / cpu:>7.0%}"
+        click.echo(f"{name:<{width}}{entry.calls:>10,}{shown}{share}{queued:>12}".rstrip())
+    click.echo("queued: from question to answer, less the call itself; other sessions came first")
 
 
 def _time(seconds: float) -> str:

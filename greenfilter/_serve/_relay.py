@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import gevent.socket
@@ -82,8 +83,9 @@ class Relay:
         if not reply.startswith("2"):
             self._give_up(reply)
         self._transaction()
-        self._say("QUIT")
-        self._hear()
+        with suppress(OSError):  # the message is over there, however this ends
+            self._say("QUIT")
+            self._hear()
 
     def _identify(self, method: str) -> str:
         self._say(f"{method} {self._hostname}")
@@ -98,10 +100,10 @@ class Relay:
             self._give_up(reply, reset=True)
         self._report_tx("tx-begin")
         self._report_tx("tx-mail", "ok", message.mail_from)
-        replies = [self._rcpt(recipient) for recipient in message.rcpt_to]
-        refused = [reply for reply in replies if not reply.startswith("2")]
+        replies = [(recipient, self._rcpt(recipient)) for recipient in message.rcpt_to]
+        refused = [each for each in replies if not each[1].startswith("2")]
         if refused == replies:
-            self._give_up(refused[0], reset=True)
+            self._give_up(refused[0][1], reset=True)
         self._say("DATA")
         reply = self._hear()
         if not reply.startswith("3"):
@@ -118,8 +120,8 @@ class Relay:
             self._give_up(reply)
         self._report_tx("tx-commit", str(len(body)))
         self._report_tx("tx-reset")
-        if refused:
-            self._give_up(refused[0])
+        taken = [recipient for recipient, reply in replies if reply.startswith("2")]
+        self._transcript.relayed(self.id, message.message_id, taken, dict(refused))
 
     def _give_up(self, reply: str, reset: bool = False) -> NoReturn:
         if reset:

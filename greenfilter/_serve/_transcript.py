@@ -12,7 +12,7 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -177,6 +177,22 @@ class Transcript:
         }
         text = _style("-- " + ", ".join(words), bold=True)
         self._emit("accepted", session_id, text, **fields)
+
+    def relayed(
+        self, session_id: str, message_id: str, rcpt_to: Sequence[str], refused: Mapping[str, str]
+    ) -> None:
+        """The other server took a message.
+
+        Args:
+            session_id: of the connection to it.
+            message_id: smtpd's.
+            rcpt_to: the recipients that it took it for.
+            refused: those that it refused, each with its reply.
+        """
+        lines = [_style(f"-- relayed {message_id} to {', '.join(rcpt_to)}", bold=True)]
+        lines += [_loud(f"-- not to {address}: {reply}") for address, reply in refused.items()]
+        fields = {"message_id": message_id, "rcpt_to": list(rcpt_to), "refused": dict(refused)}
+        self._emit("relayed", session_id, "\n".join(lines), **fields)
 
     def failed(self, session_id: str, error: str) -> None:
         """Something around a session went wrong: a TLS handshake, a disk, a relay."""

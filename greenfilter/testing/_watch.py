@@ -32,8 +32,8 @@ _UNPATCHED = (
     "configuration; without pytest, call gevent.monkey.patch_all() before anything is imported"
 )
 _PATCHED = (
-    "what it calls does not wait in its greenlet (a C library, or it computes): under greenfilter "
-    "run on_error would answer, and all sessions wait. Register it with thread=True"
+    "under greenfilter run on_error would answer, and all sessions wait. What it calls does not "
+    "wait in its greenlet (a C library, or it computes): register it with thread=True; or it loops"
 )
 
 
@@ -42,18 +42,21 @@ class LoopWatch:
 
     Args:
         handlers: whose code may be the one that blocks.
+        limit: seconds for which a handler may; None for its deadline.
 
     Attributes:
-        fault: the first that did, or None.
+        fault: the first that kept the loop for longer, or None.
     """
 
-    def __init__(self, handlers: Iterable[Handler]) -> None:
+    def __init__(self, handlers: Iterable[Handler], limit: float | None = None) -> None:
         self.fault: LoopBlocked | None = None
-        self._handlers = {
-            handler.fn.__code__: handler for handler in handlers if hasattr(handler.fn, "__code__")
+        self._limits = {
+            handler.fn.__code__: (f"{handler.hook} {handler.name}", limit or handler.deadline)
+            for handler in handlers
+            if hasattr(handler.fn, "__code__")
         }
-        deadlines = [handler.deadline for handler in self._handlers.values()]
-        self._beat = max(_SHORTEST_BEAT, min([_LONGEST_BEAT, *(d / _BEATS for d in deadlines)]))
+        parts = [limit / _BEATS for _, limit in self._limits.values()]
+        self._beat = max(_SHORTEST_BEAT, min([_LONGEST_BEAT, *parts]))
         self._running = False
 
     def start(self) -> None:
@@ -70,6 +73,19 @@ class LoopWatch:
         if self._running:
             self._running = False
             self._timer.close()
+
+    def on_fault(self, handler: str, limit: float, where: str) -> None:
+        """Keep what is wrong for the test. In the watching thread.
+
+        Args:
+            handler: its hook and name.
+            limit: seconds that it has passed.
+            where: ``file:line`` of its file where it is.
+        """
+        why = _PATCHED if monkey.is_module_patched("time") else _UNPATCHED
+        self.fault = LoopBlocked(
+            f"{handler} kept the loop at {where} past its deadline of {limit:g} s; {why}"
+        )
 
     def _on_beat(self) -> None:
         self._seen = perf_counter()
@@ -88,15 +104,15 @@ class LoopWatch:
 
     def _judge(self, silent: float) -> None:
         frame: FrameType | None = sys._current_frames().get(self._thread)
-        while frame is not None and frame.f_code not in self._handlers:
+        inside: list[FrameType] = []
+        while frame is not None and frame.f_code not in self._limits:
+            inside.append(frame)
             frame = frame.f_back
         if frame is None:
             return
-        handler = self._handlers[frame.f_code]
-        if silent > handler.deadline:
-            where = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
-            why = _PATCHED if monkey.is_module_patched("time") else _UNPATCHED
-            self.fault = LoopBlocked(
-                f"{handler.hook} {handler.name} kept the loop at {where} past its deadline of "
-                f"{handler.deadline:g} s; {why}"
-            )
+        handler, limit = self._limits[frame.f_code]
+        if silent > limit:
+            file = frame.f_code.co_filename
+            # Helpers of the author's are called from there; the library says less.
+            own = next((each for each in inside if each.f_code.co_filename == file), frame)
+            self.on_fault(handler, limit, f"{os.path.basename(file)}:{own.f_lineno}")

@@ -59,7 +59,8 @@ class Row:
         unit: of the values.
         more_is_better: for rounding, which never flatters.
         cpu: processor time of the filter in microseconds per unit of work, median.
-        ratio: this median divided by that of the C library, turned so that more is faster.
+        ratio: this median divided by that of ``base``, turned so that more is faster.
+        base: the subject that ``ratio`` is to; a C filter, if not greenfilter without something.
         target: what is to be reached, in words; empty for a peer.
         reached: whether it was; None without a target.
         note: what a reader must know besides.
@@ -72,6 +73,7 @@ class Row:
     more_is_better: bool = True
     cpu: float | None = None
     ratio: float | None = None
+    base: str = C_LIBRARY
     target: str = ""
     reached: bool | None = None
     note: str = ""
@@ -219,6 +221,7 @@ def _rate_rows(
                 unit,
                 cpu=median(run.filter_cpu for run in one.runs) / units[one.name] * 1e6,
                 ratio=ratio,
+                base=base,
                 target=target,
                 reached=ratio is not None and ratio >= one.at_least if one.at_least else None,
             )

@@ -1,4 +1,4 @@
-"""The chart: how many times as fast as the C library, and how much of each limit is used."""
+"""The chart: how many times as fast as the C filter, and how much of each limit is used."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
+from .bench import SUPERVISED
 from .report import shown
 
 if TYPE_CHECKING:
@@ -25,14 +26,20 @@ LEGEND = "Green: target reached. Red: not reached. Grey: no target."
 def svg(rows: Iterable[Row]) -> str:
     """A chart of ``rows`` as an SVG document of its own."""
     rows = list(rows)
-    # The peer itself is the line at 1.
-    faster = [row for row in rows if row.ratio not in (None, 1.0) and row.values]
+    # What a ratio is to is the line at 1.
+    rates = [row for row in rows if row.ratio not in (None, 1.0) and row.values]
+    own = [row for row in rates if row.base == SUPERVISED]
+    faster = [row for row in rates if row.base != SUPERVISED]
     limits = [row for row in rows if row.share is not None and row.values]
     parts: list[str] = []
     top = 10
     if faster:
         top = _panel(
             parts, top, "Times as fast as the C filter on the same work (line: 1)", faster, _ratio
+        )
+    if own:
+        top = _panel(
+            parts, top, f"Times as fast as {SUPERVISED}, with one worker (line: 1)", own, _ratio
         )
     if limits:
         top = _panel(

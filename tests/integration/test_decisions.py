@@ -1,4 +1,4 @@
-"""Every decision, in every phase that smtpd 6.8 asks about without TLS."""
+"""Every decision, in every phase that smtpd asks about without TLS."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.integration.filters import decide as words
 from tests.support.client import Client
 from tests.support.filters import command
 from tests.support.sink import Sink
-from tests.support.smtpd import Smtpd
+from tests.support.smtpd import Smtpd, version
 
 PHASES = ["helo", "ehlo", "mail-from", "rcpt-to", "data", "rset", "quit", "noop", "commit"]
 ADDRESSES = {word: address for address, word in words.CONNECT.items()}
@@ -17,6 +17,8 @@ REPLIES = {
     "disconnect": "550 5.7.1 refused here",
 }
 CLOSING = {"reject421", "disconnect"}
+# Where report is legal, on a server that has it.
+REPORTING = ["connect", "data", "commit"] if version() >= (7, 6) else []
 # What smtpd says to a command of each phase that it lets pass.
 PASSED = {"data": "354 ", "quit": "221 "}
 
@@ -177,7 +179,7 @@ def test_rewrite_replaces_sender_and_recipient_also_in_the_transaction(server):
 @pytest.mark.parametrize(
     ("phase", "decision"),
     [(phase, "rewrite") for phase in ("data", "rset", "quit", "noop", "commit")]
-    + [(phase, "report") for phase in PHASES]
+    + [(phase, "report") for phase in PHASES if phase not in REPORTING]
     + [("commit", "junk")],
 )
 def test_a_decision_that_would_break_this_server_becomes_a_temporary_refusal(
@@ -190,7 +192,19 @@ def test_a_decision_that_would_break_this_server_becomes_a_temporary_refusal(
     server.wait_for_log(f"decide: .*{phase}.*", start=logged)
 
 
-@pytest.mark.parametrize("decision", ["rewrite", "report"])
+@pytest.mark.parametrize("phase", [phase for phase in REPORTING if phase != "connect"])
+def test_report_lets_the_command_pass(server, phase):
+    with Client(server.port) as client:
+        assert reach(client, phase, "report").startswith(PASSED.get(phase, "250 "))
+
+
+@pytest.mark.skipif(not REPORTING, reason="smtpd 7.6 and later")
+def test_report_at_connect_gives_the_banner(server):
+    with Client(server.proxy_port, proxy=ADDRESSES["report"]) as client:
+        assert client.greet().startswith("250 ")
+
+
+@pytest.mark.parametrize("decision", ["rewrite"] if REPORTING else ["rewrite", "report"])
 def test_a_decision_that_connect_does_not_allow_ends_the_session(server, decision):
     with Client(server.proxy_port, proxy=ADDRESSES[decision]) as client:
         assert client.reply()[0].startswith("451 4.3.0 ")

@@ -5,7 +5,7 @@ import pytest
 from tests.support.client import Client
 from tests.support.filters import command
 from tests.support.sink import Sink
-from tests.support.smtpd import Smtpd
+from tests.support.smtpd import Smtpd, version
 
 KEPT = [
     b".",
@@ -27,6 +27,8 @@ EDITED = [
     (b"REPLACE", [b""]),
     (b"", [b""]),
 ]
+
+CUTS_LINES = version() < (7, 4)  # protocol 0.6 and before
 
 
 @pytest.fixture(scope="module", params=["data_line", "lines", "message"])
@@ -80,6 +82,13 @@ def test_a_message_of_many_lines_passes_whole(server):
 
 
 @pytest.mark.parametrize("length", [1998, 3000, 60_000])
+@pytest.mark.skipif(CUTS_LINES, reason="smtpd 7.4 and later")
+def test_a_long_line_passes_whole(server, length):
+    assert send(server, "long", [b"z" * length]).startswith("250 ")
+    assert server.sink.by_subject("long").body == joined([b"z" * length])
+
+
+@pytest.mark.parametrize("length", [1998, 3000, 60_000] if CUTS_LINES else [64_000])
 def test_a_line_that_this_server_would_cut_refuses_the_message(server, length):
     assert send(server, "too long", [b"z" * length]).startswith("554 ")
     assert send(server, "next", [b"hello"]).startswith("250 ")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import gevent.server
+import gevent.socket
 import pytest
 
 from tests.testing.driving import tap
@@ -116,3 +117,39 @@ def test_the_same_reports_of_a_delivery_as_recorded(server, name):
     assert _outgoing(ours, "QUIT")[: len(bounced)] == bounced
     if name == "out-plain":
         assert messages[0].endswith(b"\r\n\r\nline | one\r\n..dot\r\n")
+
+
+def test_it_is_told_which_recipients_a_message_was_relayed_to():
+    def serve(sock, address):
+        with sock, sock.makefile("rb") as lines:
+            sock.sendall(b"220 other.example.org\r\n")
+            for line in lines:
+                if line.startswith(b"RCPT TO:<carol"):
+                    sock.sendall(b"550 5.1.1 no carol here\r\n")
+                elif line == b"DATA\r\n":
+                    sock.sendall(b"354 go\r\n")
+                    list(iter(lines.readline, b".\r\n"))
+                    sock.sendall(b"250 taken\r\n")
+                elif line == b"QUIT\r\n":
+                    return  # without a word: the message is there all the same
+                else:
+                    sock.sendall(b"250 ok\r\n")
+
+    other = gevent.server.StreamServer(("127.0.0.1", 0), serve)
+    other.start()
+    with serving(tap(), smtp_out=("127.0.0.1", other.server_port)) as served:
+        with gevent.socket.create_connection(("127.0.0.1", served.port)) as client:
+            replies = client.makefile("rb")
+            for command in (
+                *("HELO client.example.net", "MAIL FROM:<alice@example.net>"),
+                *(f"RCPT TO:<{name}@example.org>" for name in ("bob", "carol", "dave")),
+                *("DATA", "Subject: hello\r\n\r\nhello\r\n.", "QUIT"),
+            ):
+                assert replies.readline()[:1] in b"23"
+                client.sendall(f"{command}\r\n".encode())
+        served.wait_for("the end of the delivery", lambda: served.events("relayed"))
+        [relayed] = served.events("relayed")
+        assert relayed["rcpt_to"] == ["bob@example.org", "dave@example.org"]
+        assert relayed["refused"] == {"carol@example.org": "550 5.1.1 no carol here"}
+    assert served.events("failed") == []
+    other.stop()

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     from .sink import Sink
 
-SMTPD: Final = "/usr/sbin/smtpd"
+# Another server than the installed one: the path of its smtpd.
+SMTPD: Final = os.environ.get("GREENFILTER_SMTPD", "/usr/sbin/smtpd")
 _FILTER_NAME = "SMTPD_FILTER_NAME"  # tells in a filter's environment which one it is
 
 # smtpd gets SIGTERM if the test process dies, even by SIGKILL.
@@ -42,6 +44,17 @@ exec setpriv --pdeathsig TERM "$2" -d -f "$1/smtpd.conf"
 """
 
 
+@cache
+def version() -> tuple[int, int]:
+    """Return the server's own, such as (6, 8); (0, 0) where there is none."""
+    if not os.access(SMTPD, os.X_OK):
+        return 0, 0
+    done = subprocess.run([SMTPD, "-h"], capture_output=True, text=True)
+    found = re.search(r"OpenSMTPD (\d+)\.(\d+)", done.stdout + done.stderr)
+    assert found is not None, done
+    return int(found[1]), int(found[2])
+
+
 class SmtpdError(Exception):
     """smtpd did not start, or did not stop, as it should. The text holds its log."""
 
@@ -49,7 +62,7 @@ class SmtpdError(Exception):
 def missing() -> str | None:
     """Return why the real smtpd cannot run here, or None if it can."""
     if not os.access(SMTPD, os.X_OK):
-        return f"{SMTPD} is not installed (Debian: opensmtpd)"
+        return f"{SMTPD} is not installed (Debian: opensmtpd; or name one in GREENFILTER_SMTPD)"
     if os.geteuid() != 0:
         return "smtpd runs as root only"
     if not (shutil.which("unshare") and shutil.which("setpriv")):
@@ -286,10 +299,13 @@ class Smtpd:
             subprocess.CalledProcessError: it was refused.
         """
         assert self._process is not None
+        assert self._directory is not None
+        # smtpctl(8) is sendmail when it is called so; the installed one may be another server's.
+        sendmail = self._directory / "sendmail"
+        if not sendmail.exists():
+            sendmail.symlink_to(Path(SMTPD).with_name("smtpctl"))
         enter = ["nsenter", "--mount", "--target", str(self._process.pid)]
-        subprocess.run(
-            [*enter, "/usr/sbin/sendmail", *arguments], input=message, check=True, timeout=30
-        )
+        subprocess.run([*enter, sendmail, *arguments], input=message, check=True, timeout=30)
 
     # Stopping
 
