@@ -7,6 +7,7 @@ Their socket carries the filter protocol itself. Lines that begin with ``greenfi
 - ``worn-out`` (worker): its threads hang; it should be replaced.
 - ``replay|LINE`` (supervisor): a report of a session that another worker had. It only rebuilds
   the session's state; no handler is called for it.
+- ``forget|SID`` (supervisor): another worker has this session now. Its delete hooks are run.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ ALIVE = PREFIX + b"alive\n"
 WORN_OUT = PREFIX + b"worn-out\n"
 HELLO = PREFIX + b"hello|"
 REPLAY = PREFIX + b"replay|"
+FORGET = PREFIX + b"forget|"
 # Seconds between two ALIVE lines.
 BEAT = 0.25
 

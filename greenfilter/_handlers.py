@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ._mark import number_of
 from .errors import RegistrationError
 from .protocol import EVENTS, JUNK, PHASES, PROCEED, TEMPFAIL, Decision, Phase
 
@@ -85,9 +86,19 @@ class Handler:
         thread: run it in the thread pool.
         cancel_on_close: end it when the client leaves.
         where: ``file:line``, or None.
+        report: the number of the report that it handles, else 0 (``_mark.py``).
     """
 
-    __slots__ = ("cancel_on_close", "deadline", "fn", "hook", "on_error", "thread", "where")
+    __slots__ = (
+        "cancel_on_close",
+        "deadline",
+        "fn",
+        "hook",
+        "on_error",
+        "report",
+        "thread",
+        "where",
+    )
 
     def __init__(
         self,
@@ -107,6 +118,7 @@ class Handler:
         self.thread = thread
         self.cancel_on_close = cancel_on_close
         self.where = where(fn)
+        self.report = number_of(hook)
         check_parameters(fn, parameters, hook)
 
     @property

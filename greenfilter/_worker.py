@@ -1,19 +1,18 @@
 """A worker process: ``python -m greenfilter._worker JSON``, started by the supervisor.
 
-JSON holds ``fd`` (the socket to the supervisor), ``mark_fd`` (the shared page in which it leaves
-the session whose handler was called last), ``target``, ``args``, ``log_level`` and ``log_format``.
+JSON holds ``fd`` (the socket to the supervisor), ``mark_fd`` (the page in which it leaves whose
+code runs, see ``_mark.py``), ``target``, ``args``, ``log_level`` and ``log_format``.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import signal
 import sys
 from typing import Any, NoReturn
 
-from . import _log, _stdio
+from . import _log, _mark, _stdio
 from .errors import UsageError
 
 # The author's threads may not hold up the end.
@@ -34,14 +33,14 @@ def start(options: dict[str, Any]) -> None:
     from ._load import load
     from ._runtime import Runtime
 
-    mark = mmap.mmap(options["mark_fd"], mmap.PAGESIZE)
+    page = _mark.take(options["mark_fd"])
     os.close(options["mark_fd"])
     fd = options["fd"]
     os.set_inheritable(fd, False)
     _stdio.keep_from_children((fd, fd))
     app = load(options["target"], options["args"])
     try:
-        Runtime(app, (fd, fd), mark=mark).run()
+        Runtime(app, (fd, fd), page=page).run()
     except BaseException:
         # A handler has thrown it into the hub. What is left of the loop serves nobody.
         _log.logger.exception("the loop was ended from within")

@@ -19,6 +19,7 @@ LAYERS = [
     {"protocol"},
     {
         "_log",
+        "_mark",
         "_python",
         "_stderr",
         "_stdio",

@@ -343,7 +343,7 @@ class Whole(HandledConsumer):
         """Call a function in the pool of threads, unless the handler is in a thread itself."""
         if _get_ident() != self._own_thread:
             return fn(*args)
-        return self.engine.threads.call(fn, *args)
+        return self.engine.threads.call(self.ctx.session.sid, 0, fn, *args)
 
     def _handle(self, worker: Worker) -> Iterable[list[bytes]]:
         """Call the handler; give the lines to write."""

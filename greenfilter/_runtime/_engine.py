@@ -15,6 +15,7 @@ from greenlet import GreenletExit
 from .._context import DEFERRED, Context
 from .._handlers import Handler
 from .._log import logger
+from .._mark import SID_BYTES, free_slots
 from ..errors import (
     HandlerTimeout,
     RemoteProtocolError,
@@ -80,7 +81,7 @@ class Engine:
         wait_room: waits while smtpd reads slower than we write.
         park: waits, with what it is given, for more lines of a message, or for a tap.
         start_task: has a task done by a worker.
-        mark: where to leave the id of the session whose handler was called last, or None.
+        page: where to leave which report's handler runs (``_mark.py``), or None.
         clock: gives the time (monotonic seconds).
     """
 
@@ -92,7 +93,7 @@ class Engine:
         wait_room: Callable[[], None],
         park: Callable[[Callable[[], Any]], None],
         start_task: Callable[[Any], None],
-        mark: Any = None,
+        page: Any = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
@@ -102,11 +103,14 @@ class Engine:
         self.wait_room = wait_room
         self.park = park
         self.start_task = start_task
-        self._mark = mark
+        self.page = page
         self.clock = clock
         self.now = self.clock()  # of the last input or tick
-        self.threads = Threads(app.threads)
-        self.moved = Moved(self.answers.errors_of, self._start_moved, self._end_moved)
+        slots = free_slots(page)
+        self.threads = Threads(app.threads, page, slots)
+        self.moved = Moved(
+            Threads(1, page, slots), self.answers.errors_of, self._start_moved, self._end_moved
+        )
         self._filters: dict[Phase | Event, Handler] = {
             PHASES[name]: handler for name, handler in app.filters.items()
         }
@@ -150,7 +154,7 @@ class Engine:
         A request that asks for nothing special is dealt with right here, at half the cost of
         :meth:`handle`, which does the same for all.
         """
-        queue, plain, guard, mark = session.queue, self._plain, self.guard, self._mark
+        queue, plain, guard = session.queue, self._plain, self.guard
         while queue:
             item = queue.popleft()
             if (
@@ -164,8 +168,6 @@ class Engine:
                 continue
             owed = item.owed = short.owed
             owed[item] = self.now + short.deadline
-            if mark is not None:
-                mark[:16] = session.sid
             worker.running, worker.since, worker.warned = short.handler, self.now, 0
             try:
                 if short.texts == 1:
@@ -286,17 +288,19 @@ class Engine:
         """
         if self._storage.used:
             self._storage.begin(worker, ctx)
-        if self._mark is not None:
-            self._mark[:16] = ctx.session.sid
         outer, worker.call = worker.running, ctx
         worker.begin(handler, self.clock())
+        if handler.report and self.page is not None:
+            self.page[SID_BYTES] = handler.report
         try:
             if handler.thread:
-                return self.threads.call(fn, *args)
+                return self.threads.call(ctx.session.sid, handler.report, fn, *args)
             if handler in self.moved.handlers:
-                return self.moved.call(handler, fn, *args)
+                return self.moved.call(ctx.session.sid, handler, fn, *args)
             return fn(*args)
         finally:
+            if handler.report and self.page is not None:
+                self.page[SID_BYTES] = 0
             worker.begin(outer, self.clock())
             if worker.abandoned:
                 raise GreenletExit  # its session has gone on without it

@@ -44,6 +44,7 @@ class Moved:
     """The handlers that were moved, and their thread.
 
     Args:
+        threads: a pool of one thread.
         errors_of: the kinds of errors that each handler has failed with so far.
         on_move: called when a handler is moved.
         on_return: called when it goes back to the loop.
@@ -55,12 +56,13 @@ class Moved:
 
     def __init__(
         self,
+        threads: Threads,
         errors_of: dict[Handler, set[type[BaseException]]],
         on_move: Callable[[Handler], None],
         on_return: Callable[[Handler], None],
     ) -> None:
         self.handlers: set[Handler] = set()
-        self.threads = Threads(1)
+        self.threads = threads
         self._errors_of = errors_of
         self._on_move = on_move
         self._on_return = on_return
@@ -99,17 +101,25 @@ class Moved:
             *(handler, _TIMES, place),
         )
 
-    def call(self, handler: Handler, fn: Callable[..., Any], *args: Any) -> Any:
+    def call(self, sid: bytes, handler: Handler, fn: Callable[..., Any], *args: Any) -> Any:
         """Call a moved handler in the thread, after those that were called before.
 
-        Switches greenlets. The arguments are those of the handler.
+        Switches greenlets.
+
+        Args:
+            sid: of the session that it is called for.
+            handler: the handler.
+            fn: what is called for it.
+            args: its arguments.
 
         Raises:
             BaseException: whatever it raises.
         """
         inside: list[int] = []
         try:
-            result = self.threads.call(self._make, handler, inside, fn, args)
+            result = self.threads.call(
+                sid, handler.report, self._make, handler, inside, fn, args
+            )
         except (GreenfilterError, GreenletExit) as error:
             if inside and isinstance(error, HandlerTimeout):
                 place = stands_at(inside[0], handler)

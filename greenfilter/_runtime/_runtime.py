@@ -46,8 +46,7 @@ class Runtime:
         app: the filter.
         sock: connected, or the two file descriptors to read from and to write to. The runtime
             owns it from now on.
-        mark: under a supervisor, the shared page in which to leave the id of the session whose
-            handler was called last.
+        page: under a supervisor, the page in which to leave whose code runs (``_mark.py``).
         clock: gives the time (monotonic seconds) that deadlines and forgotten sessions go by.
     """
 
@@ -55,14 +54,14 @@ class Runtime:
         self,
         app: Filter,
         sock: socket.socket | tuple[int, int],
-        mark: mmap.mmap | None = None,
+        page: mmap.mmap | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         app.freeze()
         fds = sock if isinstance(sock, tuple) else (sock.detach(),) * 2
         self.app = app
         self._hub = gevent.get_hub()
-        self._vital = Vital(mark is not None)
+        self._vital = Vital(page is not None)
         self._hub.threadpool.maxsize = _NAMES_RESOLVED_AT_ONCE
         self._wire = Wire(fds, self._receive, self._on_end, self._vital)
         self._holds: set[str] = set()  # why nothing is read
@@ -71,6 +70,7 @@ class Runtime:
             partial(self._hold, "workers"),
             partial(self._release, "workers"),
             self._vital,
+            page,
         )
         self._engine = Engine(
             app,
@@ -79,7 +79,7 @@ class Runtime:
             self._wire.wait_room,
             self._workers.park,
             self._start_task,
-            mark,
+            page,
             clock,
         )
         self._connection = LiveConnection(
@@ -89,7 +89,7 @@ class Runtime:
             on_problem=self._on_problem,
             on_evict=self._on_evict,
             on_close=self._on_close,
-            on_control=self._on_control if mark is not None else None,
+            on_control=self._on_control if page is not None else None,
         )
         self._connection.runtime = self._engine
         app.config = self._engine.guard.config = self._connection.config
@@ -103,7 +103,7 @@ class Runtime:
         )
         self._engine.threads.vital = self._vital
         self._engine.moved.threads.vital = self._vital
-        self._supervised = mark is not None
+        self._supervised = page is not None
         self._monitor = Monitor(self._workers.inside, self._on_kept, self._hurry)
         if self._supervised:
             self._engine.threads.on_worn_out = lambda: self._wire.send(WORN_OUT)
@@ -199,6 +199,12 @@ class Runtime:
         _, verb, rest = line.split(b"|", 2)
         if verb == b"replay":
             self._connection.restore(rest)
+        elif verb == b"forget":
+            session: Any = self._connection.sessions.get(rest)
+            if session is not None:
+                self._clock.drop(session)
+                self._connection.forget(session)
+                self._engine.abandon_session(session)
 
     def _start_task(self, task: Any) -> None:
         self._workers.ready.append(task)
@@ -288,5 +294,5 @@ class Runtime:
 def _leave_to_parent(runtime: Runtime | None) -> None:
     """Have a forked child do nothing of what the sessions wait for."""
     if runtime is not None:
-        for worker in runtime._workers.busy:
-            worker.abandoned = True
+        runtime._workers.leave_to_parent()
+        runtime._engine.page = None

@@ -26,6 +26,7 @@ class Tap:
 
     def __init__(self, engine: Engine, stream: Stream, handler: Handler) -> None:
         self.worker: Worker | None = None
+        self.sid = stream.session.sid
         self._engine = engine
         self._stream = stream
         self._handler = handler

@@ -20,6 +20,7 @@ from gevent.hub import Waiter
 from gevent.monkey import get_original
 
 from .._log import logger
+from .._mark import NOBODY, SID_BYTES, SLOT_BYTES
 
 # Four busy threads delay the loop 125 ms (99th percentile) at the default of 5 ms, 8 ms so.
 _SWITCH_INTERVAL = 0.0002
@@ -35,6 +36,8 @@ class Threads:
 
     Args:
         size: threads at most, but for those that hang.
+        page: where each thread leaves whose code it runs (``_mark.py``), or None.
+        slots: of the page, that no thread has; shared with other pools.
 
     Attributes:
         on_worn_out: called each time that a call is given up and its thread is not replaced.
@@ -42,29 +45,37 @@ class Threads:
         hanging: calls that were given up and have not ended.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, page: Any = None, slots: list[int] | None = None) -> None:
         self.hanging: set[_Call] = set()
         self.vital: Callable[[Callable[..., Any]], Callable[..., None]] = lambda fn: fn
         self.on_worn_out: Callable[[], None] = lambda: None
         self._size = size
+        self._page = page
+        self._slots = slots if slots is not None else []
         self._threads = 0
         self._calls = 0  # that wait or run, but for those that hang
         self._queue: SimpleQueue[_Call | None] = SimpleQueue()
         self._ended: deque[_Call] = deque()
         self._wake: Any = None  # its callback runs in the loop soon after a thread has sent
 
-    def call(self, fn: Callable[..., Any], *args: Any) -> Any:
+    def call(self, sid: bytes, report: int, fn: Callable[..., Any], *args: Any) -> Any:
         """Call a function in the pool and wait for it. Switches greenlets.
 
         A caller that is interrupted does not stop the thread; what it gives is dropped, and a call
         that has not begun by then is not made.
+
+        Args:
+            sid: of the session that it is made for.
+            report: the number of the report that it handles, else 0.
+            fn: the function.
+            args: its arguments.
 
         Raises:
             BaseException: whatever the function raises.
         """
         if self._wake is None:
             self._open()
-        call = _Call(fn, args)
+        call = _Call(sid + bytes([report]), fn, args)
         self._calls += 1
         self._fit()
         self._queue.put(call)
@@ -104,13 +115,21 @@ class Threads:
 
     def _run(self) -> None:
         """What a thread does."""
+        page, slot = self._page, self._slots.pop() if self._slots else 0
+        start, end = slot * SLOT_BYTES, slot * SLOT_BYTES + SID_BYTES + 1
         while (call := self._queue.get()) is not None:
             pid = os.getpid()
+            if slot:
+                page[start:end] = call.mark
             call.make()
             if os.getpid() != pid:  # a child that the author's code has forked, and left to us
                 os._exit(0)
+            if slot:
+                page[start:end] = NOBODY[: SID_BYTES + 1]
             self._ended.append(call)
             self._wake.send()
+        if slot:
+            self._slots.append(slot)
         gevent.get_hub().destroy(destroy_loop=True)  # the author's code may have used one here
 
     def _on_ended(self) -> None:
@@ -145,9 +164,10 @@ class Threads:
 class _Call:
     """One call in a thread, in a context of its own."""
 
-    __slots__ = ("args", "awaited", "begun", "ended", "error", "fn", "value", "waiter")
+    __slots__ = ("args", "awaited", "begun", "ended", "error", "fn", "mark", "value", "waiter")
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def __init__(self, mark: bytes, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.mark = mark
         self.fn = fn
         self.args = args
         self.waiter: Any = Waiter()

@@ -21,10 +21,24 @@ class Flow:
         prefix: what each line begins with on its way to the worker.
         header: the first lines, to know the message again by.
         header_ended: no more of them are kept.
-        held: chunks that wait until the header is known, because the message is suspected.
+        held: chunks that wait until the header is known and, if the message is suspected, for
+            quarantine.
+        held_bytes: their size.
+        suspected: a worker has ended of it, perhaps, before its header was known.
+        waits: it has been sent to quarantine.
     """
 
-    __slots__ = ("_room", "header", "header_ended", "held", "prefix", "worker")
+    __slots__ = (
+        "_room",
+        "header",
+        "header_ended",
+        "held",
+        "held_bytes",
+        "prefix",
+        "suspected",
+        "waits",
+        "worker",
+    )
 
     def __init__(self, worker: WorkerProcess | None, stream: Stream) -> None:
         self.worker = worker
@@ -32,7 +46,16 @@ class Flow:
         self.header: list[bytes] = []
         self.header_ended = False
         self.held: list[Chunk] | None = None
+        self.held_bytes = 0
+        self.suspected = False
+        self.waits = False
         self._room = _MAX_HEADER_BYTES
+
+    def hold(self, chunk: Chunk) -> None:
+        """Keep a chunk for later."""
+        if self.held is not None:
+            self.held.append(chunk)
+            self.held_bytes += sum(map(len, chunk.lines)) + len(chunk.lines)
 
     def note_header(self, chunk: Chunk) -> None:
         """Keep the lines of the header."""

@@ -70,6 +70,7 @@ class Pool:
         self._fail = fail
         self._sink = sink
         self._slots = [Slot() for _ in range(options.workers)]
+        self._ward = Slot()  # of the worker in quarantine
         self._ending: list[WorkerProcess] = []
         self._registered: Hello | None = None
         self._config = b""
@@ -95,6 +96,7 @@ class Pool:
             self._reload_is_due = True
             return
         logger.info("reload: starting workers with the present code")
+        self._forgive()
         self._give_up_coming()
         for slot in self._slots:
             if slot.current is None:
@@ -105,6 +107,17 @@ class Pool:
                 self._refuse(slot, "not all workers could be started")
                 break
         self._router.adopt(self.assign)
+
+    def _forgive(self) -> None:
+        """Forget what has ended workers: the code is another."""
+        self._router.poison.clear()
+        self._router.quarantine.retire()
+
+    def start_ward(self) -> None:
+        """Start a worker for quarantine, if there is none and one may be started."""
+        slot = self._ward
+        if slot.current is None and self._registered and self._router.clock() >= slot.next_start:
+            slot.current = self._spawn(slot)
 
     def assign(self, session: Tracked) -> WorkerProcess | None:
         """Give the worker for a session, or None while there is none."""
@@ -158,6 +171,8 @@ class Pool:
                 other.current = other.current or self._spawn(other)
             if self._reload_is_due:
                 self.reload()
+        elif slot is self._ward:
+            self._router.quarantine.open(worker)
         elif slot.coming is not worker:
             self._router.hello = hello
         elif slot.replaces_alone:
@@ -167,6 +182,7 @@ class Pool:
             for each in self._slots:
                 if each.coming is not None:
                     self._promote(each)
+            self._forgive()
             logger.info("reload: new sessions go to the new code")
 
     def _refuse(self, slot: Slot, reason: str) -> None:
@@ -205,19 +221,26 @@ class Pool:
         slot = self.workers.pop(worker, None)
         if slot is None:
             return
-        found = suspects(worker) if blamed or not reason else []
+        blamed = blamed or not reason
+        found = suspects(worker) if blamed and slot is not self._ward else []
         sessions = self._router.abandon(worker)
         self._flush()
         worker.link.close()
         worker.kill()
         if not worker.wait(_REAP_SECONDS):
             self._ending.append(worker)
+        if worker is self._router.quarantine.worker:
+            self._router.quarantine.lose(blamed)
         blame(self._router.poison, worker, found)
         reason = reason or worker.end()
         if self._registered is None:
             self._give_up_start(worker, reason)
         elif worker is slot.coming:
             self._refuse(slot, f"new code did not load ({reason})")
+        elif slot is self._ward:
+            slot.current = None
+            slot.failed(self._router.clock(), self._router.clock() - worker.loaded)
+            logger.error("worker %d, in quarantine, ended (%s)", worker.pid, reason)
         elif worker is slot.current:
             self._replace(worker, slot, reason, sessions)
         else:
@@ -274,6 +297,7 @@ class Pool:
             if slot.current is None and now >= slot.next_start:
                 slot.current = self._spawn(slot)
                 self._router.adopt(self.assign)
+        self._look_at_ward()
         for worker in list(self.workers):
             self._look_at(worker, now)
         self._thin_out()
@@ -285,6 +309,14 @@ class Pool:
         if self._options.max_memory and now >= self._next_memory:
             self._next_memory = now + _MEMORY_TICK
             self._watch_memory(now)
+
+    def _look_at_ward(self) -> None:
+        """Start a worker for quarantine where one is wanted; end it when it is done."""
+        ward, worker = self._router.quarantine, self._ward.current
+        if worker is not None and worker is ward.worker and ward.is_done():
+            self._ward.current = ward.worker = None
+            self._let_go(worker)
+        ward.admit()
 
     def look_for_dead(self) -> None:
         """A child has ended: find out which."""
@@ -356,7 +388,9 @@ class Pool:
 
     def _relieve(self, worker: WorkerProcess, slot: Slot, reason: str) -> None:
         """Start another worker in the place of one that lives, unless that is being done."""
-        if (
+        if slot is self._ward:
+            self._router.quarantine.retire()
+        elif (
             slot.current is worker
             and slot.coming is None
             and self._router.clock() >= slot.next_start

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import selectors
 import signal
 import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from .. import _stderr
+from .. import _mark, _stderr
 from .._control import Hello
 from .._python import command
 from ._link import Link
@@ -23,6 +22,9 @@ from ._link import Link
 if TYPE_CHECKING:
     from ..protocol import Call, Event, Phase
     from ._tracked import Tracked
+
+# Sessions that have ended and whose handlers may still run.
+_MAX_DEPARTED = 256
 
 _SID_BYTES = 16
 # Between two looks at what a worker that ends still writes to its log.
@@ -43,6 +45,7 @@ class WorkerProcess:
     Attributes:
         hello: what its filter registers, once it has loaded.
         sessions: those that are in its hands.
+        departed: the last that the client has ended, each with the request that was owed.
         born, loaded, beat: when it was started, when its filter had loaded, and when it last said
             that it is alive.
         waits: phase -> where the guard keeps its requests, and seconds to their deadline.
@@ -70,9 +73,9 @@ class WorkerProcess:
             log, log_end = os.pipe()
             kept.callback(os.close, log)
             given.callback(os.close, log_end)
-            mark_fd = _shared_page()
+            mark_fd = _mark.make()
             given.callback(os.close, mark_fd)
-            self._mark = mmap.mmap(mark_fd, mmap.PAGESIZE)
+            self._page = _mark.take(mark_fd)
             fds = (theirs.fileno(), mark_fd)
             told = {**options, "fd": fds[0], "mark_fd": fds[1]}
             self._process = subprocess.Popen(
@@ -90,6 +93,7 @@ class WorkerProcess:
         self.tail = b""
         self.hello: Hello | None = None
         self.sessions: dict[bytes, Tracked] = {}
+        self.departed: deque[tuple[Tracked, Call | None]] = deque(maxlen=_MAX_DEPARTED)
         self.born = self.loaded = self.beat = now
         self.waits: dict[Phase | Event, tuple[dict[Call, float], float]] = {}
         self.mute: float | None = None
@@ -121,9 +125,9 @@ class WorkerProcess:
         except ValueError:
             return f"signal {-code}"
 
-    def marked(self) -> bytes:
-        """Give the id of the session whose handler it called last."""
-        return self._mark[:_SID_BYTES]
+    def marked(self) -> Iterator[tuple[bytes, str | None]]:
+        """Give the ids of the sessions whose code runs, each with the report it handles, if any."""
+        return _mark.marked(self._page)
 
     def kill(self) -> None:
         """End it at once."""
@@ -156,13 +160,3 @@ class WorkerProcess:
             self.log.end_line()
 
 
-def _shared_page() -> int:
-    """Make a page to share. In memory if possible: on a full disk, writing to it would be fatal."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("greenfilter")
-        os.ftruncate(fd, mmap.PAGESIZE)
-        return fd
-    with tempfile.TemporaryFile() as file:
-        file.write(bytes(mmap.PAGESIZE))
-        file.flush()
-        return os.dup(file.fileno())

@@ -11,6 +11,7 @@ from .._control import Hello
 from .._log import logger, session_logger
 from ..errors import DecisionError, ProtocolError
 from ..protocol import (
+    EVENTS,
     LONGEST_MESSAGE,
     PHASES,
     PROCEED,
@@ -24,8 +25,18 @@ from ..protocol import (
 )
 from ..protocol._credentials import carries_credentials, redact
 from ._flow import Flow
-from ._poison import Poison, envelope_key, message_key
-from ._suspects import absolve, key_of
+from ._poison import (
+    ALONE,
+    FREE,
+    MESSAGE,
+    REFUSED,
+    Poison,
+    message_key,
+    report_key,
+    report_kind,
+)
+from ._quarantine import Patient, Quarantine
+from ._suspects import flow_of, key_of
 from ._tracked import Tracked, TrackedConnection
 
 if TYPE_CHECKING:
@@ -39,6 +50,8 @@ _MAX_LINE = 1 << 20
 # Bytes of "filter-dataline|SID|TOKEN|" and of "filter-result|SID|TOKEN".
 _HEAD, _RESULT = 50, 47
 _MAX_TOLD = 100
+# Of a message that is to be tried in quarantine; a longer one is not kept back for it.
+_MAX_HELD = 1 << 20
 
 
 class Router:
@@ -49,11 +62,13 @@ class Router:
         assign: gives the worker for a new session, or None.
         on_hello: is told what a worker's filter registers.
         on_worn_out: is told of a worker that should be replaced.
+        on_suspect: is told that a worker is wanted for quarantine.
 
     Attributes:
         hello: of the filter that new sessions go to; None before the first has loaded.
         connection: what smtpd says.
-        poison: what has ended workers.
+        poison: what has ended workers, and what may have.
+        quarantine: where that is tried.
     """
 
     def __init__(
@@ -62,6 +77,7 @@ class Router:
         assign: Callable[[Tracked], WorkerProcess | None],
         on_hello: Callable[[WorkerProcess, Hello], None],
         on_worn_out: Callable[[WorkerProcess], None],
+        on_suspect: Callable[[], None],
     ) -> None:
         self.hello: Hello | None = None
         self.clock = time.monotonic
@@ -69,7 +85,11 @@ class Router:
         self._on_hello = on_hello
         self._on_worn_out = on_worn_out
         self._guard = Guard()
-        self.poison = Poison(self.clock)
+        self.poison = Poison(lambda: self.clock())
+        self.quarantine = Quarantine(
+            self.poison, on_suspect, self._treat, self._go_home, lambda: self.clock()
+        )
+        self._events: set[object] = set()  # reports that are looked at
         self._told: set[str] = set()
         self._now = self.clock()
         self._next_round = 0.0
@@ -99,11 +119,24 @@ class Router:
         while queue:
             item = queue.popleft()
             if type(item) is Call:
-                self._request(session, item)
+                if item.body:
+                    self._request(session, item)
+                else:
+                    self._report(session, item)
             elif type(item) is Chunk:
                 self._lines(session, item)
             else:
                 session.add_report(item)
+
+    def _report(self, session: Tracked, call: Call) -> None:
+        """Take a report of a kind whose handlers have ended workers."""
+        if self.poison.verdict(report_key(call.hook.wire, session.state())) == REFUSED:
+            session_logger(session.id).error(
+                "a handler of report %s has ended workers before: not called", call.hook.wire
+            )
+            session.add_history(call.line)
+        else:
+            session.add_report(call.line)
 
     def _request(self, session: Tracked, call: Call) -> None:
         worker, hook = session.worker, call.hook
@@ -121,22 +154,63 @@ class Router:
     def _request_with_care(self, session: Tracked, call: Call) -> None:
         if session.closed:
             return  # smtpd waits for nothing any more
-        hello, wire, worker = self._hello_of(session), call.hook.wire, session.worker
-        deadline = hello.deadlines.get(wire, _DEADLINE) if hello is not None else _DEADLINE
+        wire, worker = call.hook.wire, session.worker
+        deadline = self._deadline(session, wire)
         self._guard.expect(call, deadline + _GRACE, self._now)
         if worker is not None and worker.hello is not None and wire in worker.hello.deadlines:
             worker.waits[call.hook] = (self._guard.group(deadline + _GRACE), deadline + _GRACE)
         stream = session.last_stream if call.hook is _COMMIT else None
+        patient = self.quarantine.inside.get(session.sid)
+        if patient is not None and stream is None and not session.stale:
+            self.quarantine.release(session.sid, well=False)  # its message will not be committed
+            patient, worker = None, session.worker
         if stream is not None and stream.outcome is not None:
             self._answer(call, PROCEED)  # the outcome wins
+            self.quarantine.release(session.sid, well=False)
         elif worker is None or session.stale:
             self._answer(call, self._policy(session, wire))
-        elif wire in self.poison.kinds and self.poison.knows(key_of(call, stream)):
-            session_logger(session.id).error("%s has ended workers before: not tried again", wire)
-            self._answer(call, self._policy(session, wire))
+        elif patient is None and wire in self.poison.kinds and self._is_suspected(session, call):
+            pass
         else:
             session.owed = call
             worker.link.send(call.line + b"\n")
+
+    def _is_suspected(self, session: Tracked, call: Call) -> bool:
+        """Refuse a request, or have it tried in quarantine; give whether it is either."""
+        wire, key = call.hook.wire, key_of(call)
+        verdict = self.poison.verdict(key)
+        if verdict == FREE:
+            return False
+        session.sort()
+        if verdict == REFUSED:
+            session_logger(session.id).error("%s has ended workers before: not tried again", wire)
+            self._answer(call, self._policy(session, wire))
+        elif session.overflowed:  # its state cannot be told to another worker
+            self._answer(call, self._policy(session, wire))
+        else:
+            deadline, alone = self._deadline(session, wire), verdict == ALONE
+            self.quarantine.enter(Patient(session, key, alone, deadline, call=call))
+        return True
+
+    def _treat(self, patient: Patient, worker: WorkerProcess) -> None:
+        """Give the worker in quarantine what a patient is there for."""
+        session, call, stream = patient.session, patient.call, patient.stream
+        flow = flow_of(stream)
+        if call is not None:
+            session.owed = call
+            worker.link.send(call.line + b"\n")
+        elif stream is not None and flow is not None:
+            flow.worker = worker
+            self._release_held(stream, flow)
+
+    def _go_home(self, session: Tracked) -> None:
+        worker = self.connection.assign(session)
+        if worker is not None:
+            session.move_to(worker)
+
+    def _deadline(self, session: Tracked, wire: str) -> float:
+        hello = self._hello_of(session)
+        return hello.deadlines.get(wire, _DEADLINE) if hello is not None else _DEADLINE
 
     def _lines(self, session: Tracked, chunk: Chunk) -> None:
         stream = chunk.stream
@@ -145,24 +219,52 @@ class Router:
             flow = stream.consumer = self._begin(session, stream)
         if not flow.header_ended:
             flow.note_header(chunk)
+            if flow.suspected and flow.header_ended:
+                self.poison.suspect([message_key(session.state(), flow.header)], alone=True)
         if flow.held is None:
             self._pass_lines(stream, flow, chunk)
             return
-        flow.held.append(chunk)
+        flow.hold(chunk)
         if flow.header_ended:
-            chunks, flow.held = flow.held, None
-            if self.poison.knows(message_key(session.state(), flow.header)):
+            self._look_at_message(session, stream, flow, chunk.ended)
+
+    def _look_at_message(self, session: Tracked, stream: Stream, flow: Flow, ended: bool) -> None:
+        """Decide about a message that is held, now that its header is known."""
+        too_long = flow.held_bytes > _MAX_HELD
+        if not flow.waits:
+            key = message_key(session.state(), flow.header)
+            verdict = self.poison.verdict(key)
+            if verdict == FREE:
+                self._release_held(stream, flow)
+                return
+            if verdict == REFUSED or session.overflowed:
                 session_logger(session.id).error("message has ended workers before: not tried")
-                self._bypass(stream, flow, self._policy(session, "data-line"))
-            for piece in chunks:
-                self._pass_lines(stream, flow, piece)
+                self._refuse_held(session, stream, flow)
+                return
+            if not (ended or too_long):
+                return  # until it is whole: nobody is to wait for this client
+            flow.waits, flow.worker = True, None
+            deadline, alone = self._deadline(session, "commit"), verdict == ALONE
+            self.quarantine.enter(Patient(session, key, alone, deadline, stream=stream))
+        if too_long and flow.held is not None:
+            self._refuse_held(session, stream, flow)
+
+    def _refuse_held(self, session: Tracked, stream: Stream, flow: Flow) -> None:
+        self._bypass(stream, flow, self._policy(session, "data-line"))
+        self._release_held(stream, flow)
+
+    def _release_held(self, stream: Stream, flow: Flow) -> None:
+        held, flow.held = flow.held or [], None
+        for chunk in held:
+            self._pass_lines(stream, flow, chunk)
 
     def _begin(self, session: Tracked, stream: Stream) -> Flow:
         flow = Flow(None if session.stale else session.worker, stream)
         if flow.worker is None:
             self._bypass(stream, flow, self._policy(session, "data-line"))
-        elif "message" in self.poison.kinds:
-            flow.held = [] if self.poison.suspects(envelope_key(session.state())) else None
+        elif MESSAGE in self.poison.kinds:
+            session.sort()
+            flow.held = []
         return flow
 
     def _bypass(self, stream: Stream, flow: Flow, decision: Decision) -> None:
@@ -214,7 +316,7 @@ class Router:
         call = session.owed if session is not None else None
         if session is None or call is None or line[_RESULT:] != b"|proceed" or self.poison.kinds:
             return False
-        if call.hook is _COMMIT and session.last_stream is not None:
+        if self.quarantine.inside or (call.hook is _COMMIT and session.last_stream is not None):
             return False
         session.owed = worker.mute = None
         answer = self._guard.proceed(call)
@@ -231,21 +333,29 @@ class Router:
     def _result(self, worker: WorkerProcess, line: bytes) -> None:
         worker.mute = None
         session = self._session_of(worker, line)
-        if session is None:
-            return  # it has ended, or another worker has it
+        if session is None:  # it has ended, or another worker has it
+            if worker is self.quarantine.worker:
+                for sid in line.split(b"|", 3)[1:3]:
+                    self.quarantine.release(sid, well=True)
+            return
         call, session.owed = session.owed, None
         if call is None:
             session.stale = max(0, session.stale - 1)
             self._tell_once("late", "an answer came late and was dropped")
+            self._leave(worker, session)
             return
         try:
             decision = _parse_decision(line.split(b"|", 3)[3])
         except (DecisionError, IndexError) as error:
             self._tell_once("answer", f"worker wrote an answer that is none{_reason(call, error)}")
             decision = self._policy(session, call.hook.wire)
-        if self.poison.kinds:
-            absolve(self.poison, session, call)
         self._answer(call, decision)
+        self._leave(worker, session)
+
+    def _leave(self, worker: WorkerProcess, session: Tracked) -> None:
+        """Have a session leave quarantine, where it has got its answer."""
+        if worker is self.quarantine.worker and not session.stale:
+            self.quarantine.release(session.sid, well=True)
 
     def _data_lines(self, worker: WorkerProcess, lines: list[bytes], index: int) -> int:
         """Pass on the run of data lines that begins at ``index``; give the index after it."""
@@ -292,6 +402,12 @@ class Router:
         """Answer by policy what waits past its deadline; its worker may be in a busy loop."""
         now = self.clock()
         self.poison.expire()
+        if self._events != self.poison.kinds:
+            self._look_at_reports()
+        for patient in self.quarantine.late(now):
+            flow = flow_of(patient.stream)
+            if patient.stream is not None and flow is not None:
+                self._refuse_held(patient.session, patient.stream, flow)
         if self.hello is not None:
             self.connection.max_sessions = self.hello.max_sessions
             if now >= self._next_round:
@@ -301,11 +417,23 @@ class Router:
             if session.owed is call:
                 session.owed = None
                 session.stale += 1
-                self._note_mute(session.worker)
+                if session.sid not in self.quarantine.inside:  # where it may have come late
+                    self._note_mute(session.worker)
             session_logger(session.id).error(
                 "no answer from the worker to %s in time; answered by policy", call.hook.wire
             )
             self._answer(call, self._policy(session, call.hook.wire))
+
+    def _look_at_reports(self) -> None:
+        """Have the parser hand over reports of the kinds whose handlers have ended workers."""
+        self._events = set(self.poison.kinds)
+        events = [event.wire for event in EVENTS.values()]
+        self.connection.deliver(
+            (subsystem, wire)
+            for wire in events
+            if report_kind(wire) in self._events
+            for subsystem in ("smtp-in", "smtp-out")
+        )
 
     def _forget_silent(self, hello: Hello, now: float) -> None:
         """Let go the sessions of which smtpd has said nothing since the last round.
@@ -364,9 +492,7 @@ class Router:
         if stream is None or not isinstance(flow, Flow) or flow.worker is None:
             return
         self._bypass(stream, flow, TEMPFAIL)
-        held, flow.held = flow.held or [], None
-        for chunk in held:
-            self._pass_lines(stream, flow, chunk)
+        self._release_held(stream, flow)
         if session.stream is not stream:  # its final dot has come already
             self._send(self._guard.data(stream, [], True))
 
@@ -394,6 +520,10 @@ class Router:
             call.owed.pop(call, None)  # smtpd waits for nothing any more
         if session.worker is not None:
             session.worker.sessions.pop(session.sid, None)
+            session.worker.departed.append((session, call))
+        patient = self.quarantine.inside.get(session.sid)
+        if patient is not None and patient.call is None:
+            self.quarantine.release(session.sid, well=False)
 
     def _on_evict(self, session: Tracked) -> None:
         self._tell_once("evict", f"{session.id}: too many sessions; let go")

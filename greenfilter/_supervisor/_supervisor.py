@@ -42,6 +42,7 @@ class Supervisor:
             lambda session: self._pool.assign(session),
             lambda worker, hello: self._pool.on_hello(worker, hello),
             lambda worker: self._pool.on_worn_out(worker),
+            lambda: self._pool.start_ward(),
         )
         self._smtpd = Link(self._selector, fds, self._router.from_smtpd, self._on_end)
         self._pool = Pool(

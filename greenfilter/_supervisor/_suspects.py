@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .._log import session_logger
 from ..protocol import PHASES, Call, Stream
 from ._flow import Flow
-from ._poison import Key, Poison, message_key, request_key
+from ._poison import Key, Poison, message_key, report_key, request_key
 from ._tracked import Tracked
 
 if TYPE_CHECKING:
@@ -16,61 +17,100 @@ if TYPE_CHECKING:
 _COMMIT = PHASES["commit"]
 _MAX_TOLD = 100
 
-Suspect = tuple[Tracked, Call | None, Stream | None]
-"""A session, the request of it that the worker owed, and its message."""
+
+class Suspect:
+    """Something that a worker may have ended of.
+
+    Attributes:
+        session: whose it is.
+        call: the request that the worker owed.
+        stream: the message that it was at.
+        report: the report whose handler ran.
+        ran: its code ran when the worker ended; else it only was in hand.
+    """
+
+    __slots__ = ("call", "ran", "report", "session", "stream")
+
+    def __init__(self, session: Tracked, call: Call | None, stream: Stream | None) -> None:
+        self.session = session
+        self.call = call
+        self.stream = stream
+        self.report: str | None = None
+        self.ran = False
 
 
 def suspects(worker: WorkerProcess) -> list[Suspect]:
-    """Give what a worker has in its hands: if possible what it touched last, else all."""
-    marked = worker.marked()
-    found = [
-        (session, session.owed, session.last_stream)
-        for session in worker.sessions.values()
-        if session.owed is not None or _flow(session.last_stream, while_open=True) is not None
-    ]
-    return [suspect for suspect in found if suspect[0].sid == marked] or found
+    """Give whose code ran in a worker that has ended; if nobody's did, all that it had in hand."""
+    marks = dict(worker.marked())
+    in_hand = list(_in_hand(worker))
+    if not marks:
+        return in_hand
+    found = [suspect for suspect in in_hand if suspect.session.sid in marks]
+    known = {suspect.session.sid for suspect in found}
+    for session, call in reversed(worker.departed):
+        if session.sid in marks and session.sid not in known:
+            known.add(session.sid)
+            found.append(Suspect(session, call, session.last_stream))
+    for sid, session in worker.sessions.items():
+        if marks.get(sid) is not None and sid not in known:
+            found.append(Suspect(session, None, None))
+    for suspect in found:
+        suspect.ran = True
+        suspect.report = marks[suspect.session.sid]
+    return found
+
+
+def _in_hand(worker: WorkerProcess) -> Iterator[Suspect]:
+    for session in worker.sessions.values():
+        stream = session.last_stream
+        flow = flow_of(stream)
+        if flow is not None and (not stream.open or flow.worker is None):  # type: ignore[union-attr]
+            flow = None
+        if session.owed is not None or flow is not None:
+            yield Suspect(session, session.owed, stream)
 
 
 def blame(poison: Poison, worker: WorkerProcess, found: list[Suspect]) -> None:
-    """Count a death for each. Takes 0.1 ms for each too: first answer what waits."""
-    keys: dict[Key, Tracked] = {}
-    for session, call, stream in found:
-        flow = _flow(stream)
-        if call is not None:
-            keys[key_of(call, stream)] = session
-        elif flow is not None:
-            keys[message_key(session.state(), flow.header)] = session
-    poison.blame(keys)
-    for key, session in list(keys.items())[:_MAX_TOLD]:
-        session_logger(session.id).error(
-            "worker %d ended with %s in its hands (%d times)",
-            worker.pid,
-            key[0],
-            poison.deaths(key),
-        )
+    """Suspect each. Takes 0.1 ms for each too: first answer what waits."""
+    for number, suspect in enumerate(found):
+        alone = suspect.ran or len(found) == 1
+        what = _blame_one(poison, suspect, alone)
+        if what and number < _MAX_TOLD:
+            how = "running" if suspect.ran else "in its hands"
+            session_logger(suspect.session.id).error(
+                "worker %d ended with %s %s; %s",
+                *(worker.pid, what, how),
+                "its handler is not called for a while"
+                if suspect.report
+                else "the next try is made in quarantine",
+            )
 
 
-def absolve(poison: Poison, session: Tracked, call: Call) -> None:
-    """Note that what a worker has answered is no poison."""
-    if call.hook.wire in poison.kinds:
-        poison.absolve(key_of(call, session.last_stream))
-    flow = _flow(session.last_stream)
-    if call.hook is _COMMIT and "message" in poison.kinds and flow is not None:
-        poison.absolve(message_key(session.state(), flow.header))
+def _blame_one(poison: Poison, suspect: Suspect, alone: bool) -> str:
+    state = suspect.session.state()
+    if suspect.report is not None:
+        poison.condemn(report_key(suspect.report, state))
+        return f"a handler of report {suspect.report}"
+    flow = flow_of(suspect.stream)
+    if flow is not None and (suspect.call is None or suspect.call.hook is _COMMIT):
+        if flow.header_ended:
+            poison.suspect([message_key(state, flow.header)], alone=alone)
+        else:  # what comes of it goes another way, but tells how to know it again
+            flow.suspected = True
+        return "message"
+    if suspect.call is None:
+        return ""
+    poison.suspect([request_key(suspect.call, state)], alone=alone)
+    return suspect.call.hook.wire
 
 
-def key_of(call: Call, stream: Stream | None) -> Key:
+def key_of(call: Call) -> Key:
     """What makes a request the same when the client comes again."""
     session: Any = call.session
-    flow = _flow(stream) if call.hook is _COMMIT else None
-    return request_key(call, session.state(), flow.header if flow is not None else None)
+    return request_key(call, session.state())
 
 
-def _flow(stream: Stream | None, *, while_open: bool = False) -> Flow | None:
-    """Give the flow of a message; if asked for, only while a worker works on it."""
+def flow_of(stream: Stream | None) -> Flow | None:
+    """Give the flow of a message."""
     flow = stream.consumer if stream is not None else None
-    if not isinstance(flow, Flow):
-        return None
-    if while_open and (not stream.open or flow.worker is None):  # type: ignore[union-attr]
-        return None
-    return flow
+    return flow if isinstance(flow, Flow) else None

@@ -74,6 +74,17 @@ class Tracked(Session):
         """Keep a report for the next worker, and pass it on to the present one."""
         if self.worker is not None:
             self.worker.link.send(line + b"\n")
+        self._keep_report(line)
+
+    def add_history(self, line: bytes) -> None:
+        """The same, but no handler is called for it."""
+        if self.worker is not None:
+            ended = line.split(b"|", 5)[4] == b"link-disconnect"
+            told = _control.FORGET + self.sid if ended else _control.REPLAY + line
+            self.worker.link.send(told + b"\n")
+        self._keep_report(line)
+
+    def _keep_report(self, line: bytes) -> None:
         self._unsorted.append(line)
         if self.worker is None:
             overflowed = self.overflowed

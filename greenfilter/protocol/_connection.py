@@ -80,8 +80,7 @@ class Connection:
         self.config = Config()
         self.configured = False
         self.sessions: dict[bytes, Session] = {}
-        self._deliver = frozenset((sub.encode(), event.encode()) for sub, event in deliver)
-        self._kept = frozenset(_EVENTS) - {event for _, event in self._deliver}
+        self.deliver(deliver)
         self.needs = needs
         self.max_sessions = max_sessions
         self._on_problem = on_problem
@@ -95,6 +94,11 @@ class Connection:
         self._version: bytes | None = None
         # Sessions let go before the commit of their message, and whether more lines of it come.
         self._headless: dict[bytes, bool] = {}
+
+    def deliver(self, reports: Iterable[tuple[str, str]]) -> None:
+        """Queue these reports from now on, as (subsystem, event); keep others as state."""
+        self._deliver = frozenset((sub.encode(), event.encode()) for sub, event in reports)
+        self._kept = frozenset(_EVENTS) - {event for _, event in self._deliver}
 
     def make_session(self, sid: bytes, incoming: bool) -> Session:
         """Make a session for an id that is new."""

@@ -18,6 +18,8 @@ from greenfilter.testing import FakeSmtpd
 
 from .driving import TEMPFAIL, greeted, runtime_of, until
 
+SID = b"0123456789abcdef"
+
 
 def test_a_callback_runs_in_another_os_thread():
     app, threads = Filter("thread"), []
@@ -164,8 +166,8 @@ def test_threads_that_the_system_does_not_give_are_asked_for_again(monkeypatch, 
 def test_a_context_variable_that_a_callback_sets_in_a_thread_is_not_there_for_the_next():
     threads, var = Threads(1), ContextVar("var", default=None)
     for _ in range(2):
-        assert threads.call(var.get) is None
-        threads.call(var.set, "set")
+        assert threads.call(SID, 0, var.get) is None
+        threads.call(SID, 0, var.set, "set")
 
 
 def test_a_callback_may_reply_from_its_thread():
@@ -182,9 +184,9 @@ def test_a_callback_may_reply_from_its_thread():
 
 def test_a_call_gives_what_the_function_gives():
     threads = Threads(2)
-    assert gevent.spawn(threads.call, divmod, 7, 2).get(timeout=5) == (3, 1)
+    assert gevent.spawn(threads.call, SID, 0, divmod, 7, 2).get(timeout=5) == (3, 1)
     with pytest.raises(ZeroDivisionError):
-        threads.call(divmod, 1, 0)
+        threads.call(SID, 0, divmod, 1, 0)
 
 
 def test_threads_end_with_the_pool_and_those_that_hang_when_they_come_back():
@@ -194,9 +196,9 @@ def test_threads_end_with_the_pool_and_those_that_hang_when_they_come_back():
         tasks.append(Path(f"/proc/self/task/{threading.get_native_id()}"))
         go.wait(wait)
 
-    hung = gevent.spawn(threads.call, note, 20)
+    hung = gevent.spawn(threads.call, SID, 0, note, 20)
     until(lambda: tasks)
-    threads.call(note, 0)
+    threads.call(SID, 0, note, 0)
     hung.kill()
     threads.close()
     until(lambda: not tasks[1].exists())

@@ -50,7 +50,7 @@ class FakeWorker:
         return f"exit status {self.code}"
 
     def marked(self):
-        return b""
+        return []
 
     def kill(self):
         self.code = -9 if self.code is None else self.code
@@ -71,6 +71,7 @@ class World:
             lambda session: None,
             lambda worker, hello: None,
             lambda worker: self.pool.on_worn_out(worker),
+            lambda: self.pool.start_ward(),
         )
         router.clock = lambda: self.now
         self.events = []
