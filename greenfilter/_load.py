@@ -7,9 +7,11 @@ import importlib.util
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from types import ModuleType
 
 from ._app import Filter, Loaded
+from ._snapshot import Snapshot
 from .errors import RegistrationError, UsageError
 
 _MODULE = "__greenfilter__"
@@ -26,12 +28,13 @@ _THREADS_OF_LIBRARIES = (
 _OWN_FILES = os.path.dirname(os.path.abspath(__file__))
 
 
-def load(target: str, args: list[str]) -> Filter:
+def load(target: str, args: list[str], snapshot: Snapshot | None = None) -> Filter:
     """Import a filter.
 
     Args:
         target: path of a file, ``path:name``, or ``package.module:name``.
         args: the filter's own options: its ``sys.argv[1:]``.
+        snapshot: where its files may be instead of on disk.
 
     Raises:
         UsageError: there is no such file, it cannot be imported, or it does not define one filter
@@ -42,10 +45,11 @@ def load(target: str, args: list[str]) -> Filter:
     Loaded.applies = True
     for variable in _THREADS_OF_LIBRARIES:
         os.environ.setdefault(variable, "1")
-    name, attribute = _split(target)
+    is_file = snapshot.is_file if snapshot is not None else os.path.isfile
+    name, attribute = _split(target, is_file)
     sys.argv = [target, *args]
     try:
-        app = _find(_import(name), target, attribute)
+        app = _find(_import(name, is_file), target, attribute)
     except Loaded as loaded:
         app = loaded.app
     if app.is_empty():
@@ -61,21 +65,21 @@ def file_of(target: str) -> str | None:
     return next((path for path in candidates if os.path.isfile(path)), None)
 
 
-def _split(target: str) -> tuple[str, str | None]:
-    if os.path.exists(target):
+def _split(target: str, is_file: Callable[[str], bool]) -> tuple[str, str | None]:
+    if is_file(target) or os.path.isdir(target):
         return target, None
     name, colon, attribute = target.rpartition(":")
     return (name, attribute) if colon else (target, None)
 
 
-def _import(name: str) -> ModuleType:
-    is_file = os.path.sep in name or name.endswith(".py") or os.path.isfile(name)
+def _import(name: str, is_file: Callable[[str], bool]) -> ModuleType:
+    names_file = os.path.sep in name or name.endswith(".py") or is_file(name)
     if os.path.isdir(name):
         raise UsageError(f"{name}: a directory; name the filter's file in it")
-    if is_file and not os.path.isfile(name):
+    if names_file and not is_file(name):
         raise UsageError(f"{name}: no such file")
     try:
-        return _import_file(name) if is_file else importlib.import_module(name)
+        return _import_file(name) if names_file else importlib.import_module(name)
     except UsageError:
         raise
     except Loaded:
@@ -90,7 +94,7 @@ def _import(name: str) -> ModuleType:
         where = f"{error.filename}:{error.lineno}" if error.filename else name
         raise UsageError(f"{where}: {error.msg}") from error
     except ModuleNotFoundError as error:
-        if not is_file and error.name and f"{name}.".startswith(f"{error.name}."):
+        if not names_file and error.name and f"{name}.".startswith(f"{error.name}."):
             raise UsageError(f"{name}: no such file, and no module of that name") from error
         raise UsageError(f"{_where(error, name)}: {error}; install what it needs") from error
     except Exception as error:

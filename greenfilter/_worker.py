@@ -1,7 +1,9 @@
 """A worker process: ``python -m greenfilter._worker JSON``, started by the supervisor.
 
 JSON holds ``fd`` (the socket to the supervisor), ``mark_fd`` (the page in which it leaves whose
-code runs, see ``_mark.py``), ``target``, ``args``, ``log_level`` and ``log_format``.
+code runs, see ``_mark.py``), ``code_fd`` (the archive of accepted code, see ``_snapshot.py``, or
+null), ``accepted`` (whether it is to be read, or written), ``target``, ``args``, ``log_level`` and
+``log_format``.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from . import _log, _mark, _stdio
+from . import _log, _mark, _snapshot, _stdio
 from .errors import UsageError
 
 # The author's threads may not hold up the end.
 _EXIT_SECONDS = 0.2
+_MAX_TOLD = 5
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -38,7 +41,11 @@ def start(options: dict[str, Any]) -> None:
     fd = options["fd"]
     os.set_inheritable(fd, False)
     _stdio.keep_from_children((fd, fd))
-    app = load(options["target"], options["args"])
+    snapshot = _accepted(options) or _snapshot.take(options["target"])
+    snapshot.install()
+    app = load(options["target"], options["args"], snapshot)
+    if not snapshot.complete:
+        _keep(snapshot, options["code_fd"])
     try:
         Runtime(app, (fd, fd), page=page).run()
     except BaseException:
@@ -46,6 +53,34 @@ def start(options: dict[str, Any]) -> None:
         _log.logger.exception("the loop was ended from within")
         os._exit(1)
     end_soon()
+
+
+def _accepted(options: dict[str, Any]) -> _snapshot.Snapshot | None:
+    """Give the code that another worker has loaded."""
+    if not options["accepted"]:
+        return None
+    try:
+        return _snapshot.read(options["code_fd"])
+    except (OSError, ValueError, LookupError) as error:
+        _log.logger.error("the accepted code cannot be read (%s); what is on disk is loaded", error)
+        return None
+
+
+def _keep(snapshot: _snapshot.Snapshot, fd: int | None) -> None:
+    """Hand on the code that has been loaded."""
+    if snapshot.left_out:
+        _log.logger.warning(
+            "not kept for workers that are started later, which take it from disk: %s",
+            "; ".join(snapshot.left_out[:_MAX_TOLD]),
+        )
+    if fd is None:
+        return
+    try:
+        snapshot.write(fd)
+    except OSError as error:
+        _log.logger.error("the code cannot be kept (%s); later workers load it from disk", error)
+        os.ftruncate(fd, 0)
+    os.close(fd)
 
 
 def end_soon(seconds: float = _EXIT_SECONDS) -> None:

@@ -21,6 +21,7 @@ LAYERS = [
         "_log",
         "_mark",
         "_python",
+        "_snapshot",
         "_stderr",
         "_stdio",
         "_header_text",

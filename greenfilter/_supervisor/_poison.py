@@ -14,6 +14,8 @@ tried in quarantine (``_quarantine.py``): in a worker of its own, where it can h
   up to 40 minutes.
 * What only was in hand may be in quarantine together with its like, so that one kill from outside
   does not make a queue of hundreds. If their worker ends as well, each is tried alone.
+* SIGKILL and SIGTERM that end the worker in quarantine while nobody's code runs come from outside,
+  and prove nothing.
 
 A report waits for no answer, so nobody can tell that its handler has done well. A report whose
 handler ran at a death is told to the next worker as history, without calling the handler, for as
@@ -45,6 +47,7 @@ _MAX_KEYS = 4096
 # A sender whose mail was refused for now comes again within this time.
 _SECONDS = 3600.0
 _FIRST_SECONDS, _LONGEST_SECONDS = 300.0, 2400.0
+_BEFORE_IDENTITY = ("link-connect", "link-greeting")
 # These differ each time that the same message comes.
 _CHANGING = (b"received:", b"x-spam:", b"\t", b" ")
 
@@ -148,8 +151,17 @@ def request_key(call: Call, state: Session) -> Key:
 
 
 def report_key(wire: str, state: Session) -> Key:
-    """What makes a report the same when the client comes again."""
-    return (report_kind(wire), *_history(state))
+    """What makes a report the same when the client comes again.
+
+    Args:
+        wire: its name.
+        state: what is known of its session, with this report. More may be known by the time that
+            its handler ends a worker, since smtpd does not wait for it.
+    """
+    if wire in _BEFORE_IDENTITY:
+        return (report_kind(wire), str(state.src))
+    tx = state.open_tx()
+    return (report_kind(wire), *_client(state), tx.mail_from if tx is not None else None)
 
 
 def report_kind(wire: str) -> str:

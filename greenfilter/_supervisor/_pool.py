@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._control import Hello
 from .._log import logger
+from ._code import Code
 from ._memory import Memory
 from ._options import Options
 from ._process import WorkerProcess
@@ -70,6 +71,8 @@ class Pool:
         self._fail = fail
         self._sink = sink
         self._slots = [Slot() for _ in range(options.workers)]
+        self._code = Code()
+        self._new_code: Code | None = None  # of a reload that goes on
         self._ward = Slot()  # of the worker in quarantine
         self._ending: list[WorkerProcess] = []
         self._registered: Hello | None = None
@@ -98,15 +101,16 @@ class Pool:
         logger.info("reload: starting workers with the present code")
         self._forgive()
         self._give_up_coming()
-        for slot in self._slots:
-            if slot.current is None:
-                slot.current = self._spawn(slot)
-                continue
-            slot.coming = self._spawn(slot)
+        self._new_code = Code()
+        self._start_coming(self._slots[:1])  # the others, when it has loaded: all run the same
+
+    def _start_coming(self, slots: list[Slot]) -> None:
+        """Start workers with the new code."""
+        for slot in slots:
+            slot.coming = self._spawn(slot, self._new_code)
             if slot.coming is None:
                 self._refuse(slot, "not all workers could be started")
                 break
-        self._router.adopt(self.assign)
 
     def _forgive(self) -> None:
         """Forget what has ended workers: the code is another."""
@@ -128,7 +132,7 @@ class Pool:
 
     # They come
 
-    def _spawn(self, slot: Slot) -> WorkerProcess | None:
+    def _spawn(self, slot: Slot, code: Code | None = None) -> WorkerProcess | None:
         now = self._router.clock()
         options: dict[str, object] = {
             "target": self._options.target,
@@ -138,13 +142,21 @@ class Pool:
         }
         try:
             worker = WorkerProcess(
-                self._selector, options, now, self._router.from_worker, self._on_end, self._sink
+                self._selector,
+                options,
+                code or self._code,
+                now,
+                self._router.from_worker,
+                self._on_end,
+                self._sink,
             )
         except (OSError, MemoryError) as error:
             delay = slot.failed(now, 0.0)
             logger.critical("cannot start a worker: %s; next try in %g s", error, delay)
             return None
         self.workers[worker] = slot
+        if code is None:
+            self._code.tell_changes()
         if self._config:
             worker.link.send_first(self._config)
         return worker
@@ -166,6 +178,7 @@ class Pool:
         worker.loaded = worker.beat = self._router.clock()
         if self._registered is None:
             self._registered = self._router.hello = hello
+            self._code.seal()
             self._register(hello)
             for other in self._slots:
                 other.current = other.current or self._spawn(other)
@@ -177,13 +190,24 @@ class Pool:
             self._router.hello = hello
         elif slot.replaces_alone:
             self._promote(slot)
-        elif all(s.coming is None or s.coming.hello for s in self._slots):
-            # A place without one had no worker, and got one with the new code at once.
+        elif all(each.coming is not None and each.coming.hello for each in self._slots):
             for each in self._slots:
-                if each.coming is not None:
-                    self._promote(each)
+                self._promote(each)
+            self._adopt_code()
             self._forgive()
             logger.info("reload: new sessions go to the new code")
+
+        else:
+            if self._new_code is not None:
+                self._new_code.seal()
+            self._start_coming([each for each in self._slots if each.coming is None])
+
+    def _adopt_code(self) -> None:
+        """From now on workers are started with the code of the reload."""
+        if self._new_code is not None:
+            self._code.close()
+            self._code, self._new_code = self._new_code, None
+            self._code.seal()
 
     def _refuse(self, slot: Slot, reason: str) -> None:
         """Have the old code go on."""
@@ -232,6 +256,7 @@ class Pool:
         if worker is self._router.quarantine.worker:
             self._router.quarantine.lose(blamed)
         blame(self._router.poison, worker, found)
+        self._router.look_at_reports()
         reason = reason or worker.end()
         if self._registered is None:
             self._give_up_start(worker, reason)
@@ -277,6 +302,9 @@ class Pool:
             slot.replaces_alone = False
             if worker is not None:
                 self._let_go(worker)
+        if self._new_code is not None:
+            self._new_code.close()
+            self._new_code = None
 
     def _let_go(self, worker: WorkerProcess) -> None:
         """Have a worker end by itself, with its callbacks finished and its delete hooks run."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from .. import _mark, _stderr
 from .._control import Hello
 from .._python import command
+from ._code import Code
 from ._link import Link
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class WorkerProcess:
     Args:
         selector: of the loop.
         options: for the worker: target, args, log_level, log_format.
+        code: what it runs.
         now: the time (monotonic seconds).
         receive: is given each piece of the worker's output.
         ended: is called when its socket has closed.
@@ -61,6 +63,7 @@ class WorkerProcess:
         self,
         selector: selectors.BaseSelector,
         options: dict[str, object],
+        code: Code,
         now: float,
         receive: Callable[[WorkerProcess, bytes], None],
         ended: Callable[[WorkerProcess], None],
@@ -76,8 +79,11 @@ class WorkerProcess:
             mark_fd = _mark.make()
             given.callback(os.close, mark_fd)
             self._page = _mark.take(mark_fd)
-            fds = (theirs.fileno(), mark_fd)
+            fds = [theirs.fileno(), mark_fd]
             told = {**options, "fd": fds[0], "mark_fd": fds[1]}
+            told |= {"code_fd": code.fd, "accepted": code.sealed}
+            if code.fd is not None:
+                fds.append(code.fd)
             self._process = subprocess.Popen(
                 command("greenfilter._worker", json.dumps(told)),
                 stdout=log_end,  # stdin is the supervisor's, where nothing ever comes

@@ -8,6 +8,7 @@ policy. Why anyone is here is told in ``_poison.py``.
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ._process import WorkerProcess
 
 _IDLE_SECONDS = 5.0
+# Who ends itself so is running, and has left its mark.
+_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
 # Its worker keeps the deadline itself.
 _GRACE_SECONDS = 2.0
 
@@ -189,6 +192,10 @@ class Quarantine:
         inside, self.inside = list(self.inside.values()), {}
         if worker is None or not blamed:
             return
+        ran = dict(worker.marked())
+        marked = [patient for patient in inside if patient.session.sid in ran]
+        if not marked and worker.exit_code() in _FROM_OUTSIDE:
+            return  # each is tried again as it was
         if len(inside) == 1:
             patient = inside[0]
             seconds = self._poison.condemn(patient.key)
@@ -198,8 +205,6 @@ class Quarantine:
                 *(worker.pid, patient.key[0], seconds // 60),
             )
             return
-        ran = dict(worker.marked())
-        marked = [patient for patient in inside if patient.session.sid in ran]
         self._poison.suspect([patient.key for patient in marked or inside], alone=True)
 
     def retire(self) -> None:

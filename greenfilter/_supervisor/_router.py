@@ -130,7 +130,9 @@ class Router:
 
     def _report(self, session: Tracked, call: Call) -> None:
         """Take a report of a kind whose handlers have ended workers."""
-        if self.poison.verdict(report_key(call.hook.wire, session.state())) == REFUSED:
+        state = session.state()
+        state.add_report(call.line)
+        if self.poison.verdict(report_key(call.hook.wire, state)) == REFUSED:
             session_logger(session.id).error(
                 "a handler of report %s has ended workers before: not called", call.hook.wire
             )
@@ -402,8 +404,7 @@ class Router:
         """Answer by policy what waits past its deadline; its worker may be in a busy loop."""
         now = self.clock()
         self.poison.expire()
-        if self._events != self.poison.kinds:
-            self._look_at_reports()
+        self.look_at_reports()
         for patient in self.quarantine.late(now):
             flow = flow_of(patient.stream)
             if patient.stream is not None and flow is not None:
@@ -424,8 +425,10 @@ class Router:
             )
             self._answer(call, self._policy(session, call.hook.wire))
 
-    def _look_at_reports(self) -> None:
+    def look_at_reports(self) -> None:
         """Have the parser hand over reports of the kinds whose handlers have ended workers."""
+        if self._events == self.poison.kinds:
+            return
         self._events = set(self.poison.kinds)
         events = [event.wire for event in EVENTS.values()]
         self.connection.deliver(

@@ -36,7 +36,7 @@ class FakeLink:
 class FakeWorker:
     """A worker process that does what the test says."""
 
-    def __init__(self, selector, options, now, receive, ended, sink):
+    def __init__(self, selector, options, code, now, receive, ended, sink):
         self.born = self.loaded = self.beat = now
         self.link = FakeLink()
         self.hello = self.mute = self.leaving = self.code = None

@@ -11,7 +11,7 @@ import time
 
 from greenfilter import Filter, reject
 
-app = Filter("doom", deadline=3.0)
+app = Filter("doom", deadline=float(sys.argv[1]) if sys.argv[1:] else 3.0)
 
 
 def spin(ctx):
