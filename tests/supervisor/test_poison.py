@@ -161,9 +161,9 @@ def mail_from(ctx, sender): time.sleep(1.0)
 def noop(ctx): pass
 """)
     )
-    sessions = [smtpd.client() for _ in range(20)]
 
     def ask():
+        sessions = [smtpd.client() for _ in range(20)]
         pending = [
             smtpd.start(session.mail_from, f"a{number}@example.net")
             for number, session in enumerate(sessions)

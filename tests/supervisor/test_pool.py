@@ -143,6 +143,8 @@ def test_a_reload_that_cannot_start_all_workers_leaves_the_old_ones(world):
     old = pool.current()
     pool.room = 1
     pool.pool.reload()
+    pool.load()
+    pool.pass_time(4)
     assert [each for each in pool.started if each.code is None] == old == pool.current()
     pool.room = 1000
     pool.pool.reload()
