@@ -77,7 +77,7 @@ class Router:
         assign: Callable[[Tracked], WorkerProcess | None],
         on_hello: Callable[[WorkerProcess, Hello], None],
         on_worn_out: Callable[[WorkerProcess], None],
-        on_suspect: Callable[[], None],
+        on_suspect: Callable[[], None] = lambda: None,
     ) -> None:
         self.hello: Hello | None = None
         self.clock = time.monotonic

@@ -110,3 +110,60 @@ def test_without_a_supervisor_one_process_does_it_all(smtpd, sink, tmp_path):
         assert sink.by_subject("alone").body == b".dot\r\n"
         assert server.stop() < 1
     assert trace.read_text().count("session-delete") == 1
+
+
+def test_a_client_that_kills_workers_is_refused_and_one_beside_it_is_not(smtpd, tmp_path):
+    path = tmp_path / "killer.py"
+    path.write_text("""
+import os, time
+from greenfilter import Filter
+app = Filter("killer", deadline=20.0)
+@app.filter.mail_from
+def mail_from(ctx, sender):
+    time.sleep(0.3)  # other handlers are called meanwhile
+    if sender.startswith("killer"): os.abort()
+@app.filter.noop
+def noop(ctx):
+    time.sleep(0.6)
+""")
+    server = smtpd({"killer": command(path)})
+    for refused in (False, False, True):
+        with Client(server.port) as killer, Client(server.port) as bystander:
+            killer.greet("killer.example.net")
+            bystander.greet("bystander.example.net")
+            killer.send(b"MAIL FROM:<killer@example.net>\r\n")
+            bystander.send(b"NOOP\r\n")
+            assert killer.reply()[0].startswith("451 4.3.0 ")
+            bystander.reply()
+        if refused:
+            server.wait_for_log("mail-from has ended workers before: not tried again")
+        with Client(server.port) as bystander:
+            bystander.greet("bystander.example.net")
+            assert bystander.command("NOOP").startswith("250 ")
+            assert bystander.command("MAIL FROM:<alice@example.net>").startswith("250 ")
+    assert server.alive()
+
+
+def test_a_worker_that_is_killed_is_replaced_by_the_code_that_was_accepted(smtpd, tmp_path):
+    path = tmp_path / "edited.py"
+    path.write_text("""
+from greenfilter import Filter, reject
+app = Filter("edited")
+@app.filter.mail_from
+def mail_from(ctx, sender):
+    return reject(550, "by accepted code")
+""")
+    server = smtpd({"edited": command(path)})
+    path.write_text("this is half an ed")
+    for _ in range(2):
+        killed = kill_workers(server, "edited")
+        wait_for_new_workers(server, "edited", killed)
+
+        def answers():
+            with Client(server.port) as client:
+                client.greet()
+                return client.command("MAIL FROM:<a@example.net>") == "550 by accepted code"
+
+        wait_until(answers, 10, "the accepted code")
+    server.wait_for_log("on disk is other code than what runs")
+    assert server.alive()

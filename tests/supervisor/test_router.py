@@ -40,7 +40,9 @@ class World:
 
     def __init__(self, **limits):
         link = Link(selectors.SelectSelector(), os.pipe(), lambda data: None, lambda: None)
-        self.worker = SimpleNamespace(tail=b"", sessions={}, mute=None, link=link, waits={})
+        self.worker = SimpleNamespace(
+            tail=b"", sessions={}, departed=[], mute=None, link=link, waits={}
+        )
         self.worker.hello = Hello(
             "fake", [("smtp-in", "tx-begin")], ["noop"], {"noop": 30.0}, {}, **limits
         )

@@ -113,16 +113,17 @@ app.local_session(lambda: note("create"), lambda local: note("delete"))
 
 
 def test_a_session_that_begins_while_there_is_no_worker_gets_one_later(run, write):
-    path = write("app = Filter('x')\n@app.filter.noop\ndef noop(ctx): return reject(550, 'alive')")
+    code = "if os.path.exists(__file__ + '.down'): sys.exit('no database')\napp = Filter('x')\n"
+    path = write(code + "@app.filter.noop\ndef noop(ctx): return reject(550, 'alive')")
+    down = path.with_name(path.name + ".down")
     smtpd = run(path)
-    good = path.read_text()
-    path.write_text("broken = ")
+    down.touch()
     smtpd.signal_workers()
     smtpd.wait_for_log("every request is answered by policy")
     session = smtpd.client()
     assert session.noop().code == 451
-    path.write_text(good)
-    until(lambda: session.noop().code == 550, "a worker with good code")
+    down.unlink()
+    until(lambda: session.noop().code == 550, "a worker that has loaded")
 
 
 def test_messages_that_end_at_once_are_all_answered(run, write):
