@@ -117,9 +117,7 @@ class Moved:
         """
         inside: list[int] = []
         try:
-            result = self.threads.call(
-                sid, handler.report, self._make, handler, inside, fn, args
-            )
+            result = self.threads.call(sid, handler.report, self._make, handler, inside, fn, args)
         except (GreenfilterError, GreenletExit) as error:
             if inside and isinstance(error, HandlerTimeout):
                 place = stands_at(inside[0], handler)

@@ -164,5 +164,3 @@ class WorkerProcess:
             with suppress(OSError):
                 os.killpg(self.pid, signal.SIGKILL)
             self.log.end_line()
-
-
