@@ -285,4 +285,4 @@ def test_a_task_that_is_interrupted_before_its_turn_does_not_wake_up_twice():
     gate.set()
     until(lambda: not pool.workers.busy)
     assert events == ["interrupted"]
-    assert not pool.workers._turn.late
+    assert not pool.workers.turn.late
