@@ -103,7 +103,7 @@ def test_a_thread_that_ends_late_changes_nothing():
     with FakeSmtpd(app) as smtpd:
         first, second = smtpd.connect(), smtpd.connect()
         pending = [smtpd.start(session.ehlo, "x.example.net") for session in (first, second)]
-        until(lambda: begun)
+        until(lambda: begun and runtime_of(smtpd)._workers.in_hand() == 2)
         smtpd.clock.advance(5.3)
         assert [greenlet.get(timeout=5).lines for greenlet in pending] == [(TEMPFAIL,)] * 2
         go.set()
