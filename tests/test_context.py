@@ -62,7 +62,7 @@ def test_a_deferred_context_keeps_the_transaction_of_its_event():
 
 def test_the_runtime_answers_and_says_whether_it_did():
     sent = []
-    engine = Engine(Filter("reply"), sent.append, sent.append, *[lambda *args: None] * 3)
+    engine = Engine(Filter("reply"), sent.append, sent.append, *[lambda *args: None] * 4)
     ctx = request(session=LiveSession(engine, SID, True, EVERYTHING))
     engine.guard.expect(ctx, 30.0, 0.0)
     assert ctx.reply(reject(550, "no")) is True

@@ -78,6 +78,7 @@ class Engine:
         app: the filter.
         send: queues whole lines for smtpd.
         send_threadsafe: the same, from any thread.
+        run_soon: has a function called in the loop, from any thread.
         wait_room: waits while smtpd reads slower than we write.
         park: waits, with what it is given, for more lines of a message, or for a tap.
         start_task: has a task done by a worker.
@@ -90,6 +91,7 @@ class Engine:
         app: Filter,
         send: Callable[[bytes], None],
         send_threadsafe: Callable[[bytes], None],
+        run_soon: Callable[..., None],
         wait_room: Callable[[], None],
         park: Callable[[Callable[[], Any]], None],
         start_task: Callable[[Any], None],
@@ -98,6 +100,7 @@ class Engine:
     ) -> None:
         self.app = app
         self.answers = Answers(send, send_threadsafe)
+        self.run_soon = run_soon
         self.guard = self.answers.guard
         self.send = send
         self.wait_room = wait_room

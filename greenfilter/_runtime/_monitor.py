@@ -41,8 +41,8 @@ class Monitor:
 
     Args:
         inside: finds the worker that runs the author's code right now.
-        on_kept: called in the loop, once it turns again, with the handler that has kept it for
-            a tenth of a second or longer, and the line of code.
+        on_kept: called in the monitor's thread with the handler that has kept the loop for a tenth
+            of a second or longer, and the line of code.
         urgent: called in the monitor's thread as long as the loop is kept.
     """
 
@@ -58,8 +58,7 @@ class Monitor:
         self._told: set[Handler] = set()
         self._thread = monkey.get_original("threading", "get_ident")()
         self._sleep = monkey.get_original("time", "sleep")
-        self._loop = gevent.get_hub().loop
-        self._timer = self._loop.timer(_BEAT, _BEAT)
+        self._timer = gevent.get_hub().loop.timer(_BEAT, _BEAT)
         self._beat = time.monotonic()
         # The beat after which somebody was last seen to keep the loop, who, what he runs, since
         # when, and the processor time that the loop's thread had used by then.
@@ -104,7 +103,7 @@ class Monitor:
         elif late > _KEPT and self._noted != beat:
             self._noted = beat
             place = stands_at(self._thread, handler)
-            self._loop.run_callback_threadsafe(self._on_kept, handler, place)
+            self._on_kept(handler, place)
         elif late > _TOO_LONG and handler not in self._told:
             self._told.add(handler)
             used = _processor_time(self._thread) - self._used

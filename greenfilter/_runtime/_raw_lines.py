@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import gevent
 from greenlet import getcurrent
 
 from .._handlers import Handler
@@ -36,7 +35,6 @@ class RawLines(HandledConsumer):
         self._worker: Worker | None = None  # which is in the handler, and will flush
         self._all_given = False
         self._done = False
-        self._loop = gevent.get_hub().loop
 
     def take(self, worker: Worker, chunk: Chunk) -> None:
         """Give the handler a run of lines. May switch greenlets."""
@@ -74,7 +72,7 @@ class RawLines(HandledConsumer):
             self._done = True
         self._out.append(line)
         if self._worker is None:
-            self._loop.run_callback_threadsafe(self._flush)
+            self.engine.run_soon(self._flush)
         elif len(self._out) >= _FLUSH_LINES and getcurrent() is self._worker.greenlet:
             self._flush()
             self.engine.make_room(self._worker)

@@ -76,6 +76,7 @@ class Runtime:
             app,
             self._wire.send,
             self._wire.send_threadsafe,
+            self._wire.from_threads.call,
             self._wire.wait_room,
             self._workers.park,
             self._start_task,
@@ -104,7 +105,11 @@ class Runtime:
         self._engine.threads.vital = self._vital
         self._engine.moved.threads.vital = self._vital
         self._supervised = page is not None
-        self._monitor = Monitor(self._workers.inside, self._on_kept, self._hurry)
+        self._monitor = Monitor(
+            self._workers.inside,
+            partial(self._wire.from_threads.call, self._on_kept),
+            self._hurry,
+        )
         if self._supervised:
             self._engine.threads.on_worn_out = lambda: self._wire.send(WORN_OUT)
             self._engine.moved.threads.on_worn_out = lambda: self._wire.send(WORN_OUT)
@@ -273,6 +278,7 @@ class Runtime:
             self._engine.abandon_session(session)
         self._until(lambda: not self._workers.ready and self._is_idle())
         self._clock.stop()
+        self._workers.turn.stop()
         self._engine.threads.close()
         self._engine.moved.threads.close()
         self._ended.set()

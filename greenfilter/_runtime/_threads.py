@@ -148,7 +148,8 @@ class Threads:
         self.hanging.add(call)
         most = self._size * _REPLACED
         if len(self.hanging) <= most:
-            self._fit()
+            # Soon: calls that are given up at the same time are not to be made first.
+            gevent.get_hub().loop.run_callback(self._fit)
             logger.warning(
                 "a callback given up still has its thread, which is replaced (%d of at most %d)",
                 *(len(self.hanging), most),

@@ -9,6 +9,7 @@ Not compiled: greenlet's class is none that mypyc can build upon.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from typing import Any
@@ -45,6 +46,11 @@ class Turn:
         """Begin a turn."""
         self.missed = False
         self.end = time.monotonic() + TURN
+
+    def stop(self) -> None:
+        """Watch the loop no more: who is woken now goes on at once."""
+        self._round.close()
+        self.end = math.inf
 
     def wake_later(self, waiting: TurnGreenlet, args: tuple[Any, ...]) -> None:
         """Have a greenlet go on in the next turn."""

@@ -15,6 +15,8 @@ import gevent
 from gevent.event import Event
 from gevent.monkey import get_original
 
+from .._waiting import FromThreads
+
 # The system's own: what the hub calls may not wait.
 _read = get_original("os", "read")
 _write = get_original("os", "write")
@@ -36,6 +38,7 @@ class Wire:
         vital: wraps what the loop calls, so that nothing that it raises leaves the wire deaf.
 
     Attributes:
+        from_threads: calls functions in the loop for other threads, until the wire is closed.
         urgent: set from any thread while the loop is kept: what is sent next leaves at once, and
             these bytes with it.
     """
@@ -57,6 +60,7 @@ class Wire:
         self._on_look = vital(self._look_for_end)
         self._on_flush = vital(self.flush)
         self._loop = gevent.get_hub().loop
+        self.from_threads = FromThreads(self._loop)
         self._read: Any = self._loop.io(fds[0], 1)
         self._write: Any = self._loop.io(fds[1], 2)
         self._look: Any = self._loop.timer(_LOOK_SECONDS, _LOOK_SECONDS)
@@ -122,7 +126,7 @@ class Wire:
 
     def send_threadsafe(self, data: bytes) -> None:
         """Queue whole lines from another thread."""
-        self._loop.run_callback_threadsafe(self.send, data)
+        self.from_threads.call(self.send, data)
 
     def wait_room(self) -> None:
         """Wait while smtpd reads slower than we write. May switch greenlets."""
@@ -147,6 +151,7 @@ class Wire:
             self._read.close()
             self._write.close()
             self._look.close()
+            self.from_threads.stop()
             for fd in set(self._fds):
                 os.close(fd)
             self._out.clear()

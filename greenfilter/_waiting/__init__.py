@@ -31,5 +31,6 @@ A forked child has no loop of ours: everything waits natively there.
 from __future__ import annotations
 
 from ._patch import patch
+from ._where import FromThreads
 
-__all__ = ["patch"]
+__all__ = ["FromThreads", "patch"]

@@ -7,6 +7,7 @@ import contextlib
 import os
 import select
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,12 +30,45 @@ _POLL_EVENTS = {
 _LONGEST = 2**31 / 1000 - 1  # seconds that poll(2) can wait
 
 
+class FromThreads:
+    """Calls functions in a loop on behalf of other threads.
+
+    gevent's ``run_callback_threadsafe`` counts in what libev counts too, without the GIL: now and
+    then a count is lost, and the loop ends although somebody waits. A watcher of this kind is all
+    that libev lets other threads touch (ev_async_send).
+
+    Args:
+        loop: gevent's. It goes on for as long as something may still be called.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._loop = loop
+        self._watcher = loop.async_()
+        self._watcher.start(self._run)
+
+    def call(self, fn: Callable[..., object], *args: Any) -> None:
+        """Have a function called in the loop soon. From any thread; never waits."""
+        self._calls.append((fn, args))
+        self._watcher.send()
+
+    def stop(self) -> None:
+        """Call nothing any more. In the loop's thread; threads may still ask for it."""
+        self._watcher.stop()
+
+    def _run(self) -> None:
+        while self._calls:
+            fn, args = self._calls.popleft()
+            self._loop.run_callback(fn, *args)
+
+
 class _Loop:
     """The thread of the loop, and its hub."""
 
     def __init__(self) -> None:
         self.thread = 0  # no thread has this number: all wait natively
         self.hub: Any = None
+        self.from_threads: FromThreads | None = None
 
 
 LOOP = _Loop()
@@ -53,16 +87,16 @@ def replace(module: object, name: str, value: object) -> None:
 def adopt() -> None:
     """Make the calling thread the loop's."""
     LOOP.hub = gevent.get_hub()
+    LOOP.from_threads = FromThreads(LOOP.hub.loop)
     LOOP.thread = _get_ident()
 
 
 def run_soon(callback: Callable[..., Any], *args: Any) -> None:
     """Have the loop call something, from any thread."""
-    loop = LOOP.hub.loop
     if is_loop():
-        loop.run_callback(callback, *args)
-    else:
-        loop.run_callback_threadsafe(callback, *args)
+        LOOP.hub.loop.run_callback(callback, *args)
+    elif LOOP.from_threads is not None:
+        LOOP.from_threads.call(callback, *args)
 
 
 def wait_fd(fd: int, events: int, timeout: float | None = None) -> bool:
