@@ -77,7 +77,7 @@ def test_proceed_passes_the_original():
 
 
 @pytest.mark.parametrize(
-    "wrong", ["text", 7, True, [b"line"], object(), junk(), report("hello")], ids=repr
+    "wrong", ["text", 7, True, [b"line"], object, junk(), report("hello")], ids=repr
 )
 def test_a_wrong_result_applies_the_policy(wrong):
     assert send(whole(lambda ctx, message: wrong)).lines == (TEMPFAIL,)
