@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import selectors
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ _MEMORY_TICK = 0.25
 _LOAD_SECONDS = 60.0
 # A worker that is above its memory from the start on would be replaced forever.
 _MEMORY_SECONDS = 10.0
+# One of several workers for which this much waits may be silent for these seconds only.
+CROWDED_BYTES = 32 << 20
+_CROWDED_SECONDS = 2.0
 # To end by itself: finish callbacks, run the delete hooks.
 _LEAVE_SECONDS = 3.0
 # From the end of its socket to that of the process; what it owed has been answered by then.
@@ -353,10 +357,12 @@ class Pool:
             if worker.exit_code() is not None:
                 self._look_at(worker, now)
 
-    def forgive(self, seconds: float) -> None:
-        """Nobody could have been heard for so long: no worker hangs because of it."""
-        for worker in self.workers:
-            worker.beat += seconds
+    def read_all(self) -> None:
+        """Read what the workers have written while nobody listened, before they are judged."""
+        for worker in list(self.workers):
+            for _ in range(_LAST_READS):
+                if worker.link.closed or not worker.link.reading or not worker.link.read():
+                    break
 
     def _look_at(self, worker: WorkerProcess, now: float) -> None:
         if worker.exit_code() is not None:
@@ -367,7 +373,7 @@ class Pool:
             self._lose(worker)
         elif worker.hello is None:
             self._watch_load(worker, now)
-        elif worker.link.reading and now - worker.beat > self._options.hang_seconds:
+        elif worker.link.reading and now - worker.beat > self._patience_with(worker):
             silent = now - worker.beat
             self._lose(worker, f"it hangs: no sign of life for {silent:.1f} s", blamed=True)
         elif worker.mute is not None and now - worker.mute > self._options.hang_seconds:
@@ -376,6 +382,11 @@ class Pool:
             logger.info("old worker %d is done, %d sessions", worker.pid, len(worker.sessions))
             self._let_go(worker)
             self._router.adopt(self.assign)
+
+    def _patience_with(self, worker: WorkerProcess) -> float:
+        """Return how long a worker may be silent (seconds): not long if smtpd would wait."""
+        patience = self._options.hang_seconds
+        return min(patience, _CROWDED_SECONDS) if worker.link.pending > CROWDED_BYTES else patience
 
     def _thin_out(self) -> None:
         """Have no more than a few old workers: the sessions of the oldest go on in the newest."""
@@ -430,13 +441,13 @@ class Pool:
 
     def close(self, seconds: float) -> None:
         """End them all: they get this long to end by themselves."""
-        end = self._router.clock() + seconds
+        end = time.monotonic() + seconds
         workers = [*self.workers, *self._ending]
         self.workers.clear()
         for worker in workers:
             worker.link.close()
         for worker in workers:
-            if not worker.wait(max(0.01, end - self._router.clock())):
+            if not worker.wait(max(0.01, end - time.monotonic())):
                 worker.kill()
         for worker in workers:
             worker.wait(_REAP_SECONDS)

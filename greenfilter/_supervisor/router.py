@@ -71,7 +71,7 @@ class Router:
         on_suspect: Callable[[], None] = lambda: None,
     ) -> None:
         self.hello: Hello | None = None
-        self.clock = time.monotonic
+        self.clock: Callable[[], float] = time.monotonic
         self._send = send
         self._on_hello = on_hello
         self._on_worn_out = on_worn_out

@@ -5,21 +5,24 @@ from __future__ import annotations
 import selectors
 import signal
 import socket
+import time
 
 from .._control import Hello
 from .._process.log import logger
 from .._process.stderr import Outlet, Sink
 from ..protocol import registration
 from .link import Link
+from .listening import ListeningTime
 from .options import Options
-from .pool import Pool
+from .pool import CROWDED_BYTES, Pool
 from .router import Router
 
 _TICK = 0.1
 # The loop was away for this much longer than it meant to be (seconds).
 _AWAY = 1.0
-# Above this much that a worker has not taken, smtpd has to wait.
-_HIGH_BYTES = 4 << 20
+# Above this much that a worker has not taken, smtpd has to wait. With several workers it is more:
+# the sessions of the others wait then too, so one that hangs is replaced before (pool.py).
+_HIGH_BYTES, _HIGH_BYTES_OF_MANY = 4 << 20, 2 * CROWDED_BYTES
 # When smtpd has ended, it waits for its filters.
 _END_SECONDS = 0.75
 
@@ -44,6 +47,8 @@ class Supervisor:
             lambda worker: self._pool.on_worn_out(worker),
             lambda: self._pool.start_ward(),
         )
+        self._time = self._router.clock = ListeningTime()
+        self._high_bytes = _HIGH_BYTES if options.workers == 1 else _HIGH_BYTES_OF_MANY
         self._smtpd = Link(self._selector, fds, self._router.from_smtpd, self._on_end)
         self._pool = Pool(
             options,
@@ -65,14 +70,15 @@ class Supervisor:
             The exit status: 0, or that of a worker that could not load the filter at the start.
         """
         self._pool.start()
-        next_tick = self._router.clock() + _TICK
+        next_tick = time.monotonic() + _TICK
         while self._exit_code is None:
-            for key, mask in self._selector.select(max(0.0, next_tick - self._router.clock())):
+            for key, mask in self._selector.select(max(0.0, next_tick - time.monotonic())):
                 self._guarded(key.data.on_event, mask)
-            now = self._router.clock()
+            self._time.turn()
+            now = time.monotonic()
             if now >= next_tick:
-                self._guarded(self._tick, now, now - next_tick)
-                next_tick = now + _TICK
+                self._guarded(self._tick, now - next_tick)
+                next_tick = time.monotonic() + _TICK
             self._guarded(self._flush)
         self._smtpd.flush()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -87,11 +93,11 @@ class Supervisor:
         except Exception:
             logger.exception("the supervisor survived an error of its own")
 
-    def _tick(self, now: float, late: float) -> None:
+    def _tick(self, late: float) -> None:
         if late > _AWAY:
-            self._pool.forgive(late)
+            self._pool.read_all()
         self._router.expire()
-        self._pool.tick(now)
+        self._pool.tick(self._time())
         if not self._smtpd.reading and not self._smtpd.closed and self._smtpd.hung_up():
             self._on_end()
 
@@ -107,10 +113,9 @@ class Supervisor:
         for worker in self._pool.workers:
             link = worker.link
             link.flush()
-            if link.reading == stuck:
-                link.set_reading(not stuck)
-                worker.beat = self._router.clock()
-            crowded = crowded or link.pending > _HIGH_BYTES
+            link.set_reading(not stuck)
+            crowded = crowded or link.pending > self._high_bytes
+        self._time.set_listening(not stuck)
         self._smtpd.set_reading(not (crowded or stuck))
 
     def _send(self, data: bytes) -> None:
