@@ -19,6 +19,7 @@ from .._process.mark import SID_BYTES, free_slots
 from ..errors import HandlerTimeout, RemoteProtocolError
 from ..protocol import EVENTS, PHASES, PROCEED, Chunk, Decision, Event, Phase, Stream, text
 from .answers import Answers
+from .backlog import Backlog
 from .consumers import Consumer
 from .kinds import consumer_for
 from .moved import Moved
@@ -189,6 +190,8 @@ class Engine:
         elif type(item) is Chunk:
             if item.stream.open:
                 self._lines(worker, item)
+        elif type(item) is Backlog:
+            item.take_back(session)
         elif type(item) is _Told:
             self._end_report(worker, session, item.call)
         elif item.token is None:

@@ -9,6 +9,9 @@ from ._decision import Decision
 from ._fields import parse_parameter, parse_report, version_of
 from ._session import Session
 
+# Lines that come in pieces while their session is busy are put together up to this many.
+_MANY_LINES = 1000
+
 
 class Call:
     """One request or report of smtpd.
@@ -106,3 +109,10 @@ class Chunk:
         self.lines = lines
         self.ended = ended
         self.spilled: Any = None
+
+    def takes(self, lines: list[bytes]) -> bool:
+        """Add lines that follow, and tell so, if these wait in memory still and are few."""
+        if self.spilled is not None or len(self.lines) + len(lines) > _MANY_LINES:
+            return False
+        self.lines += lines
+        return True

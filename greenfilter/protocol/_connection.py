@@ -270,7 +270,11 @@ class Connection:
             stream.damaged = True
         if ended:
             session.stream = None
-        self._queue(ready, session, Chunk(stream, run, ended))
+        last = session.queue[-1] if session.queue else None
+        if type(last) is Chunk and last.stream is stream and last.takes(run):
+            last.ended = ended
+        else:
+            self._queue(ready, session, Chunk(stream, run, ended))
 
     def _new_session(self, parts: list[bytes]) -> Session:
         sid, incoming = parts[5], _SUBSYSTEMS.get(parts[3])
