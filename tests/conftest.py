@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from tests.support import smtpd as smtpd_support
@@ -18,6 +19,10 @@ from tests.support.wait import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from typing import NoReturn
+
+# An example takes as long as a busy machine lets it.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 REQUIRE_SERVERS = "GREENFILTER_REQUIRE_SERVERS"
 

@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from greenfilter._mail.headers import Headers
@@ -309,6 +309,7 @@ LONG_VALUE = st.lists(
 ).map(" ".join)
 
 
+@example("X-" + "n" * 60, " ".join(["\x8c\\\xcdk", " " * 424, "w" * 661, "end"]))
 @given(st.sampled_from(["Subject", "X-" + "n" * 60, "Comments"]), LONG_VALUE)
 def test_any_text_reads_back_as_text_within_the_limits(name, value):
     text = re.sub(r"[\0-\x1f\x7f]", "", value)

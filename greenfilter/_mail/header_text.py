@@ -85,8 +85,13 @@ def encode_text(value: str, room: int, longest: int, *, literal: bool = False) -
         return _encode_words(value, room)
     pieces = _WHITE.split(value)  # words at the even places
     words = pieces[::2]
+    # A line is folded before white space only: all of it stands on the line of the word.
+    sizes = [
+        len(word) + len(white) - 1 for word, white in zip(words, [" ", *pieces[1::2]], strict=True)
+    ]
     needy = [
-        not word.isascii() or len(word) > longest or (literal and "=?" in word) for word in words
+        not word.isascii() or size > longest or (literal and "=?" in word)
+        for word, size in zip(words, sizes, strict=True)
     ]
     out = []
     first = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import gevent
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from greenfilter import Context, Filter
@@ -61,7 +61,6 @@ def drained(queue: deque) -> list[object]:
     return found
 
 
-@settings(deadline=None)
 @given(ITEMS, st.integers(1, 3))
 def test_a_packed_queue_has_the_same_items_in_the_same_order(groups, times):
     SESSION.queue.clear()

@@ -273,8 +273,8 @@ def test_another_version_of_greenfilter_on_disk_is_told_once(tmp_path, monkeypat
     code = Code()
     snapshot.take(str(tmp_path / "guard.py")).write(code.fd)
     code.seal()
-    monkeypatch.setattr(code, "_OWN_INIT", str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(code.logger, "propagate", True)
+    monkeypatch.setattr(code_module, "_OWN_INIT", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(code_module.logger, "propagate", True)
     for _ in range(2):
         code.tell_changes()
     assert [line for line in caplog.messages if "greenfilter 99.0 is installed now" in line] == (
@@ -290,7 +290,7 @@ def test_a_file_that_was_only_touched_is_no_change(tmp_path, caplog, monkeypatch
     snapshot.take(str(path)).write(code.fd)
     code.seal()
     os.utime(path, (time.time() + 5,) * 2)
-    monkeypatch.setattr(code.logger, "propagate", True)
+    monkeypatch.setattr(code_module.logger, "propagate", True)
     code.tell_changes()
     assert not caplog.messages
     code.close()

@@ -149,8 +149,10 @@ def test_a_worker_whose_loop_raises_ends_at_once_and_is_replaced(run, write):
         "wires[0]._receive = lambda data: [][1]"
     )
     smtpd = run(write(TALK % code))
+    before = smtpd.workers()
     session = smtpd.client()
     session.noop()
     session.noop()
     smtpd.wait_for_log("critical: IndexError in the loop at .*; this worker ends")
+    until(lambda: not smtpd.workers() & before, "its end")
     assert smtpd.client("other").noop().code == 550
