@@ -13,8 +13,9 @@ DEMO := $(VENV)/.demo
 demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(DEMO))
 	$(BIN)/python -m examples.demo
 
+# Most tests wait for other processes most of the time; those of one file share its servers.
 test: servers $(COMPILED) style types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 style: $(INSTALLED)
 	$(BIN)/ruff check .

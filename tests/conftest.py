@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # An example takes as long as a busy machine lets it.
 hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.register_profile("brief", deadline=None, max_examples=20)
 hypothesis.settings.load_profile("patient")
 
 REQUIRE_SERVERS = "GREENFILTER_REQUIRE_SERVERS"

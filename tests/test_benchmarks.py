@@ -46,10 +46,11 @@ def cpu_ratio(rows: list[Row]) -> float:
 
 @pytest.mark.parametrize(
     ("name", "at_least"),
-    # Wide of what is reached (12 and 1.6), so that only a real loss of speed fails. Processor time
-    # instead of the clock: it does not count what other programs of the machine take. What they
-    # do to its caches, it does count: so there is more than one try.
-    [("lines", 5.0), ("sessions", 1.0)],
+    # Wide of what is reached (12 and 1.6 on one kind of machine, 5.6 and 1.1 on another), so that
+    # only a real loss of speed fails. Processor time instead of the clock: it does not count what
+    # other programs of the machine take. What they do to its caches, it does count: so there is
+    # more than one try.
+    [("lines", 4.0), ("sessions", 0.7)],
 )
 def test_greenfilter_keeps_its_speed_next_to_the_c_library(
     bench: Bench, name: str, at_least: float

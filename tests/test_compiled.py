@@ -27,7 +27,8 @@ def test_what_is_compiled_is_no_older_than_its_source():
 @pytest.mark.parametrize("tests", ["protocol", "runtime", "osmtpd", "test_exports.py"])
 def test_all_is_the_same_without_a_compiler(tests):
     command = [sys.executable, "-m", "tests.support.pure", "-p", "no:cacheprovider"]
-    run = subprocess.run([*command, f"tests/{tests}"], cwd=ROOT, capture_output=True, text=True)
+    command += ["--hypothesis-profile", "brief", f"tests/{tests}"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:]
 
 

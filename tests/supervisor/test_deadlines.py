@@ -24,9 +24,13 @@ FAULTS = {
 }
 
 
-def walk(smtpd):
+ARGUMENTS = dict.fromkeys(("helo", "ehlo", "auth", "mail_from", "rcpt_to"), ", x")
+ARGUMENTS["connect"] = ", rdns, address"
+
+
+def walk(smtpd, rdns="client.example.net"):
     """Go through all phases once, and give the answers of the filter."""
-    session = smtpd.connect()
+    session = smtpd.connect(rdns=rdns)
     steps = [
         lambda: session.helo("client.example.net"),
         lambda: session.ehlo("client.example.net"),
@@ -46,28 +50,40 @@ def walk(smtpd):
     return dict(session.decisions)
 
 
+def failing_at(phases, fault, policy):
+    """A filter that fails at the phase that the client's name says, and only there."""
+    thread = ", thread=True" if fault == "sits in a thread" else ""
+    code = "app = Filter('fails')\n"
+    for phase in phases:
+        code += (
+            f"@app.filter.{phase}(deadline=0.3, on_error={policy}{thread})\n"
+            f"def {phase}(ctx{ARGUMENTS.get(phase, '')}):\n"
+            f"    if ctx.session.rdns == '{phase}.example.net':\n"
+            f"        {FAULTS[fault]}\n"
+        )
+    return code
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_policy_of_each_phase_answers_a_handler_that(run, write, fault, policy):
     phases = {"raises": PHASES, "waits": ("connect", "mail_from", "commit")}
     phases["ends"] = ("connect", "starttls", "auth", "mail_from", "data", "commit")
-    for phase in phases.get(fault, ("mail_from",)):
-        if phase == "commit" and policy == '"junk"':
-            continue
-        arguments = dict.fromkeys(("helo", "ehlo", "auth", "mail_from", "rcpt_to"), ", x")
-        arguments["connect"] = ", rdns, address"
-        thread = ", thread=True" if fault == "sits in a thread" else ""
-        code = (
-            f"app = Filter('fails')\n@app.filter.{phase}(deadline=0.3, on_error={policy}{thread})\n"
-            f"def handler(ctx{arguments.get(phase, '')}):\n    {FAULTS[fault]}\n"
-        )
-        smtpd = run(write(code))
-        decisions = walk(smtpd)
-        answer = decisions[phase.replace("_", "-")]
-        expected = POLICIES[policy]
-        if phase == "auth" and policy not in ('"junk"', '"proceed"'):
-            expected = ("rewrite|PLAIN =",)  # which leaves no password in smtpd's log
-        assert answer.startswith(expected), (phase, answer)
+    tried = [
+        phase
+        for phase in phases.get(fault, ("mail_from",))
+        if not (phase == "commit" and policy == '"junk"')
+    ]
+    # A filter that ends is blamed for the next client too: so there is a new one for each phase.
+    filters = [[phase] for phase in tried] if fault == "ends" else [tried]
+    for phases_of_one in filters:
+        smtpd = run(write(failing_at(phases_of_one, fault, policy)))
+        for phase in phases_of_one:
+            answer = walk(smtpd, f"{phase}.example.net")[phase.replace("_", "-")]
+            expected = POLICIES[policy]
+            if phase == "auth" and policy not in ('"junk"', '"proceed"'):
+                expected = ("rewrite|PLAIN =",)  # which leaves no password in smtpd's log
+            assert answer.startswith(expected), (phase, answer)
 
 
 @pytest.mark.parametrize("policy", ['"tempfail"', '"proceed"', 'reject(554, "policy")'])
