@@ -6,14 +6,13 @@ import ast
 import inspect
 import os
 import sys
-import sysconfig
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import ModuleType
 from typing import Any
 
-from .._process.python import OWN_FILES
+from .._process.python import OWN_FILES, is_stdlib
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -187,10 +186,7 @@ def _library_of(file: str) -> str | None:
     for name in ("site-packages", "dist-packages"):
         if name in words:
             return words[len(words) - words[::-1].index(name)]
-    for kind in ("stdlib", "platstdlib"):
-        if file.startswith(sysconfig.get_path(kind) + os.path.sep):
-            return "python"
-    return None
+    return "python" if is_stdlib(file) else None
 
 
 def names_of(body: Iterable[ast.AST]) -> Names:

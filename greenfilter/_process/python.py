@@ -7,6 +7,20 @@ import sys
 
 # Every file of ours begins so.
 OWN_FILES = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+# Where the modules of the standard library are, and in it, or elsewhere, what was installed.
+# (sysconfig knows as well, but wants a file that belongs to the system's name.)
+_STDLIB = os.path.dirname(os.__file__) + os.sep
+_SITES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+
+
+def is_installed(path: str) -> bool:
+    """Return whether a file was installed, by pip or a package of the system."""
+    return any(site in path for site in _SITES)
+
+
+def is_stdlib(path: str) -> bool:
+    """Return whether a file is a module of the standard library."""
+    return path.startswith(_STDLIB) and not is_installed(path)
 
 
 def command(module: str, *arguments: str) -> list[str]:

@@ -25,7 +25,6 @@ import linecache
 import marshal
 import os
 import sys
-import sysconfig
 from importlib.machinery import (
     BYTECODE_SUFFIXES,
     EXTENSION_SUFFIXES,
@@ -40,12 +39,11 @@ from importlib.machinery import (
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
-from .python import OWN_FILES
+from .python import OWN_FILES, is_stdlib
 
 _MAX_FILES = 2000
 _MAX_BYTES = 16 << 20
 _MAX_ENTRIES = 20_000  # that are looked at
-_STDLIB = tuple({sysconfig.get_path(name) + os.path.sep for name in ("stdlib", "platstdlib")})
 _SITES = ("site-packages", "dist-packages")
 _NOT_CODE = {"__pycache__", "node_modules", *_SITES}
 # What is one module to Python, in the order that it looks for them.
@@ -133,7 +131,7 @@ class Snapshot:
 
     def note_import(self, name: str, path: str, code: CodeType) -> None:
         """Keep what is imported from elsewhere than the tree."""
-        if path.startswith(OWN_FILES) or _is_stdlib(path):
+        if path.startswith(OWN_FILES) or is_stdlib(path):
             return
         try:
             file = read_file(path)
@@ -337,10 +335,6 @@ def _root(target: str) -> str | None:
         return os.path.abspath(next(iter(spec.submodule_search_locations)))
     directory = os.path.dirname(os.path.abspath(spec.origin)) if spec.origin else ""
     return None if not directory or directory.endswith(_SITES) else directory
-
-
-def _is_stdlib(path: str) -> bool:
-    return path.startswith(_STDLIB) and not any(f"/{site}/" in path for site in _SITES)
 
 
 def _has_compiled(name: str, names: set[str]) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import linecache
-import os
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -15,7 +13,7 @@ from gevent import monkey
 
 from .._filter.handlers import Handler
 from .._process.log import logger
-from .._process.python import OWN_FILES
+from .._process.python import OWN_FILES, is_installed, is_stdlib
 from .workers import Worker
 
 _BEAT = 0.05
@@ -25,9 +23,6 @@ _KEPT = 0.1
 _TOO_LONG = 1.0
 # A thread that uses this part of the time computes: it does not wait.
 _COMPUTES = 0.2
-# Code in these folders is no author's.
-_FOLDERS = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-_LIBRARIES = (OWN_FILES, *(folder + os.sep for folder in _FOLDERS))
 
 
 class Monitor:
@@ -137,10 +132,15 @@ def stands_at(thread: int, handler: Handler) -> str:
     innermost = frame = sys._current_frames().get(thread)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file == own or not (file.startswith(_LIBRARIES) or file.startswith("<")):
+        if file == own or not _is_library(file):
             return _place(frame)
         frame = frame.f_back
     return _place(innermost) if innermost is not None else "?"
+
+
+def _is_library(file: str) -> bool:
+    """Return whether a file is no author's."""
+    return file.startswith((OWN_FILES, "<")) or is_installed(file) or is_stdlib(file)
 
 
 def _place(frame: FrameType) -> str:

@@ -2,11 +2,22 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from greenfilter.testing import SmtpdWouldDie
 from tests.supervisor.conftest import until
+
+ANSWERS = """
+app = Filter("answers")
+@app.filter.noop
+def noop(ctx):
+    return reject(550, f"on {sys.platform}")
+@app.message
+def message(ctx, message):
+    message.headers.prepend("X-Seen", "yes")
+"""
 
 GOOD = "app = Filter('good')\n@app.filter.noop\ndef noop(ctx): return reject(550, 'alive')\n"
 # What a filter needs at its start may be gone when the next worker starts.
@@ -77,3 +88,22 @@ def test_without_a_socket_it_says_what_to_do():
     )
     assert done.returncode == 2
     assert "greenfilter check x.py" in done.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--no-supervisor",), ("--workers", "2")])
+def test_a_filter_runs_where_there_is_no_proc_and_no_call_of_linux(
+    run, write, monkeypatch, options
+):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "without_linux"))
+    smtpd = run(write(ANSWERS), options=options)
+    session = smtpd.client()
+    assert session.noop().text == "on openbsd7"
+    assert smtpd.message(session, b"Subject: x\r\n\r\none\r\n").ok
+
+
+def test_without_linux_a_worker_that_dies_is_replaced(run, write, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "without_linux"))
+    smtpd = run(write(ANSWERS))
+    session = smtpd.client()
+    smtpd.signal_workers()
+    until(lambda: session.noop().text == "on openbsd7", "the next worker")
