@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from greenfilter._bench import BenchError, Latencies, Load, measure
+from greenfilter._commands.bench.figures import Latencies
+from greenfilter._commands.bench.load import Load
+from greenfilter._commands.bench.measure import BenchError, measure
 from tests.testing.driving import tap
 
 BENCH = [sys.executable, "-m", "greenfilter", "bench"]

@@ -19,19 +19,26 @@ LAYERS = [
     {"protocol"},
     {"_process"},
     {"_mail"},
-    {"_filter", "_control", "osmtpd", "_checks", ""},
+    {"_filter", "_control", "osmtpd", ""},
+    {"_smtpd"},
     {"_waiting"},
     {"_runtime"},
     {"_supervisor"},
     {"testing"},
-    {"_serve", "_record", "_bench"},
     {"_commands"},
     {"__main__"},
 ]
 # They start or drive a runtime, so they import it where it is used: inside a function.
 LAZY = {"_commands": {"gevent"}, "_supervisor": {"gevent"}}
 # What patches, the runtime, and what plays smtpd.
-GEVENT_AT_THE_TOP = {"_waiting", "_runtime", "testing", "_serve", "_record", "_bench"}
+GEVENT_AT_THE_TOP = {
+    "_waiting",
+    "_smtpd",
+    "_runtime",
+    "testing",
+    "_commands.serve",
+    "_commands.record",
+}
 
 
 def layer(name: str) -> int:
@@ -44,6 +51,11 @@ def part(path: Path) -> str:
     """The module or package right below greenfilter that a file belongs to; "" for itself."""
     first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     return "" if first == "__init__" else first
+
+
+def room(path: Path) -> str:
+    """The package that a file is in, without "greenfilter"."""
+    return ".".join(path.parent.relative_to(PACKAGE).parts)
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool, int]]:
@@ -103,7 +115,8 @@ def test_only_the_runtime_imports_gevent_and_commands_inside_functions(path):
     own = part(path)
     for name, lazy, line in imports(path):
         if name.split(".")[0] in ("gevent", "greenlet"):
-            allowed = own in GEVENT_AT_THE_TOP or (lazy and "gevent" in LAZY.get(own, ()))
+            eager = not GEVENT_AT_THE_TOP.isdisjoint({own, room(path)})
+            allowed = eager or (lazy and "gevent" in LAZY.get(own, ()))
             assert allowed, f"{path}:{line} imports {name}"
 
 
@@ -128,6 +141,21 @@ def test_importing_it_imports_neither_gevent_nor_click(module):
     code = f"import sys, {module}; print(*(name.partition('.')[0] for name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"gevent", "greenlet", "click"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["serve", "--help"], ["bench", "--help"]]
+)
+def test_help_imports_nothing_that_a_command_needs_for_its_work(arguments):
+    code = (
+        "import sys, greenfilter._commands as commands\n"
+        f"try: commands.cli({arguments!r})\n"
+        "finally: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert "greenfilter._commands.options" in loaded
+    assert not {"gevent", "ssl", "asyncio", "subprocess", "greenfilter._supervisor"} & loaded
 
 
 def test_every_module_of_the_package_can_be_imported():

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import re
 import shlex
-from importlib import resources
-from importlib.util import find_spec
 from pathlib import Path
-from string import Template
 
 import click
 
-from .._checks import own_command
 from ..errors import UsageError
 
 # Names that are file names, module names of tests, and filter names of smtpd.conf(5).
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
+@click.command()
+@click.argument("name")
 def new(name: str) -> None:
-    """Write a filter, its test, and its lines for smtpd.conf.
+    """Write a filter to start from: NAME.py, its test test_NAME.py, its smtpd.conf lines NAME.conf.
 
-    Args:
-        name: of the filter, a directory in front if it is another.
-
-    Raises:
-        UsageError: it is no name, or a module's that the filter itself may import, or one of the
-            files is there already; nothing is written then.
+    NAME may have a directory in front. Nothing that is there is overwritten.
     """
+    from importlib.util import find_spec
+
     path = Path(name.removesuffix(".py"))
     if not _NAME.fullmatch(path.name):
         raise UsageError(f"{path.name!r} is no name of a filter: letters, digits, - and _")
@@ -49,6 +44,11 @@ def new(name: str) -> None:
 
 
 def _write(file: Path, template: str, path: Path) -> None:
+    from importlib import resources
+    from string import Template
+
+    from .check.permissions import own_command
+
     text = resources.files(__package__).joinpath("templates", template).read_text()
     target = path.with_name(f"{path.name}.py").resolve()
     command = shlex.join([own_command(), "run", str(target)])

@@ -49,8 +49,8 @@ class Pidfile:
             self._fd = -1
 
 
-def reload(path: str) -> None:
-    """Have a running supervisor load its filter anew.
+def signal_reload(path: str) -> None:
+    """Signal a running supervisor to load its filter anew.
 
     Raises:
         UsageError: no process has the file locked, or it may not be signalled.

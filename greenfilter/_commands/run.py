@@ -7,16 +7,101 @@ import stat
 import sys
 from typing import TYPE_CHECKING
 
-from .._process import log, stderr, stdio
-from .._supervisor.worker import end_soon, ignore_signals
+import click
+
 from ..errors import UsageError
-from .pidfile import Pidfile
+from .options import PASS_ON, filter_arguments
 
 if TYPE_CHECKING:
     from .._supervisor import Options
 
 
-def run(options: Options, supervised: bool, pidfile: str | None) -> None:
+@click.command(context_settings=PASS_ON)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Least level of what is logged.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="One line of text, or one JSON object, per record.",
+)
+@click.option(
+    "--supervisor/--no-supervisor",
+    "supervised",
+    default=True,
+    help="Run the filter in worker processes that are replaced when they die (default), or in "
+    "this process, which takes smtpd with it when it dies.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Worker processes that share the sessions.",
+)
+@click.option(
+    "--max-memory",
+    type=click.IntRange(0),
+    default=0,
+    metavar="MIB",
+    help="Replace a worker that has more than this resident. 0: no limit (default).",
+)
+@click.option(
+    "--hang-timeout",
+    type=click.FloatRange(1.0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Replace a worker in which nothing has moved for so long.",
+)
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(0.0),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a worker that is replaced may take to finish its sessions.",
+)
+@click.option("--pidfile", type=click.Path(), help="Write the process id here, for reload.")
+@filter_arguments
+def run(
+    target: str,
+    args: tuple[str, ...],
+    log_level: str,
+    log_format: str,
+    supervised: bool,
+    workers: int,
+    max_memory: int,
+    hang_timeout: float,
+    drain_timeout: float,
+    pidfile: str | None,
+) -> None:
+    """Run FILTER under smtpd, which starts it: greenfilter check prints the lines for smtpd.conf.
+
+    SIGHUP, or greenfilter reload, loads the filter's code anew without losing a session.
+    """
+    from .._supervisor import Options
+
+    options = Options(
+        target,
+        list(args),
+        workers,
+        max_memory << 20,
+        hang_seconds=hang_timeout,
+        drain_seconds=drain_timeout,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    _run(options, supervised, pidfile)
+
+
+def _run(options: Options, supervised: bool, pidfile: str | None) -> None:
     """Run a filter on fds 0 and 1 until smtpd closes them.
 
     Args:
@@ -27,6 +112,10 @@ def run(options: Options, supervised: bool, pidfile: str | None) -> None:
     Raises:
         UsageError: the filter cannot be loaded, or nobody is there to talk to.
     """
+    from .._process import log, stderr, stdio
+    from .._supervisor.worker import ignore_signals
+    from .pidfile import Pidfile
+
     if not _is_stream(0):
         raise UsageError(
             "smtpd starts this, with the protocol on standard input; to look at a filter: "
@@ -63,12 +152,13 @@ def _is_stream(fd: int) -> bool:
 
 
 def _run_here(options: Options, fds: tuple[int, int]) -> None:
-    stdio.keep_from_children(fds)
-
+    from .._process import stdio
+    from .._supervisor.worker import end_soon
     from .._waiting import patch
 
-    patch()
+    stdio.keep_from_children(fds)
 
+    patch()
     from .._filter.load import load
     from .._runtime import Runtime
 

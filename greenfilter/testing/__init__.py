@@ -11,16 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._model import Message as Message
-    from ._oracle import ClientCut as ClientCut
-    from ._oracle import LoopBlocked as LoopBlocked
-    from ._oracle import OracleError as OracleError
-    from ._oracle import SmtpdWouldDie as SmtpdWouldDie
-    from ._oracle import SmtpdWouldHang as SmtpdWouldHang
+    from .._smtpd.model import Message as Message
+    from .._smtpd.oracle import ClientCut as ClientCut
+    from .._smtpd.oracle import LoopBlocked as LoopBlocked
+    from .._smtpd.oracle import OracleError as OracleError
+    from .._smtpd.oracle import SmtpdWouldDie as SmtpdWouldDie
+    from .._smtpd.oracle import SmtpdWouldHang as SmtpdWouldHang
+    from .._smtpd.smtp_out import OutSession as OutSession
+    from ._fake_smtpd import FakeSmtpd as FakeSmtpd
     from ._session import Reply as Reply
     from ._session import Session as Session
-    from ._smtp_out import OutSession as OutSession
-    from ._smtpd import FakeSmtpd as FakeSmtpd
     from ._time import Clock as Clock
 
 __all__ = [
@@ -39,21 +39,21 @@ __all__ = [
 
 # pytest imports this package for its plugin in every run: gevent only where it is wanted.
 _HOMES = {
-    "ClientCut": "_oracle",
-    "Clock": "_time",
-    "FakeSmtpd": "_smtpd",
-    "LoopBlocked": "_oracle",
-    "Message": "_model",
-    "OracleError": "_oracle",
-    "OutSession": "_smtp_out",
-    "Reply": "_session",
-    "Session": "_session",
-    "SmtpdWouldDie": "_oracle",
-    "SmtpdWouldHang": "_oracle",
+    "ClientCut": ".._smtpd.oracle",
+    "Clock": "._time",
+    "FakeSmtpd": "._fake_smtpd",
+    "LoopBlocked": ".._smtpd.oracle",
+    "Message": ".._smtpd.model",
+    "OracleError": ".._smtpd.oracle",
+    "OutSession": ".._smtpd.smtp_out",
+    "Reply": "._session",
+    "Session": "._session",
+    "SmtpdWouldDie": ".._smtpd.oracle",
+    "SmtpdWouldHang": ".._smtpd.oracle",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(import_module(_HOMES[name], __name__), name)

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from gevent.lock import RLock
 
+from .._smtpd.oracle import SmtpdWouldHang
+from .._smtpd.smtp_in import SmtpIn
+from .._smtpd.wire import decode
 from ..protocol._credentials import redact_auth
-from ._oracle import SmtpdWouldHang
-from ._smtp_in import SmtpIn
-from ._wire import decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ._link import FilterLink
-    from ._model import Listener, Message, Peer
-    from ._wire import Version
+    from .._smtpd.link import FilterLink
+    from .._smtpd.model import Listener, Message, Peer
+    from .._smtpd.wire import Version
 
 TLS_1_3 = "TLSv1.3:TLS_AES_256_GCM_SHA384:256"
 

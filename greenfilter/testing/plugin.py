@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from .. import Filter
-    from ._smtpd import FakeSmtpd
+    from ._fake_smtpd import FakeSmtpd
 
 DEFAULT_VERSION = "0.7"
 _MAX_TRACE_LINES = 80
@@ -94,7 +94,7 @@ class SmtpdFactory:
         Raises:
             OracleError: the registration is not legal, or does not end.
         """
-        from ._smtpd import FakeSmtpd
+        from ._fake_smtpd import FakeSmtpd
 
         options.setdefault("version", self._version)
         smtpd = FakeSmtpd(app, **options)

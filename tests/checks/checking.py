@@ -18,7 +18,8 @@ app = Filter("guard")
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from greenfilter._checks import check_handlers, check_top
+from greenfilter._commands.check.handler_body import check_handlers
+from greenfilter._commands.check.top import check_top
 from greenfilter._filter.load import load
 sys.path.insert(0, sys.argv[1])
 for path in json.load(sys.stdin):

@@ -6,9 +6,9 @@ import stat
 
 import pytest
 
-from greenfilter._record import writer as writer_module
-from greenfilter._record.format import read
-from greenfilter._record.writer import Writer
+from greenfilter._commands.record import writer as writer_module
+from greenfilter._commands.record.format import read
+from greenfilter._commands.record.writer import Writer
 from tests.support.wait import wait_until
 
 MIB = 1 << 20

@@ -23,8 +23,9 @@ from greenfilter import report as tell
 from greenfilter._filter.context import Context
 from greenfilter._process.log import logger
 from greenfilter._runtime.answers import Answers
+from greenfilter._smtpd import wire
 from greenfilter.protocol import Phase, Session
-from greenfilter.testing import FakeSmtpd, _wire
+from greenfilter.testing import FakeSmtpd
 
 from .driving import (
     MESSAGE,
@@ -475,7 +476,7 @@ def test_a_phase_that_nobody_knows_and_that_waits_too_long_is_let_pass():
 
 
 def test_a_decision_that_the_release_of_smtpd_does_not_know_is_not_sent(monkeypatch, caplog):
-    monkeypatch.setitem(_wire._SERVERS, (0, 7), "7.5.0")
+    monkeypatch.setitem(wire._SERVERS, (0, 7), "7.5.0")
     app = Filter("tells")
 
     @app.filter.connect(on_error="proceed")

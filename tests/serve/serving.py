@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from greenfilter._serve import Options, Server, Source, Transcript
+from greenfilter._commands.serve.keeper import Source
+from greenfilter._commands.serve.server import Options, Server
+from greenfilter._commands.serve.transcript import Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

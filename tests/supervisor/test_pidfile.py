@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from greenfilter._commands.pidfile import reload
+from greenfilter._commands.pidfile import signal_reload
 from greenfilter.errors import UsageError
 from tests.supervisor.conftest import FILTERS, Supervised
 
@@ -51,14 +51,14 @@ def test_a_file_that_nobody_has_locked_signals_nobody(tmp_path, monkeypatch, con
     path = tmp_path / "pid"
     path.write_text(content)
     with pytest.raises(UsageError, match="is not running; nothing was done"):
-        reload(str(path))
+        signal_reload(str(path))
 
 
 def test_reload_signals_who_has_the_lock_whatever_is_written_there(tmp_path):
     path = tmp_path / "pid"
     with subprocess.Popen(["sleep", "60"]) as stranger, supervised(path) as smtpd:
         path.write_text(f"{stranger.pid}\n")
-        reload(str(path))
+        signal_reload(str(path))
         smtpd.wait_for_log("reload: starting workers")
         assert stranger.poll() is None
         stranger.kill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from greenfilter.testing._oracle import Effect, Oracle, OracleError
+from greenfilter._smtpd.oracle import Effect, Oracle, OracleError
 
 TRANSCRIPTS = Path(__file__).parent.parent / "data" / "transcripts"
 SERVERS = {"smtpd-7.8.0": (0, 7), "smtpd-6.8.0p2": (0, 6)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from greenfilter.testing._wire import decode
+from greenfilter._smtpd.wire import decode
 
 from .driving import tap
 from .recordings import lines

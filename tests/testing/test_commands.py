@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from greenfilter.testing._commands import is_domain, parse_path, parse_plain, split_command
+from greenfilter._smtpd.smtp_commands import is_domain, parse_path, parse_plain, split_command
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from greenfilter.testing._oracle import (
+from greenfilter._smtpd.oracle import (
     Answer,
     ClientCut,
     DataLine,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from greenfilter.testing._oracle import (
+from greenfilter._smtpd.oracle import (
     Answer,
     ClientCut,
     DataLine,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from greenfilter.testing._wire import Wire, decode, parse_version, vis
+from greenfilter._smtpd.wire import Wire, decode, parse_version, vis
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Load for a filter, through the protocol, and what came of it."""
