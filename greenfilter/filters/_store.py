@@ -58,8 +58,8 @@ class Store(ABC):
         self._health = _Health(shown, timeout)
 
     @abstractmethod
-    def get(self, key: str) -> str | None:
-        """Give what a key holds."""
+    def get_many(self, keys: Sequence[str]) -> Values:
+        """Give what some keys hold, in their order."""
 
     @abstractmethod
     def update(self, keys: Sequence[str], change: Change[Result], lifetime: float) -> Result:
@@ -76,6 +76,10 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None:
         """End the store's connections and its thread."""
+
+    def get(self, key: str) -> str | None:
+        """Give what a key holds."""
+        return self.get_many([key])[0]
 
     def set(self, key: str, value: str, lifetime: float) -> None:
         """Have a key hold a text, for ``lifetime`` seconds."""

@@ -63,10 +63,10 @@ class RedisStore(Store):
         # Among the sessions of a worker one after the other, so that few have to begin again.
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
 
-    def get(self, key: str) -> str | None:
-        """Give what a key holds."""
+    def get_many(self, keys: Sequence[str]) -> Values:
+        """Give what some keys hold, in their order."""
         with self._health.watched(redis.RedisError, OSError):
-            return cast("str | None", self._redis.get(key))
+            return cast(Values, self._redis.mget(keys))
 
     def update(self, keys: Sequence[str], change: Change[Result], lifetime: float) -> Result:
         """Change what some keys hold, all at once. See :meth:`Store.update`."""

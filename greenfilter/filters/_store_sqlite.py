@@ -42,9 +42,9 @@ class SqliteStore(Store):
         self._db: sqlite3.Connection | None = None
         self._clean_at = 0.0
 
-    def get(self, key: str) -> str | None:
-        """Give what a key holds."""
-        return self._in_thread(lambda: self._read(key))
+    def get_many(self, keys: Sequence[str]) -> Values:
+        """Give what some keys hold, in their order."""
+        return self._in_thread(lambda: [self._read(key) for key in keys])
 
     def update(self, keys: Sequence[str], change: Change[Result], lifetime: float) -> Result:
         """Change what some keys hold, all at once. See :meth:`Store.update`."""
