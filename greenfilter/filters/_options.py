@@ -40,7 +40,7 @@ class Options:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        text = "read options from it: long names without dashes, lists as lists; what is given here wins, and lists add up"
+        text = "file of options, long names without dashes; what is given here wins, lists add up"
         self._parser.add_argument("--config", metavar="FILE.toml", help=text)
 
     def add(self, *names: str, **settings: Any) -> None:
