@@ -1,4 +1,4 @@
-"""Look-ups: what is an answer and what a failure, what is kept, and how much one message may ask."""
+"""Look-ups: what is an answer and what a failure, what is kept, how much one message may ask."""
 
 from __future__ import annotations
 
@@ -204,9 +204,7 @@ def test_servers_are_an_option() -> None:
     parsed = options.parse(["--resolver=192.0.2.53", "--resolver", "::1@5353"])
     assert parsed.resolver == [("192.0.2.53", 53), ("::1", 5353)]
     for wrong in ("dns.example.org", "192.0.2.1@0", "192.0.2.1@x"):
-        with pytest.raises(
-            UsageError, match="is no (address, nor ADDRESS@PORT|number from 1 to 65535)"
-        ):
+        with pytest.raises(UsageError, match=r"is no (address, nor ADDRESS@PORT|number from 1 to)"):
             options.parse(["--resolver", wrong])
 
 
