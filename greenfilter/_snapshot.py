@@ -12,7 +12,8 @@ A module behaves as the file does: ``__file__``, tracebacks, ``inspect.getsource
 are those of the path that it has on disk. Cached bytecode is not looked at; the archive has its
 own. In the directories that were read, a file that has come since is not there for imports.
 
-These are still taken from disk: the standard library, greenfilter, packages with compiled modules
+These are still taken from disk: the standard library, greenfilter itself (its stock filters are
+kept, as an author's are), packages with compiled modules
 (old Python and new C do not go together), what a filter opens as a file, and what is neither below
 its directory nor imported before it has loaded.
 """
@@ -39,6 +40,8 @@ from importlib.machinery import (
 )
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
+
+from . import _stock
 
 _MAX_FILES = 2000
 _MAX_BYTES = 16 << 20
@@ -322,6 +325,8 @@ def signature(stat: os.stat_result) -> Signature:
 
 def _root(target: str) -> str | None:
     """The directory that a filter's own code is in."""
+    if _stock.is_name(target):
+        return _stock.DIRECTORY
     for path in (target, target.rpartition(":")[0]):
         if path and os.path.isfile(path):
             return os.path.dirname(os.path.abspath(path))

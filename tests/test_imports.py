@@ -24,6 +24,7 @@ LAYERS = [
         "_snapshot",
         "_stderr",
         "_stdio",
+        "_stock",
         "_header_text",
         "_headers",
         "_spool",
@@ -35,6 +36,7 @@ LAYERS = [
         "_hook_docs",
     },
     {"_control", "_load", "osmtpd", "_checks", ""},
+    {"filters"},
     {"_waiting"},
     {"_runtime"},
     {"_worker"},
@@ -47,7 +49,7 @@ LAYERS = [
 # They start or drive a runtime, so they import it where it is used: inside a function.
 LAZY = {"_cli": {"gevent"}, "_worker": {"gevent", "_runtime", "_waiting"}}
 # What patches, the runtime, and what plays smtpd.
-GEVENT_AT_THE_TOP = {"_waiting", "_runtime", "testing", "_serve", "_record", "_bench"}
+GEVENT_AT_THE_TOP = {"_waiting", "_runtime", "filters", "testing", "_serve", "_record", "_bench"}
 
 
 def layer(name: str) -> int:

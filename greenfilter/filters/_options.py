@@ -10,11 +10,19 @@ import textwrap
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from ..errors import UsageError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Server(NamedTuple):
+    """A DNS server."""
+
+    address: str
+    port: int
+
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -81,6 +89,11 @@ class Options:
         """Add ``--local``: clients that are left alone besides this host's own."""
         text = "network whose clients are left alone, as those of this host and authenticated ones"
         self.add_list("--local", network, text, "NETWORK")
+
+    def add_resolver(self) -> None:
+        """Add ``--resolver``: which DNS servers to ask."""
+        text = "DNS server instead of those of resolv.conf"
+        self.add_list("--resolver", server, text, "ADDRESS[@PORT]")
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Read the options.
@@ -191,6 +204,15 @@ def network(text: str) -> Network:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no address and no network") from None
+
+
+def server(text: str) -> Server:
+    """A DNS server: ``192.0.2.53``, ``2001:db8::53@5353``."""
+    address, _, port = text.partition("@")
+    try:
+        return Server(str(ipaddress.ip_address(address)), whole(1, 65_535)(port or "53"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address, nor ADDRESS@PORT") from None
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
