@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import Filter, Status, reject
 from ._clients import client_ip, is_ours
-from ._decide import Decider
+from ._decide import Decider, in_words
 from ._greylist.greylist import Client, Greylist, Outcome, Settings, Vouching
 from ._greylist.lists import Addresses, Clients, address_or_domain, network_or_domain
 from ._greylist.rules import Times
@@ -89,7 +89,7 @@ def _add_handlers(app: Filter, options: argparse.Namespace, greylist: Greylist) 
             ctx.tx.local["waited"] = True
         answer = None
         if not outcome.passed:
-            text = f"Greylisted, please try again in {outcome.wait + 1:.0f} seconds"
+            text = f"Greylisted, please try again in {in_words(outcome.wait)}"
             answer = reject(451, text, enhanced="4.7.1")
         return decide(
             ctx,

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import Decision, Filter, Status, reject
 from ._clients import client_ip, is_in
-from ._decide import Decider
+from ._decide import Decider, in_words
 from ._options import Options, whole
 from ._ratelimit.ledger import Claim, Ledger, Refusal
 from ._ratelimit.limit import Limit, limits_of
@@ -206,7 +206,7 @@ class _Limiter:
             return reject(452, text, enhanced="4.5.3")
         code: int = self._options.answer
         text = f"Too many {limit.kind} from this {limit.scope} ({limit.shown})"
-        text = f"{text}; try again in {_in_words(refusal.wait)}"
+        text = f"{text}; try again in {in_words(refusal.wait)}"
         return reject(code, text, enhanced=f"{code // 100}.7.1")
 
     def _message(self, ctx: Any) -> Message:
@@ -228,14 +228,6 @@ class _Limiter:
             prefix = self._options.ipv4_prefix if ip.version == 4 else self._options.ipv6_prefix
             whose["network"] = str(ip_network((ip, prefix), strict=False))
         return [(limit, who) for limit in self.limits if (who := whose.get(limit.scope))]
-
-
-def _in_words(wait: float) -> str:
-    """Give a time to wait, rounded up."""
-    for unit, length in (("hours", 3600), ("minutes", 60)):
-        if wait > 2 * length:
-            return f"{math.ceil(wait / length)} {unit}"
-    return f"{max(1, math.ceil(wait))} seconds"
 
 
 def _options() -> Options:
