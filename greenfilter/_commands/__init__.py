@@ -19,6 +19,7 @@ from ..errors import UsageError
 _MODULES = {
     "bench": "bench.command",
     "check": "check.command",
+    "filters": "filters",
     "new": "new",
     "record": "record.command",
     "reload": "reload",
@@ -63,8 +64,10 @@ def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> N
 def cli() -> None:
     """Run OpenSMTPD filters written in Python.
 
-    FILTER is the path of a Python file that makes a greenfilter.Filter, or package.module:name.
-    What follows it are the filter's own options.
+    FILTER is the name of a stock filter (greenfilter filters lists them), the path of a Python file
+    that makes a greenfilter.Filter, with a slash in it or .py at its end, or package.module:name.
+    What follows it are the filter's own options: greenfilter run NAME --help shows those of a stock
+    filter.
     """
 
 

@@ -13,11 +13,21 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 PASS_ON = {"allow_interspersed_args": False}
 
 
-def _drop_separator(
+def _own_options(
     ctx: click.Context, param: click.Parameter, args: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Return the filter's own options; a ``--`` in front of them is not one."""
-    return args[1:] if args[:1] == ("--",) else args
+    """Return the filter's own options; a ``--`` in front of them is not one.
+
+    A stock filter's manual is shown here: nobody needs a mail server to read it.
+    """
+    own = args[1:] if args[:1] == ("--",) else args
+    if {"-h", "--help"}.intersection(own):
+        from .._filter import stock
+
+        target: str = ctx.params["target"]
+        if stock.is_name(target):
+            stock.build(target, ["--help"])
+    return own
 
 
 def filter_arguments(function: _Function) -> _Function:
@@ -27,6 +37,6 @@ def filter_arguments(function: _Function) -> _Function:
         metavar="[OPTION]...",
         nargs=-1,
         type=click.UNPROCESSED,
-        callback=_drop_separator,
+        callback=_own_options,
     )
     return click.argument("target", metavar="FILTER")(args(function))

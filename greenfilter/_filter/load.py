@@ -13,6 +13,7 @@ from types import ModuleType
 from .._process.python import OWN_FILES
 from .._process.snapshot import Snapshot
 from ..errors import RegistrationError, UsageError
+from . import stock
 from .app import Filter, Loaded
 
 _MODULE = "__greenfilter__"
@@ -32,7 +33,8 @@ def load(target: str, args: list[str], snapshot: Snapshot | None = None) -> Filt
     """Import a filter.
 
     Args:
-        target: path of a file, ``path:name``, or ``package.module:name``.
+        target: name of a stock filter, path of a file with a slash in it or ``.py`` at its end,
+            ``path:name``, or ``package.module:name``.
         args: the filter's own options: its ``sys.argv[1:]``.
         snapshot: where its files may be instead of on disk.
 
@@ -40,14 +42,16 @@ def load(target: str, args: list[str], snapshot: Snapshot | None = None) -> Filt
         UsageError: there is no such file, it cannot be imported, or it does not define one filter
             with something registered. The text says which, where, and what to do.
         SystemExit: the file ended the process itself, with a status that says that it failed, as
-            option parsers do.
+            option parsers do; or a stock filter has shown its manual.
     """
     Loaded.applies = True
     for variable in _THREADS_OF_LIBRARIES:
         os.environ.setdefault(variable, "1")
+    sys.argv = [target, *args]
+    if stock.is_name(target):
+        return stock.build(target, args)
     is_file = snapshot.is_file if snapshot is not None else os.path.isfile
     name, attribute = _split(target, is_file)
-    sys.argv = [target, *args]
     try:
         app = _find(_import(name, is_file), target, attribute)
     except Loaded as loaded:
@@ -60,7 +64,9 @@ def load(target: str, args: list[str], snapshot: Snapshot | None = None) -> Filt
 
 
 def file_of(target: str) -> str | None:
-    """The file that ``path`` or ``path:name`` names; None for a module."""
+    """The file that ``path`` or ``path:name`` names; None for a module or a stock filter."""
+    if stock.is_name(target):
+        return None
     candidates = (target, target.rpartition(":")[0])
     return next((path for path in candidates if os.path.isfile(path)), None)
 
