@@ -31,14 +31,8 @@ LAYERS = [
 # They start or drive a runtime, so they import it where it is used: inside a function.
 LAZY = {"_commands": {"gevent"}, "_supervisor": {"gevent"}}
 # What patches, the runtime, and what plays smtpd.
-GEVENT_AT_THE_TOP = {
-    "_waiting",
-    "_smtpd",
-    "_runtime",
-    "testing",
-    "_commands.serve",
-    "_commands.record",
-}
+GEVENT_AT_THE_TOP = {"_waiting", "_smtpd", "_runtime", "testing"}
+GEVENT_AT_THE_TOP |= {f"_commands.{name}" for name in ("serve", "record", "bench")}
 
 
 def layer(name: str) -> int:
