@@ -54,7 +54,7 @@ class Hello:
     max_sessions: int = 1 << 17
 
     def policy(self, phase: str) -> Decision:
-        """Give the decision of a phase's policy."""
+        """Return the decision of a phase's policy."""
         kind, value = self.policies.get(phase, (TEMPFAIL.kind, TEMPFAIL.value))
         return Decision(kind, value)
 

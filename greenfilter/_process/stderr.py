@@ -67,7 +67,7 @@ class Lines:
         return lines
 
     def end(self) -> list[bytes]:
-        """Give the last line, if it has no end."""
+        """Return the last line, if it has no end."""
         return [self._take()] if self._size else []
 
     def _add(self, data: bytes) -> None:

@@ -291,7 +291,7 @@ class Connection:
         self._on_evict(session)
 
     def _refuse_headless(self, session: Session, line: bytes, token: bytes) -> None:
-        """Have commit refuse a message if what was decided about it went with its session."""
+        """Refuse a message at commit if what was decided about it was lost with its session."""
         if self._headless.pop(session.sid, None) is not None:
             stream = session.last_stream = Stream(session, token, line)
             stream.open = False

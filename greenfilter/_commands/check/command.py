@@ -75,7 +75,7 @@ def _check_and_end(options: CheckOptions) -> NoReturn:
 
 
 def _end_processes() -> None:
-    """What a filter has started at its top would wait for us for ever."""
+    """End what a filter has started at import; it would keep this process alive for ever."""
     multiprocessing = sys.modules.get("multiprocessing")
     for process in multiprocessing.active_children() if multiprocessing else []:
         process.kill()
