@@ -100,7 +100,7 @@ def parse_hello(line: bytes) -> Hello:
         fields = json.loads(line[len(HELLO) :])
         deadlines = {str(phase): float(value) for phase, value in fields["deadlines"].items()}
         if not all(0 < deadline < math.inf for deadline in deadlines.values()):
-            raise ValueError("a deadline that is none")
+            raise ValueError("not a valid deadline")
         return Hello(
             name=str(fields["name"]),
             reports=[(str(subsystem), str(event)) for subsystem, event in fields["reports"]],

@@ -44,7 +44,7 @@ def policy(on_error: Policy, phase: Phase | None, at: str | None) -> Decision:
         decision = on_error
     else:
         names = ", ".join(map(repr, _POLICIES))
-        raise misuse(f"on_error={on_error!r} is none of {names}, nor a decision", at)
+        raise misuse(f"on_error={on_error!r} is not one of {names}, nor a decision", at)
     if phase is not None and decision.kind not in phase.decisions:
         raise misuse(f"on_error={on_error!r} is not legal at {phase.wire}", at)
     return decision

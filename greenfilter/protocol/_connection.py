@@ -313,7 +313,9 @@ class Connection:
         self._version = raw
         if version_of(raw) not in KNOWN_VERSIONS or b"." not in raw:
             known = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
-            self._problem(f"protocol {text(raw)} is none of {known}; going on as well as can be")
+            self._problem(
+                f"protocol {text(raw)} is not one of {known}; continuing as well as possible"
+            )
 
     def restore(self, line: bytes) -> None:
         """Take a report that is only to rebuild the state of its session.

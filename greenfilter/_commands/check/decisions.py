@@ -121,10 +121,10 @@ def no_decision(value: ast.expr, maker: str, allowed: tuple[type, ...] = ()) -> 
     if isinstance(value, ast.Constant):
         if value.value is None or type(value.value) in allowed:
             return ""
-        return f"returns {value.value!r}, which is no decision{_instead(value)}"
+        return f"returns {value.value!r}, which is not a decision{_instead(value)}"
     is_bool = isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.Not)
     if is_bool or isinstance(value, _NEVER):
-        return f"returns {written}, which is no decision{_instead(value)}"
+        return f"returns {written}, which is not a decision{_instead(value)}"
     return ""
 
 

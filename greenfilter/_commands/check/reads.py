@@ -193,7 +193,7 @@ class _Reader(ast.NodeVisitor):
     def visit_Raise(self, node: ast.Raise) -> None:
         """A decision is no exception."""
         if node.exc is not None and (kind := self._decision(node.exc)):
-            why = f"raises {kind}, which is no exception; return it"
+            why = f"raises {kind}, which is not an exception; return it"
             self._reads.lost.append(Lost(kind, self._spot(node), why))
         self.generic_visit(node)
 

@@ -88,7 +88,7 @@ def _looked_at(options: CheckOptions, conf: Conf) -> list[str]:
         f"no mistake was found in {options.target}",
         f"{conf.path} runs it where its hooks need it",
         "smtpd -n takes it" if installed else "smtpd is not here to read it (-n)",
-        *(f"user {user} gets at all files" for user in users),
+        *(f"user {user} can read all files" for user in users),
     ]
 
 
