@@ -80,7 +80,7 @@ def documented(code: str) -> str:
 
 
 def docstrings() -> dict[str, str]:
-    """Give the docstrings of the compiled modules as C has them, by the ends of mypyc's symbols."""
+    """Return the docstrings of the compiled modules, as C has them, by the ends of symbols."""
     found: dict[str, str] = {}
     for path in map(Path, COMPILED):
         for node in ast.parse(path.read_text()).body:
@@ -97,7 +97,7 @@ def docstrings() -> dict[str, str]:
 
 
 def as_c(node: ast.FunctionDef | ast.ClassDef) -> str:
-    """Give a node's docstring as what stands between the quotes in C."""
+    """Return a node's docstring as what stands between the quotes in C."""
     text = (ast.get_docstring(node) or "").encode()
     plain = {*range(32, 127)} - set(b'"\\?')
     return "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text)
@@ -116,7 +116,7 @@ class Build(build_ext):
 
 
 def go_on(error: BaseException) -> None:
-    """Have greenfilter run as plain Python, if that is good enough."""
+    """Install greenfilter as plain Python, if that is good enough."""
     if WISH == "1":
         raise error
     print(f"greenfilter will run as plain Python: {error}", file=sys.stderr)

@@ -54,7 +54,7 @@ class Hello:
     max_sessions: int = 1 << 17
 
     def policy(self, phase: str) -> Decision:
-        """Give the decision of a phase's policy."""
+        """Return the decision of a phase's policy."""
         kind, value = self.policies.get(phase, (TEMPFAIL.kind, TEMPFAIL.value))
         return Decision(kind, value)
 
@@ -100,7 +100,7 @@ def parse_hello(line: bytes) -> Hello:
         fields = json.loads(line[len(HELLO) :])
         deadlines = {str(phase): float(value) for phase, value in fields["deadlines"].items()}
         if not all(0 < deadline < math.inf for deadline in deadlines.values()):
-            raise ValueError("a deadline that is none")
+            raise ValueError("not a valid deadline")
         return Hello(
             name=str(fields["name"]),
             reports=[(str(subsystem), str(event)) for subsystem, event in fields["reports"]],

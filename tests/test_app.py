@@ -426,7 +426,7 @@ MISUSES = {
     deadline_that_is_nan: "deadline=nan",
     endless_deadline: "deadline=inf",
     no_deadline: "deadline=None",
-    unknown_policy: "on_error='ignore' is none of 'tempfail', 'proceed', 'junk'",
+    unknown_policy: "on_error='ignore' is not one of 'tempfail', 'proceed', 'junk'",
     policy_that_is_a_function: "nor a decision",
     junk_at_commit: "on_error='junk' is not legal at commit",
     junk_for_a_message: "not legal at commit",

@@ -347,7 +347,7 @@ def test_an_unknown_protocol_version_is_warned_of_and_served(mode, version, smtp
     assert run.ask(request("ehlo", b"x", version=version)).startswith(RESULT + b"reject|550 ")
     status, errors = run.end()
     assert status == 0
-    assert f"protocol {version} is none of 0.4 to 0.7; going on as well as can be" in errors
+    assert f"protocol {version} is not one of 0.4 to 0.7; continuing as well as possible" in errors
     assert "Traceback" not in errors
 
 

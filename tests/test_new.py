@@ -75,15 +75,15 @@ def test_it_overwrites_nothing(there, tmp_path):
     (tmp_path / there).write_text("mine")
     done = call("greenfilter", "new", "my-guard", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == f"greenfilter: {there}: is there already, and stays as it is\n"
+    assert done.stderr == f"greenfilter: {there}: already exists; nothing was written\n"
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("1st", "'1st' is no name of a filter: letters, digits, - and _"),
-        ("a b", "'a b' is no name of a filter: letters, digits, - and _"),
+        ("1st", "'1st' is not a valid name for a filter: use letters, digits, - and _"),
+        ("a b", "'a b' is not a valid name for a filter: use letters, digits, - and _"),
         ("gone/guard", "gone: no such directory"),
         ("email", "'email' is a Python module, which email.py would hide"),
         ("greenfilter", "'greenfilter' is a Python module, which greenfilter.py would hide"),

@@ -19,13 +19,15 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 def new(name: str) -> None:
     """Write a filter to start from: NAME.py, its test test_NAME.py, its smtpd.conf lines NAME.conf.
 
-    NAME may have a directory in front. Nothing that is there is overwritten.
+    NAME may include a directory. No file is overwritten.
     """
     from importlib.util import find_spec
 
     path = Path(name.removesuffix(".py"))
     if not _NAME.fullmatch(path.name):
-        raise UsageError(f"{path.name!r} is no name of a filter: letters, digits, - and _")
+        raise UsageError(
+            f"{path.name!r} is not a valid name for a filter: use letters, digits, - and _"
+        )
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent}: no such directory")
     written = {
@@ -35,7 +37,7 @@ def new(name: str) -> None:
     }
     for file in written:
         if file.exists():
-            raise UsageError(f"{file}: is there already, and stays as it is")
+            raise UsageError(f"{file}: already exists; nothing was written")
     if find_spec(path.name) is not None:
         raise UsageError(f"{path.name!r} is a Python module, which {path.name}.py would hide")
     for file, template in written.items():

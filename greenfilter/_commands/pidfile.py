@@ -93,7 +93,7 @@ def _open(path: str) -> int:
 
 
 def _holder(fd: int) -> int:
-    """Give the process that has the file locked; 0 if none has."""
+    """Return the process that has the file locked; 0 if none has."""
     zero = [0] * len(struct.unpack(_FLOCK, bytes(struct.calcsize(_FLOCK))))
     zero[0 if sys.platform == "linux" else 3] = fcntl.F_WRLCK
     told = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack(_FLOCK, *zero)))

@@ -8,7 +8,7 @@ import click
 @click.command()
 @click.argument("pidfile", type=click.Path())
 def reload(pidfile: str) -> None:
-    """Have the filter that wrote PIDFILE (run --pidfile) load its code anew."""
+    """Make the filter that wrote PIDFILE (run --pidfile) load its code again."""
     from .pidfile import signal_reload
 
     signal_reload(pidfile)

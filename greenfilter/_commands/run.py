@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="Replace a worker in which nothing has moved for so long.",
+    help="Replace a worker in which nothing has moved for this long.",
 )
 @click.option(
     "--drain-timeout",
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long a worker that is replaced may take to finish its sessions.",
+    help="How long a worker that is being replaced may take to finish its sessions.",
 )
 @click.option("--pidfile", type=click.Path(), help="Write the process id here, for reload.")
 @filter_arguments
@@ -84,7 +84,7 @@ def run(
 ) -> None:
     """Run FILTER under smtpd, which starts it: greenfilter check prints the lines for smtpd.conf.
 
-    SIGHUP, or greenfilter reload, loads the filter's code anew without losing a session.
+    SIGHUP, or greenfilter reload, loads the filter's code again without losing a session.
     """
     from .._supervisor import Options
 

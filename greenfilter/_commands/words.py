@@ -16,7 +16,7 @@ def command_words(command: str) -> list[str]:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise UsageError(f"{command!r} is no command: {error}") from error
+        raise UsageError(f"{command!r} is not a valid command: {error}") from error
     if not words:
         raise UsageError("the command is empty")
     return words

@@ -33,7 +33,7 @@ def misuse(text: str, at: str | None = None) -> RegistrationError:
 
 
 def policy(on_error: Policy, phase: Phase | None, at: str | None) -> Decision:
-    """Give the decision that answers when a handler cannot.
+    """Return the decision that answers when a handler cannot.
 
     Raises:
         RegistrationError: it is not a policy, or not legal at this phase.
@@ -44,7 +44,7 @@ def policy(on_error: Policy, phase: Phase | None, at: str | None) -> Decision:
         decision = on_error
     else:
         names = ", ".join(map(repr, _POLICIES))
-        raise misuse(f"on_error={on_error!r} is none of {names}, nor a decision", at)
+        raise misuse(f"on_error={on_error!r} is not one of {names}, nor a decision", at)
     if phase is not None and decision.kind not in phase.decisions:
         raise misuse(f"on_error={on_error!r} is not legal at {phase.wire}", at)
     return decision
@@ -62,7 +62,7 @@ def seconds(deadline: float, at: str | None) -> float:
 
 
 def where_to_keep(text: str) -> str:
-    """Give what to add to the text of an AttributeError of ``ctx.session.mine = 1``, or nothing.
+    """Return a hint for the AttributeError of ``ctx.session.mine = 1``, or nothing.
 
     Sessions and transactions have no room for other attributes, and are no slower for a check.
     """
@@ -174,7 +174,7 @@ def expected(hook: str, count: int) -> str:
 
 
 def takes_ctx(fn: Callable[..., Any], arguments: int) -> bool:
-    """Whether a local-storage hook wants ``ctx`` in front of its other arguments.
+    """Return whether a local-storage hook wants ``ctx`` in front of its other arguments.
 
     ``dict`` and ``lambda: []`` make an object from nothing; ``def create(ctx)`` wants the ctx.
     """

@@ -206,7 +206,7 @@ def _decode_run(run: str) -> str:
 
 
 def _decode_word(match: re.Match[str]) -> tuple[str, bytes | str]:
-    """Give character set and octets of an encoded word, or "" and itself if it is not valid."""
+    """Return character set and octets of an encoded word, or "" and itself if it is not valid."""
     try:
         charset = "utf-8" if match[1].lower() == "unknown-8bit" else codecs.lookup(match[1]).name
         b"".decode(charset)  # raises LookupError for what is no text
@@ -275,7 +275,7 @@ def _needs_encoding(word: str) -> bool:
 
 
 def _encode_address(token: str) -> str:
-    """Give an address, or what stands between angle brackets, with its domain in A-labels."""
+    """Return an address, or what stands between angle brackets, with its domain in A-labels."""
     local, at, domain = token.rpartition("@")
     if not at:
         local, domain = "", token

@@ -248,7 +248,7 @@ def _format(name: str, value: str | bytes, *, literal: bool = False) -> _Entry:
     """Make a field of a name and a value."""
     if not _NAME.match(name):
         raise ValueError(
-            f"{name!r} is no header field name: printable ASCII without space and colon "
+            f"{name!r} is not a valid header field name: printable ASCII without space and colon "
             "(RFC 5322, 3.6.8)"
         )
     text = value if isinstance(value, str) else bytes(value).decode("utf-8", "surrogateescape")

@@ -144,7 +144,7 @@ class Spool(Content):
             self._flush()
 
     def read(self, start: int = 0, end: int | None = None) -> bytes:
-        """See :meth:`Content.read`."""
+        """Read, as :meth:`Content.read` says."""
         file, filed, tail = self._current()
         end = filed + len(tail) if end is None else max(start, end)
         if file is None or start >= filed:
@@ -158,7 +158,7 @@ class Spool(Content):
         return data + tail[: end - filed] if end > filed else data
 
     def close(self) -> None:
-        """Give memory and file back. The content is gone; closing again does nothing."""
+        """Free memory and file. The content is gone; closing again does nothing."""
         state, self._state = self._state, None
         if state and state[0]:
             state[0].discard()

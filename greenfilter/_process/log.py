@@ -24,7 +24,7 @@ class _SafeLogger(logging.Logger):
     """
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Have a record written, if it can be."""
+        """Write a record, if that is possible."""
         try:
             super().handle(record)
         except (HandlerTimeout, SessionClosed):
@@ -33,7 +33,7 @@ class _SafeLogger(logging.Logger):
             return
 
     def isEnabledFor(self, level: int) -> bool:
-        """Whether records of a level are wanted. Takes no lock, other than the base class."""
+        """Return whether records of a level are wanted. Unlike the base class, take no lock."""
         return self.manager.disable < level >= self.getEffectiveLevel()
 
 
@@ -61,7 +61,7 @@ class SessionLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 def session_logger(session_id: str) -> SessionLogger:
-    """Give the logger of one session."""
+    """Return the logger of one session."""
     return SessionLogger(logger, {"session": session_id})
 
 
@@ -132,7 +132,7 @@ def _cut(text: str, room: int) -> str:
 
 
 def line(text: str) -> str:
-    """Give a warning as it would be logged, without its line's end."""
+    """Return a warning as it would be logged, without its line's end."""
     record = logger.makeRecord(logger.name, logging.WARNING, "", 0, text, (), None)
     formatter = next((h.formatter for h in logging.getLogger().handlers if h.formatter), None)
     return (formatter or _LineFormatter()).format(record)
@@ -154,7 +154,7 @@ def set_up(level: str = "info", log_format: str = "text") -> None:
 
 
 def origin(error: BaseException, file: str | None) -> str:
-    """Give ``file:line`` where an error was raised: innermost in ``file``, else innermost."""
+    """Return ``file:line`` where an error was raised: innermost in ``file``, else innermost."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == file]
     best = (own or list(frames))[-1:]

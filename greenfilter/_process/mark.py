@@ -65,7 +65,7 @@ def free_slots(page: mmap.mmap | None) -> list[int]:
 
 
 def number_of(hook: str) -> int:
-    """Give the number that stands for a report's handler behind the session's id; else 0."""
+    """Return the number that stands for a report's handler behind the session's id; else 0."""
     return _NUMBERS.get(hook, 0)
 
 

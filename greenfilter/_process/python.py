@@ -24,7 +24,7 @@ def is_stdlib(path: str) -> bool:
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """Give the command that runs a module as this process would.
+    """Return the command that runs a module as this process would.
 
     ``python -m`` looks for all modules in the working directory first: whoever may write there
     could have their code run. So it does only if this process does.

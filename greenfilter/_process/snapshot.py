@@ -176,7 +176,7 @@ class Snapshot:
     # It is used
 
     def install(self) -> None:
-        """Have this process import what is here from here."""
+        """Make this process import from the snapshot what is in it."""
         self._hook_loaders()
         self._hook_linecache()
         for path in self.files:
@@ -186,7 +186,7 @@ class Snapshot:
         sys.path_importer_cache.clear()
 
     def is_file(self, path: str) -> bool:
-        """Whether a file is here, or on disk."""
+        """Return whether a file is in the snapshot, or on disk."""
         return os.path.abspath(path) in self.files or os.path.isfile(path)
 
     def _hook_loaders(self) -> None:
@@ -216,7 +216,7 @@ class Snapshot:
         SourceFileLoader.get_data = get_data  # type: ignore[assignment,method-assign]
 
     def _hook_linecache(self) -> None:
-        """Have tracebacks and ``inspect.getsource`` show the lines that run."""
+        """Make tracebacks and ``inspect.getsource`` show the lines that run."""
         update = linecache.updatecache
 
         def updatecache(filename: str, module_globals: Any = None) -> list[str]:
@@ -261,7 +261,7 @@ class _Finder(FileFinder):
         return spec
 
     def _is_new(self, path: str) -> bool:
-        """Whether a source file was not there when the code was accepted."""
+        """Return whether a source file was not there when the code was accepted."""
         snapshot, directory = self._snapshot, os.path.dirname(path)
         if not snapshot.complete or not path.endswith(".py"):
             return False
@@ -315,7 +315,7 @@ def read_file(path: str) -> File:
 
 
 def signature(stat: os.stat_result) -> Signature:
-    """Give what changes when a file is written."""
+    """Return what changes when a file is written."""
     return [stat.st_mtime_ns, stat.st_size, stat.st_ino]
 
 
@@ -338,7 +338,7 @@ def _root(target: str) -> str | None:
 
 
 def _has_compiled(name: str, names: set[str]) -> bool:
-    """Whether Python would load a compiled module in the place of this file."""
+    """Return whether Python would load a compiled module instead of this file."""
     stem = name.removesuffix(".py")
     return any(stem + suffix in names for suffix in EXTENSION_SUFFIXES)
 

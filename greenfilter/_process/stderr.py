@@ -67,7 +67,7 @@ class Lines:
         return lines
 
     def end(self) -> list[bytes]:
-        """Give the last line, if it has no end."""
+        """Return the last line, if it has no end."""
         return [self._take()] if self._size else []
 
     def _add(self, data: bytes) -> None:
@@ -157,7 +157,7 @@ class Sink:
 
     def _tell_lost(self) -> None:
         lost, self._lost = self._lost, 0
-        line = log.line(f"{lost:,} lines of the log were lost, since nobody read it")
+        line = log.line(f"{lost:,} lines of the log were lost, because nobody read it")
         self._pending += line.encode("utf-8", "backslashreplace") + b"\n"
 
 

@@ -18,13 +18,13 @@ _LOWEST = 64
 
 
 def lowest() -> int:
-    """Give the least descriptor for what is to be out of the way; lower if there are few."""
+    """Return the lowest descriptor to move things to, out of the way; lower if there are few."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _LOWEST if soft == resource.RLIM_INFINITY else min(_LOWEST, soft // 2)
 
 
 def open_all() -> None:
-    """See to it that fd 2 is open: a socket that came to lie there would be written to as a log."""
+    """Make sure that fd 2 is open: a socket that got this number would receive the log."""
     try:
         os.fstat(2)
     except OSError:
@@ -80,7 +80,7 @@ def set_up_text() -> None:
 
 
 def keep_from_children(fds: tuple[int, int]) -> None:
-    """See to it that a process forked from this one cannot speak to smtpd, nor read what it says.
+    """Keep processes forked from this one from speaking to smtpd or reading what it says.
 
     Programs that it executes do not inherit the socket in any case. A fork (``os.fork``,
     ``multiprocessing``) does, with the event loop that reads it: it gets a socket instead on which

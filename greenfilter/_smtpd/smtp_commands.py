@@ -50,7 +50,7 @@ def split_command(line: str) -> tuple[str, str | None]:
 
 
 def bracketed(text: str) -> str | None:
-    """What stands between the first ``<`` and the next ``>``."""
+    """Return what stands between the first ``<`` and the next ``>``."""
     start = text.find("<")
     end = text.find(">", start)
     return text[start + 1 : end] if start >= 0 <= end else None
@@ -158,7 +158,7 @@ def header_fault(lines: Iterable[bytes]) -> str:
 
 
 def is_domain(text: str) -> bool:
-    """Whether smtpd takes it for a domain: a name, or an address literal."""
+    """Return whether smtpd takes it for a domain: a name, or an address literal."""
     if not text.startswith("["):
         return len(text) <= _MAX_DOMAIN_BYTES and bool(_DOMAIN.match(text))
     literal = text[6:] if text[1:6].upper() == "IPV6:" else text[1:]

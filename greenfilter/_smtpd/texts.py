@@ -42,7 +42,7 @@ NO_ARGUMENTS = f"500 {_ARGUMENTS} command does not accept arguments."
 def refusal(
     state: State, listener: Listener, version: Version, phase: str, argument: str | None
 ) -> str:
-    """Why smtpd refuses a command, "" if it does not.
+    """Return why smtpd refuses a command, "" if it does not.
 
     smtpd asks this before the filter, and again when the filter has rewritten the argument.
 

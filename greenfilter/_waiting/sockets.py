@@ -85,7 +85,7 @@ def _wait(sock: Any, watcher: Any, timeout_exc: BaseException | None = None) -> 
 
 
 def share() -> None:
-    """Have gevent's sockets wait natively outside of the loop, and belong to no thread."""
+    """Make gevent's sockets wait natively outside the loop, and belong to no thread."""
     hub = _AnyHub()
     for module in (_socket3, _socketcommon):
         module.get_hub = lambda: hub

@@ -117,7 +117,7 @@ def _start_joinable(
 
 
 def share() -> None:
-    """Give gevent our locks and threads, before it patches the standard library with them."""
+    """Put our locks and threads into gevent before it patches the standard library with them."""
     names: dict[str, Any] = {
         "allocate_lock": Lock,
         "LockType": Lock,

@@ -48,7 +48,7 @@ class FromThreads:
         self._watcher.start(self._run)
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
-        """Have a function called in the loop soon. From any thread; never waits."""
+        """Call a function in the loop soon. From any thread; never waits."""
         self._calls.append((fn, args))
         self._watcher.send()
 
@@ -92,7 +92,7 @@ def adopt() -> None:
 
 
 def run_soon(callback: Callable[..., Any], *args: Any) -> None:
-    """Have the loop call something, from any thread."""
+    """Call something in the loop soon, from any thread."""
     if is_loop():
         LOOP.hub.loop.run_callback(callback, *args)
     elif LOOP.from_threads is not None:

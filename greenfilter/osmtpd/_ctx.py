@@ -57,7 +57,7 @@ class Greeting(NamedTuple):
 
 
 def _read(owner: Any, name: str) -> Any:
-    """Give a field; None where it was not asked for, or is not known yet."""
+    """Return a field; None where it was not asked for, or is not known yet."""
     try:
         return getattr(owner, name, None)
     except NeedError:
@@ -218,7 +218,7 @@ class Pending:
 
 
 def pending_of(session: Session) -> Pending:
-    """Give what a session waits for."""
+    """Return what a session waits for."""
     if session.extra is None:
         session.extra = Pending()
     return session.extra  # type: ignore[no-any-return]

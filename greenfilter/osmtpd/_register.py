@@ -36,7 +36,7 @@ def _check(cb: Any, count: int, name: str) -> None:
 
 
 def _disguised(wrapper: Callback, cb: Callback) -> Callback:
-    """Have a wrapper show up as the author's function in logs, but with its own parameters."""
+    """Make a wrapper appear as the author's function in logs, but with its own parameters."""
     wrapper.__signature__ = inspect.signature(wrapper)  # type: ignore[attr-defined]
     return update_wrapper(wrapper, cb)
 
@@ -89,7 +89,7 @@ def _named(register: R, name: str, hook: str, parameters: list[str]) -> R:
 
 
 def _arguments(event: Event) -> tuple[list[str], Callable[[Any], list[Any]]]:
-    """Give the names of a C callback's arguments, and what makes them of a report's values."""
+    """Return the names of a C callback's arguments, and what makes them of a report's values."""
     if event.name == "filter_response":  # C does not split it
         return ["response"], lambda values: ["|".join(v for v in values if v is not None)]
     order = _FIELDS.get(event.name, range(len(event.fields)))
@@ -140,7 +140,7 @@ osmtpd_register_report_timeout = _report("timeout", "timeout")
 
 
 def osmtpd_register_filter_dataline(cb: Callback) -> None:
-    """Have ``cb(ctx, line)`` called for each line of a message, as bytes, and for the final ".".
+    """Call ``cb(ctx, line)`` for each line of a message, as bytes, and for the final ".".
 
     Lines are as on the wire, so one that begins with a dot has another in front (RFC 5321,
     4.5.2). The message becomes what osmtpd_filter_dataline() is given, in the callback or later;
@@ -161,7 +161,7 @@ def osmtpd_register_filter_dataline(cb: Callback) -> None:
 
 
 def osmtpd_register_conf(cb: Callback) -> None:
-    """Have ``cb(key, value)`` called for each configuration line, and at their end (None, None).
+    """Call ``cb(key, value)`` for each configuration line, and with (None, None) at their end.
 
     Raises:
         RegistrationError: it takes other arguments.
@@ -179,7 +179,7 @@ def osmtpd_register_conf(cb: Callback) -> None:
 
 
 def osmtpd_local_session(oncreate: Callback | None, ondelete: Callback | None) -> None:
-    """Give every session an object of the filter's own, ``ctx.local_session``.
+    """Make an object of the filter's own for every session, ``ctx.local_session``.
 
     Args:
         oncreate: makes it: ``oncreate(ctx)``; None for a None.
@@ -192,7 +192,7 @@ def osmtpd_local_session(oncreate: Callback | None, ondelete: Callback | None) -
 
 
 def osmtpd_local_message(oncreate: Callback | None, ondelete: Callback | None) -> None:
-    """Give every message an object of the filter's own, ``ctx.local_message``.
+    """Make an object of the filter's own for every message, ``ctx.local_message``.
 
     Arguments and errors are those of :func:`osmtpd_local_session`.
     """

@@ -25,7 +25,7 @@ class Config:
         return self.values[key]
 
     def get(self, key: str, default: str | None = None) -> str | None:
-        """Give the value of any key that smtpd sent, or ``default``."""
+        """Return the value of any key that smtpd sent, or ``default``."""
         return self.values.get(key, default)
 
     def wire(self) -> bytes:

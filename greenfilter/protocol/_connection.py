@@ -295,7 +295,7 @@ class Connection:
         self._on_evict(session)
 
     def _refuse_headless(self, session: Session, line: bytes, token: bytes) -> None:
-        """Have commit refuse a message if what was decided about it went with its session."""
+        """Refuse a message at commit if what was decided about it was lost with its session."""
         if self._headless.pop(session.sid, None) is not None:
             stream = session.last_stream = Stream(session, token, line)
             stream.open = False
@@ -317,7 +317,9 @@ class Connection:
         self._version = raw
         if version_of(raw) not in KNOWN_VERSIONS or b"." not in raw:
             known = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
-            self._problem(f"protocol {text(raw)} is none of {known}; going on as well as can be")
+            self._problem(
+                f"protocol {text(raw)} is not one of {known}; continuing as well as possible"
+            )
 
     def restore(self, line: bytes) -> None:
         """Take a report that is only to rebuild the state of its session.

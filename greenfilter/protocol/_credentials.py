@@ -129,7 +129,7 @@ def redact_reply(line: bytes) -> bytes:
 
 
 def carries_credentials(call: Call) -> bool:
-    """Whether a handler of this event is given credentials, which it may put into an error."""
+    """Return whether a handler of this event gets credentials, which its errors may contain."""
     wire = call.hook.wire
     if wire == "filter-response":
         return b"|auth|" in call.line
@@ -137,7 +137,7 @@ def carries_credentials(call: Call) -> bool:
 
 
 def reveals(parameter: bytes, shown: str) -> bool:
-    """Whether a text has the password of an AUTH parameter in it, encoded or not."""
+    """Return whether a text contains the password of an AUTH parameter, encoded or not."""
     words = parameter.split()[1:]
     secrets = [*words, *(part for word in words for part in _decoded(word).split(b"\0")[2:])]
     text = shown.encode("utf-8", "surrogateescape")
@@ -156,7 +156,7 @@ def _decoded(response: bytes) -> bytes:
 
 
 def _is_plain(said: bytes) -> bool:
-    """Whether it is clear without more that a line of a client's, in capitals, has no secret."""
+    """Return whether a client's line, in capitals, obviously has no secret in it."""
     begin = said.lstrip()
     return said in _COMMANDS or (
         b" " in begin and not begin.startswith((b"AUTH", b"PLAIN", b"LOGIN"))

@@ -153,7 +153,7 @@ def version_of(raw: bytes) -> tuple[int, int]:
 
 
 def parse_parameter(phase: Phase, rest: bytes) -> list[Any]:
-    """Give the values of a request's fields, as the handler takes them after ctx.
+    """Return the values of a request's fields, as the handler takes them after ctx.
 
     A field that is missing is empty: the request is answered all the same.
     """
@@ -177,7 +177,7 @@ def _split_report(event: Event, rest: bytes, count: int) -> list[bytes]:
 
 
 def parse_report(event: Event, version: tuple[int, int], rest: bytes | None) -> list[Any]:
-    """Give the values of a report's fields, as the handler takes them after ctx.
+    """Return the values of a report's fields, as the handler takes them after ctx.
 
     Raises:
         RemoteProtocolError: a field is missing or is not what its kind says.

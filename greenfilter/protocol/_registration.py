@@ -8,7 +8,7 @@ from ._catalogue import EVENTS, PHASES
 
 
 def registration(reports: Iterable[tuple[str, str]], phases: Iterable[str]) -> bytes:
-    """Give the lines that register reports and phases and end the handshake.
+    """Return the lines that register reports and phases and end the handshake.
 
     Registering twice delivers twice, and an unknown name ends smtpd, so the catalogue decides
     what is written, in which order, and that each is written once.

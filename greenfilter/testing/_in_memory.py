@@ -41,7 +41,7 @@ class InMemory:
         self._watch.start()
 
     def is_at_rest(self) -> bool:
-        """Tell whether the app has dealt with all that it has read. Never switches greenlets."""
+        """Return whether the app has dealt with all that it has read. Never switches greenlets."""
         assert self._runtime is not None, "start() comes first"
         return self._runtime.is_at_rest()
 
@@ -54,4 +54,4 @@ class InMemory:
         return "" if ended else None
 
     def kill(self) -> None:
-        """Nothing: the greenlets go with the process."""
+        """Do nothing: the greenlets go with the process."""

@@ -35,7 +35,7 @@ def patch() -> None:
 
 
 def fixtures_of(path: Path, foreign: Iterable[str] = ()) -> frozenset[str]:
-    """Give the fixtures of the plugin that a test module asks for, without importing it.
+    """Return the fixtures of the plugin that a test module asks for, without importing it.
 
     Args:
         path: of the module.

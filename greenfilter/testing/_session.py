@@ -51,7 +51,7 @@ class Reply:
         return 200 <= self.code < 400
 
     def rejected(self, code: int | None = None, text: str = "") -> bool:
-        """Whether the client was refused: ``assert reply.rejected(550, "listed")``.
+        """Return whether the client was refused: ``assert reply.rejected(550, "listed")``.
 
         Args:
             code: with exactly this; None for any 4xx or 5xx.

@@ -62,7 +62,7 @@ class Clock:
         self._added = 0.0
 
     def __call__(self) -> float:
-        """Give the time in seconds. Never switches greenlets."""
+        """Return the time in seconds. Never switches greenlets."""
         return _monotonic() if self._now is None else self._now
 
     def freeze(self) -> None:
@@ -97,7 +97,7 @@ class Clock:
         self._tick = tick
 
     def detach(self) -> None:
-        """Give the process its own time back. Never switches greenlets."""
+        """Restore the process's own time. Never switches greenlets."""
         self._tick = None
         process_time.seconds -= self._added
         self._added = 0.0

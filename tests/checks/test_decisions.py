@@ -48,11 +48,11 @@ ERRORS = {
     ),
     "raised": (
         ehlo("raise reject(550, 'no')"),
-        "filter.ehlo: raises reject, which is no exception; return it",
+        "filter.ehlo: raises reject, which is not an exception; return it",
     ),
     "the function raised": (
         ehlo("raise reject"),
-        "filter.ehlo: raises reject, which is no exception; return it",
+        "filter.ehlo: raises reject, which is not an exception; return it",
     ),
     "yielded": (
         ehlo("yield reject(550, 'no')"),
@@ -74,37 +74,38 @@ ERRORS = {
     ),
     "a tuple": (
         ehlo("return 550, 'no'"),
-        "filter.ehlo: returns (550, 'no'), which is no decision; write: return reject(550, 'no')",
+        "filter.ehlo: returns (550, 'no'), which is not a decision; "
+        "write: return reject(550, 'no')",
     ),
     "a tuple that names it": (
         ehlo("return 'rewrite', identity"),
-        "filter.ehlo: returns ('rewrite', identity), which is no decision; "
+        "filter.ehlo: returns ('rewrite', identity), which is not a decision; "
         "write: return rewrite(identity)",
     ),
     "its name": (
         ehlo("return 'reject'"),
-        "filter.ehlo: returns 'reject', which is no decision; write: return reject(550, 'text')",
+        "filter.ehlo: returns 'reject', which is not a decision; write: return reject(550, 'text')",
     ),
     "the reply": (
         ehlo("return '550 5.7.1 no'"),
-        "filter.ehlo: returns '550 5.7.1 no', which is no decision; "
+        "filter.ehlo: returns '550 5.7.1 no', which is not a decision; "
         "write: return reject(550, '5.7.1 no')",
     ),
     "the code": (
         ehlo("return 550"),
-        "filter.ehlo: returns 550, which is no decision; write: return reject(550, 'text')",
+        "filter.ehlo: returns 550, which is not a decision; write: return reject(550, 'text')",
     ),
     "a truth": (
         ehlo("return identity == 'x'"),
-        "filter.ehlo: returns identity == 'x', which is no decision",
+        "filter.ehlo: returns identity == 'x', which is not a decision",
     ),
     "a negation": (
         ehlo("return not identity"),
-        "filter.ehlo: returns not identity, which is no decision",
+        "filter.ehlo: returns not identity, which is not a decision",
     ),
     "a text with something in it": (
         ehlo("return f'550 {identity}'"),
-        "filter.ehlo: returns f'550 {identity}', which is no decision",
+        "filter.ehlo: returns f'550 {identity}', which is not a decision",
     ),
     "the function": (
         ehlo("return junk"),
@@ -112,15 +113,16 @@ ERRORS = {
     ),
     "a lambda's tuple": (
         f"{TOP}app.filter.ehlo(lambda ctx, identity: (550, 'no'))",
-        "filter.ehlo: returns (550, 'no'), which is no decision; write: return reject(550, 'no')",
+        "filter.ehlo: returns (550, 'no'), which is not a decision; "
+        "write: return reject(550, 'no')",
     ),
     "text of a message": (
         f"{TOP}@app.message\ndef look(ctx, message):\n    return 'text'\n",
-        "message: returns 'text', which is no decision",
+        "message: returns 'text', which is not a decision",
     ),
     "a number of a tap": (
         f"{TOP}@app.tap\ndef look(ctx, lines):\n    return 1\n",
-        "tap: returns 1, which is no decision",
+        "tap: returns 1, which is not a decision",
     ),
     "a code that refuses nothing": (
         ehlo("return reject(250, 'fine')"),

@@ -175,7 +175,7 @@ def test_it_says_when_all_is_well(require_smtpd, check, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == (
         f"all is well: no mistake was found in {tmp_path}/guard.py; {conf} runs it where its hooks "
-        f"need it; smtpd -n takes it; user {ME} gets at all files"
+        f"need it; smtpd -n takes it; user {ME} can read all files"
     )
 
 

@@ -81,7 +81,7 @@ ERRORS = {
         def answer(ctx, identity):
             return True
         """,
-        "8: filter.ehlo: returns True, which is no decision",
+        "8: filter.ehlo: returns True, which is not a decision",
     ),
     "a decision that is not legal": (
         """

@@ -377,4 +377,6 @@ def test_a_long_recording_has_a_progress_bar_on_a_terminal(write, lines):
 def test_a_command_line_that_is_none_is_told(write):
     done = replay("filter 'half", write(CONNECT, LEAVE), options=["--command"])
     assert done.returncode == 2
-    assert done.stderr == 'greenfilter: "filter \'half" is no command: No closing quotation\n'
+    assert (
+        done.stderr == 'greenfilter: "filter \'half" is not a valid command: No closing quotation\n'
+    )

@@ -338,7 +338,7 @@ def test_a_filter_that_cannot_be_loaded_ends_it_with_its_file_and_line(write):
         (["--listen", "nonsense"], "--listen nonsense: write HOST:PORT"),
         (["--smtp-out", "::1:25x"], "--smtp-out ::1:25x: write HOST:PORT"),
         (["--user", "alice"], "--user: write NAME:PASSWORD"),
-        (["--src", "client"], "--src client: no address"),
+        (["--src", "client"], "--src client: not a valid address"),
         (["--maildir", "/dev/null"], "--maildir /dev/null: Not a directory"),
         (["--maildir", "/dev/null/mail"], "--maildir /dev/null/mail: Not a directory"),
     ],

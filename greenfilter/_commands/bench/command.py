@@ -12,13 +12,13 @@ from ..options import PASS_ON, filter_arguments
     "--sessions",
     type=click.IntRange(1),
     metavar="N",
-    help="Sessions in all: 2000, or with --seconds as many as there is time for.",
+    help="Number of sessions: 2000, or with --seconds as many as there is time for.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1),
     metavar="SECONDS",
-    help="Begin no session after this time.",
+    help="Start no session after this time.",
 )
 @click.option(
     "--concurrency",
@@ -51,7 +51,9 @@ from ..options import PASS_ON, filter_arguments
     help="As for run.",
 )
 @click.option("--workers", type=click.IntRange(1, 64), default=1, metavar="N", help="As for run.")
-@click.option("--json", "as_json", is_flag=True, help="Print figures for machines, in seconds.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the figures as JSON; times are in seconds."
+)
 @filter_arguments
 def bench(
     target: str,
@@ -65,11 +67,11 @@ def bench(
     workers: int,
     as_json: bool,
 ) -> None:
-    """Load FILTER through the protocol, and say how fast it is and where the time goes.
+    """Measure how fast FILTER is under load, and where the time goes.
 
     The filter runs as under smtpd, in its own process. A second, short run times its handlers
-    from within. Nothing is sent anywhere, but the filter does what it does: it asks its DNS
-    servers and databases about made-up clients of example.net.
+    from within. No mail is sent, but the filter really works: it asks its DNS servers and
+    databases about made-up clients of example.net.
     """
     from .load import DEFAULT_SESSIONS, Load
     from .report import BenchOptions, measure_and_report

@@ -29,7 +29,7 @@ class Latencies:
         self._values.append(seconds)
 
     def summary(self) -> dict[str, float]:
-        """Give ``p50``, ``p90``, ``p99`` and ``max``, in seconds."""
+        """Return ``p50``, ``p90``, ``p99`` and ``max``, in seconds."""
         ordered = sorted(self._values)
         last = len(ordered) - 1
         found = {f"p{p}": ordered[min(last, len(ordered) * p // 100)] for p in PERCENTILES}

@@ -67,7 +67,7 @@ class Script:
         self._message = _message(load.size)
 
     def session(self, number: int) -> tuple[bytes, Session]:
-        """Give the id of a session and the session, not yet begun."""
+        """Return the id of a session and the session, not yet begun."""
         sid = b"%016x" % (random.getrandbits(32) << 32 | number)
         return sid, self._conduct(sid, number)
 

@@ -131,7 +131,7 @@ def profile(target: str, args: Sequence[str], load: Load, progress: Progress) ->
 
 
 def _queued(entry: HandlerTime, figures: Figures) -> float | None:
-    """What requests waited beside their handler; None for what is not answered one by one."""
+    """Return how long requests waited besides their handler; None if not answered one by one."""
     kind, _, name = entry.hook.partition(".")
     latencies = figures.latencies.get(name.replace("_", "-"))
     if kind != "filter" or name == "data_line" or latencies is None:

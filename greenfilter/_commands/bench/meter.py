@@ -50,7 +50,7 @@ class Meter:
             handler.fn = self._timed(handler.fn, entry, handler.hook == "lines")
 
     def times(self) -> list[dict[str, Any]]:
-        """Give what was measured, as :class:`~._figures.HandlerTime` has it."""
+        """Return what was measured, as :class:`~.figures.HandlerTime` has it."""
         return [
             {name: getattr(entry, name) for name in _Entry.__slots__} for entry in self._entries
         ]

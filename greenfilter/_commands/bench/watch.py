@@ -59,7 +59,7 @@ class Watch(Meter):
             raise
 
     def findings(self) -> dict[str, Any]:
-        """Give what was seen, for JSON."""
+        """Return what was seen, for JSON."""
         return {
             "handlers": self.times(),
             "failures": {hook: dict(counter) for hook, counter in self._failures.items()},

@@ -232,14 +232,14 @@ def trouble_in_thread(path: str) -> str:
 
 
 def is_harmless(path: str, call: ast.AST) -> bool:
-    """Whether a call's own arguments say that it does not wait."""
+    """Return whether a call's own arguments say that it does not wait."""
     words = next((w for key, w in _HARMLESS.items() if f"{path}.".startswith(f"{key}.")), ())
     text = ast.unparse(call) if words else ""
     return any(word in text for word in words)
 
 
 def cured(tree: ast.AST) -> set[str]:
-    """Give the libraries that a file makes cooperative."""
+    """Return the libraries that a file makes cooperative."""
     names = (
         getattr(node.func, "attr", getattr(node.func, "id", ""))
         for node in ast.walk(tree)

@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     "--smtpd-conf",
     type=click.Path(),
     metavar="FILE",
-    help="See whether this smtpd.conf names the filter where its hooks need it.",
+    help="Check that this smtpd.conf names the filter where its hooks need it.",
 )
 @click.option(
     "--user",
     metavar="NAME",
-    help="See whether this user gets at all files. With --smtpd-conf the default is who "
+    help="Check that this user can read all files. With --smtpd-conf the default is who "
     "proc-exec names there, or else smtpd's own user.",
 )
 @click.option("--strict", is_flag=True, help="Warnings are errors.")
 @click.option(
     "--run",
     is_flag=True,
-    help="Play some sessions to the filter, in a process of its own, and tell which handlers kept "
-    "its loop for 100 ms or more, and in which line. It really does what it does: it asks its "
+    help="Play some sessions to the filter, in a process of its own, and report which handlers "
+    "kept its loop busy for 100 ms or more, and in which line. The filter really works: it asks its "
     "servers and databases, and writes its files, about made-up clients of example.net.",
 )
 @filter_arguments
@@ -48,9 +48,9 @@ def check(
 ) -> None:
     """Find what is wrong with FILTER before it starts.
 
-    Imports it, lists its hooks, prints the lines that smtpd.conf needs, and looks for mistakes.
-    Each is a line on standard error, FILE:LINE: TEXT; the exit status is 1 if there is one, not
-    counting warnings.
+    Import it, list its hooks, print the lines that smtpd.conf needs, and look for mistakes. Each
+    mistake is a line on standard error, FILE:LINE: TEXT; the exit status is 1 if there is one,
+    not counting warnings.
     """
     from .report import CheckOptions
 
@@ -75,7 +75,7 @@ def _check_and_end(options: CheckOptions) -> NoReturn:
 
 
 def _end_processes() -> None:
-    """What a filter has started at its top would wait for us for ever."""
+    """End what a filter has started at import; it would keep this process alive for ever."""
     multiprocessing = sys.modules.get("multiprocessing")
     for process in multiprocessing.active_children() if multiprocessing else []:
         process.kill()

@@ -31,7 +31,7 @@ class Token:
     quoted: bool = False
 
     def is_word(self, text: str) -> bool:
-        """Whether this is a keyword."""
+        """Return whether this is a keyword."""
         return self.text == text and not self.quoted
 
 
@@ -102,11 +102,11 @@ class Conf:
     problems: list[Problem] = field(default_factory=list)
 
     def names_of(self, name: str) -> set[str]:
-        """Give the names under which a filter can be used: its own, and those of its chains."""
+        """Return the names under which a filter can be used: its own, and those of its chains."""
         return {name} | {chain for chain in self.chains if name in self.members(chain)}
 
     def members(self, name: str, above: tuple[str, ...] = ()) -> list[str]:
-        """Give the filters that a name stands for, in the order in which they are asked."""
+        """Return the filters that a name stands for, in the order in which they are asked."""
         if name not in self.chains or name in above:
             return [name]
         found = [self.members(member, (*above, name)) for member in self.chains[name]]
@@ -129,7 +129,7 @@ def read_conf(path: str) -> Conf:
 
 
 def find_filters(conf: Conf, target: str) -> dict[str, Program]:
-    """Give the filters that run a given file or module, by name."""
+    """Return the filters that run a given file or module, by name."""
     return {
         name: program
         for name, program in conf.programs.items()
@@ -138,7 +138,7 @@ def find_filters(conf: Conf, target: str) -> dict[str, Program]:
 
 
 def is_by_name(program: Program, target: str) -> bool:
-    """Whether a command without a slash has the name of a filter's file."""
+    """Return whether a command without a slash has the name of a filter's file."""
     file = file_of(target)
     first = "".join(program.words[:1])
     name = os.path.basename(file or "")
@@ -146,7 +146,7 @@ def is_by_name(program: Program, target: str) -> bool:
 
 
 def is_same(word: str, target: str) -> bool:
-    """Whether a word of a command names a filter's file or module."""
+    """Return whether a word of a command names a filter's file or module."""
     if word == target:
         return True
     given, wanted = file_of(word), file_of(target)
@@ -222,7 +222,7 @@ def _program(tokens: list[Token]) -> Program:
 
 
 def _named(tokens: list[Token], keyword: str) -> list[str]:
-    """What follows a keyword: one name, or several in braces."""
+    """Return what follows a keyword: one name, or several in braces."""
     for index, token in enumerate(tokens[:-1]):
         if token.is_word(keyword):
             if not tokens[index + 1].is_word("{"):
@@ -282,7 +282,7 @@ def _tokens(text: str, path: str) -> Iterator[Token]:
 
 
 def _quoted(text: str, begin: int) -> tuple[str, int, int]:
-    """Give the text in quotes, where it ends, and how many line breaks it has."""
+    """Return the text in quotes, where it ends, and how many line breaks it has."""
     quote, position, word, lines = text[begin], begin + 1, "", 0
     while position < len(text) and text[position] != quote:
         if text.startswith("\\\n", position):

@@ -35,14 +35,14 @@ _NEVER = (
 
 
 def maker_of(path: str) -> str:
-    """Give the name of the decision that a function makes; "" for other functions."""
+    """Return the name of the decision that a function makes; "" for other functions."""
     package, _, name = path.rpartition(".")
     own = package == "greenfilter" or package.startswith("greenfilter.protocol")
     return name if own and name in MAKERS else ""
 
 
 def alternatives(values: list[ast.expr]) -> Iterator[ast.expr]:
-    """Give the values, with both sides of ``a if b else c`` and the last of ``a or b``."""
+    """Return the values, with both sides of ``a if b else c`` and the last of ``a or b``."""
     for value in values:
         if isinstance(value, ast.IfExp):
             yield from alternatives([value.body, value.orelse])
@@ -121,15 +121,15 @@ def no_decision(value: ast.expr, maker: str, allowed: tuple[type, ...] = ()) -> 
     if isinstance(value, ast.Constant):
         if value.value is None or type(value.value) in allowed:
             return ""
-        return f"returns {value.value!r}, which is no decision{_instead(value)}"
+        return f"returns {value.value!r}, which is not a decision{_instead(value)}"
     is_bool = isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.Not)
     if is_bool or isinstance(value, _NEVER):
-        return f"returns {written}, which is no decision{_instead(value)}"
+        return f"returns {written}, which is not a decision{_instead(value)}"
     return ""
 
 
 def _instead(value: ast.expr) -> str:
-    """What the author may have meant."""
+    """Return what the author may have meant."""
     if isinstance(value, ast.Tuple) and len(value.elts) in (2, 3):
         code, *rest = value.elts
         if isinstance(code, ast.Constant) and isinstance(code.value, int):

@@ -92,12 +92,12 @@ def _is_in_libexec(word: str, target: str) -> bool:
 
 
 def smtpd_command() -> str | None:
-    """Give the path of smtpd, or None where it is not installed."""
+    """Return the path of smtpd, or None where it is not installed."""
     return shutil.which("smtpd") or shutil.which("smtpd", path=_SBIN)
 
 
 def check_syntax(path: str) -> list[Problem]:
-    """Have smtpd itself read a configuration (``smtpd -n``), if it is installed."""
+    """Check a configuration with smtpd itself (``smtpd -n``), if it is installed."""
     smtpd = smtpd_command()
     if smtpd is None:
         return []

@@ -61,12 +61,12 @@ _WRAPPERS = ("closing", "sessionmaker", "scoped_session", "read_sql", "read_sql_
 
 
 def makes_engine(path: str) -> bool:
-    """Whether a function takes the URL of a database."""
+    """Return whether a function takes the URL of a database."""
     return path in _ENGINES
 
 
 def driver_of_url(call: ast.Call, text: Callable[[ast.AST], str]) -> str:
-    """Give the module that waits for the database; "" if it cannot be seen.
+    """Return the module that waits for the database; "" if it cannot be seen.
 
     Args:
         call: of a function that makes an engine.
@@ -84,7 +84,7 @@ def driver_of_url(call: ast.Call, text: Callable[[ast.AST], str]) -> str:
 
 
 def driver_of_engine(thing: Any) -> str:
-    """Give the same of an engine of SQLAlchemy, or what is bound to one; "" for other things."""
+    """Return the same of an engine of SQLAlchemy, or what is bound to one; "" for other things."""
     if not type(thing).__module__.startswith(("sqlalchemy.", "sqlmodel.")):
         return ""
     options = getattr(thing, "kw", None)
@@ -94,7 +94,7 @@ def driver_of_engine(thing: Any) -> str:
 
 
 def passes_on(path: str, given: str) -> bool:
-    """Whether what ``path`` makes from something that blocks blocks as well."""
+    """Return whether what ``path`` makes of something that blocks also blocks."""
     name = path.rpartition(".")[2]
     return (name in _WRAPPERS or name[:1].isupper()) and cause(given) is not None
 

@@ -136,7 +136,7 @@ class _Examined:
         return all(isinstance(value, _NO_ITERATORS) or self._kind(value) for value in values)
 
     def _kind(self, value: ast.expr) -> str:
-        """Which decision a call makes; "" for other expressions."""
+        """Return the decision that a call makes; "" for other expressions."""
         return self._maker(value.func) if isinstance(value, ast.Call) else ""
 
     def _maker(self, node: ast.expr) -> str:
@@ -171,7 +171,7 @@ class _Examined:
                     yield self._problem(value.lineno, text)
 
     def _legal(self) -> frozenset[str]:
-        """What the handler may decide; nothing where a decision is not what it returns."""
+        """Return what the handler may decide; nothing if it does not return decisions."""
         kind, _, name = self._handler.hook.partition(".")
         if kind == "filter":
             return PHASES[name].decisions

@@ -27,7 +27,7 @@ class Literals:
         self._depth = 0
 
     def text(self, node: ast.AST, scope: Scope) -> str:
-        """Give the text that an expression begins with, as far as it can be seen."""
+        """Return the text that an expression begins with, as far as it can be seen."""
         if self._depth > _MAX_DEPTH:  # a variable that is made from itself
             return ""
         self._depth += 1
@@ -65,7 +65,7 @@ class Literals:
         return ""
 
     def number(self, node: ast.AST, scope: Scope) -> int | None:
-        """Give the whole number that an expression stands for."""
+        """Return the whole number that an expression stands for."""
         match node:
             case ast.Constant(value=int(number)):
                 return number

@@ -32,18 +32,18 @@ class Objects:
         self._modules: dict[Source, Scope] = {}
 
     def module(self, source: Source) -> Scope:
-        """Give the scope of a file."""
+        """Return the scope of a file."""
         return self._modules.setdefault(source, Scope(source))
 
     def around(self, source: Source, node: ast.AST) -> Scope:
-        """Give the scope in which a function or class is defined; its arguments are unknown."""
+        """Return the scope in which a function or class is defined; its arguments are unknown."""
         outer = source.enclosing.get(node)
         while isinstance(outer, ast.ClassDef):
             outer = source.enclosing.get(outer)
         return self.inside(source, outer) if isinstance(outer, FUNCTIONS) else self.module(source)
 
     def inside(self, source: Source, node: FunctionNode) -> Scope:
-        """Give the scope of a function whose arguments are unknown."""
+        """Return the scope of a function whose arguments are unknown."""
         return Scope(source, node, self.around(source, node))
 
     def _first(self, things: list[Any]) -> Value | None:
@@ -51,7 +51,7 @@ class Objects:
         return next((value for value in found if value is not None), None)
 
     def what_is(self, thing: Any) -> Value | None:
-        """Give what an object is."""
+        """Return what an object is."""
         if isinstance(thing, ModuleType):
             own = self.sources.of_module(thing.__name__)
             return Module(own) if own else Api(thing.__name__, thing.__name__, real=thing)
@@ -107,7 +107,7 @@ def _qualified(thing: Any) -> Api | None:
 
 
 def is_plain(real: Any) -> bool:
-    """Whether an object of a module is data, with nothing in it that could block."""
+    """Return whether an object of a module is data, with nothing in it that could block."""
     if isinstance(real, _CONTAINERS):
         return bool(real) and all(is_plain(part) for part in list(real)[:_LOOKED_AT])
     if isinstance(real, dict):

@@ -88,7 +88,7 @@ def _file(program: Program) -> str | None:
 
 
 def _of_file(file: str | None) -> _Asked:
-    """What a filter registers and returns, seen in its source alone."""
+    """Read from its source alone what a filter registers and returns."""
     asked = _Asked()
     sources = Sources(file) if file else None
     source = sources.of_file(file) if sources else None

@@ -17,7 +17,7 @@ _SMTPD_USERS = ("_smtpd", "opensmtpd", "smtpd")
 
 
 def default_user() -> str | None:
-    """Give the user of smtpd on this machine, or None where there is none."""
+    """Return the user of smtpd on this machine, or None where there is none."""
     for name in _SMTPD_USERS:
         try:
             return pwd.getpwnam(name).pw_name
@@ -27,13 +27,13 @@ def default_user() -> str | None:
 
 
 def own_command() -> str:
-    """Give the whole path of the command ``greenfilter`` of this Python."""
+    """Return the whole path of the command ``greenfilter`` of this Python."""
     path = os.path.join(sysconfig.get_path("scripts"), "greenfilter")
     return path if os.path.exists(path) else shutil.which("greenfilter") or path
 
 
 def check_permissions(target: str, user: str, command: list[str]) -> list[Problem]:
-    """See whether a user gets at the filter, the Python that runs it, and what both import.
+    """Check that a user can read the filter, the Python that runs it, and what both import.
 
     Mode bits only: access control lists and mount options are not looked at.
 

@@ -42,7 +42,9 @@ def check_played(app: Filter, target: str, args: list[str]) -> list[Problem]:
         for error, times in errors.items()
     ]
     if seen.cut:
-        found.append(Problem(file, 1, f"--run: {seen.cut}; what was seen by then is told", False))
+        found.append(
+            Problem(file, 1, f"--run: {seen.cut}; this is what was seen until then", False)
+        )
     if not seen.stalls:
         click.echo("no handler kept the loop for 100 ms or more")
     return sorted(found)

@@ -164,28 +164,28 @@ class _Reader(ast.NodeVisitor):
     # Functions inside are read when they are called.
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        """Nothing yet."""
+        """Skip the body: it runs when it is called."""
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        """Nothing yet."""
+        """Skip the body: it runs when it is called."""
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        """Nothing yet."""
+        """Skip the body: it runs when it is called."""
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """Nothing yet."""
+        """Skip the body: it runs when it is called."""
 
     # Decisions
 
     def visit_Return(self, node: ast.Return) -> None:
-        """What the handler decides."""
+        """Note what the handler decides."""
         if self._depth == 0 and node.value is not None:
             self._reads.returns.append(node.value)
         self._coroutine(node.value)
         self.generic_visit(node)
 
     def visit_Yield(self, node: ast.Yield) -> None:
-        """What the handler gives."""
+        """Note what the handler yields."""
         if self._depth == 0 and node.value is not None:
             self._reads.yields.append(node.value)
         self.generic_visit(node)
@@ -193,7 +193,7 @@ class _Reader(ast.NodeVisitor):
     def visit_Raise(self, node: ast.Raise) -> None:
         """A decision is no exception."""
         if node.exc is not None and (kind := self._decision(node.exc)):
-            why = f"raises {kind}, which is no exception; return it"
+            why = f"raises {kind}, which is not an exception; return it"
             self._reads.lost.append(Lost(kind, self._spot(node), why))
         self.generic_visit(node)
 
@@ -214,7 +214,7 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _decision(self, node: ast.expr) -> str:
-        """Which decision an expression makes, or is a function for; "" for others."""
+        """Return the decision that an expression makes, or is a function for; "" for others."""
         if isinstance(node, ast.Call):
             if isinstance(node.func, ast.Attribute) and node.func.attr == "defer":
                 base = self._of(node.func.value)

@@ -81,14 +81,14 @@ def check(options: CheckOptions) -> int:
 
 
 def _looked_at(options: CheckOptions, conf: Conf) -> list[str]:
-    """What was found to be right; on a machine without smtpd that is less."""
+    """Return what was checked and found right; without smtpd on this machine that is less."""
     installed = smtpd_command() is not None
     users = sorted({user for user, _ in _runs(options, conf) if user})
     return [
         f"no mistake was found in {options.target}",
         f"{conf.path} runs it where its hooks need it",
         "smtpd -n takes it" if installed else "smtpd is not here to read it (-n)",
-        *(f"user {user} gets at all files" for user in users),
+        *(f"user {user} can read all files" for user in users),
     ]
 
 
@@ -150,7 +150,7 @@ def _needs(app: Filter) -> str:
 
 
 def conf_lines(app: Filter, target: str, args: list[str]) -> list[str]:
-    """Give the lines of smtpd.conf(5) that put a filter to use."""
+    """Return the lines of smtpd.conf(5) that put a filter to use."""
     # Quoted, because a bare name may be a keyword there: auth, junk, tag.
     name = '"' + "".join(char if char.isalnum() else "-" for char in app.name) + '"'
     lines = [f'filter {name} proc-exec "{_command(target, args)}"']

@@ -86,7 +86,7 @@ class Source:
 
     @cached_property
     def assigned_in_functions(self) -> dict[str, list[tuple[ast.AST, FunctionNode]]]:
-        """What functions bind the names to that they declare global."""
+        """Return what functions bind to the names that they declare global."""
         found: dict[str, list[tuple[ast.AST, FunctionNode]]] = {}
         for node in self.enclosing:
             if isinstance(node, FUNCTIONS):
@@ -98,14 +98,14 @@ class Source:
         return found
 
     def names_in(self, node: FunctionNode | ast.ClassDef) -> Names:
-        """Give what a function binds, its parameters apart, or a class."""
+        """Return what a function binds, its parameters apart, or a class."""
         if node not in self._names:
             body: Iterable[ast.AST] = [node.body] if isinstance(node, ast.Lambda) else node.body
             self._names[node] = names_of(body)
         return self._names[node]
 
     def find(self, fn: Callable[..., Any]) -> FunctionNode | None:
-        """Give the node of a function of this file; None where it cannot be told."""
+        """Return the node of a function of this file; None if it cannot be told."""
         code = getattr(fn, "__code__", None)
         if code is None:
             return None
@@ -119,7 +119,7 @@ class Source:
         return found[0] if len(found) == 1 else None
 
     def find_class(self, name: str) -> ast.ClassDef | None:
-        """Give the node of a class by its name; None if there are several of it."""
+        """Return the node of a class by its name; None if there are several of it."""
         found = [n for n in self.enclosing if isinstance(n, ast.ClassDef) and n.name == name]
         return found[0] if len(found) == 1 else None
 
@@ -137,7 +137,7 @@ class Sources:
         self._found: dict[str, Source | None] = {}
 
     def of_file(self, file: str | None) -> Source | None:
-        """Give the source of a file, if it is one of the filter's."""
+        """Return the source of a file, if it is one of the filter's."""
         if not file or not os.path.isfile(file):
             return None
         file = os.path.abspath(file)
@@ -146,7 +146,7 @@ class Sources:
         return self._found[file]
 
     def of_module(self, name: str) -> Source | None:
-        """Give the source of a module by its name, if it is one of the filter's."""
+        """Return the source of a module by its name, if it is one of the filter's."""
         module = sys.modules.get(name)
         if module is not None:
             return self.of_file(getattr(module, "__file__", None))
@@ -157,7 +157,7 @@ class Sources:
         return None
 
     def all(self) -> list[Source]:
-        """Give those that were looked at so far, and all that were imported."""
+        """Return those that were looked at so far, and all that were imported."""
         for module in list(sys.modules.values()):
             file = getattr(module, "__file__", None)
             if isinstance(file, str):
@@ -165,7 +165,7 @@ class Sources:
         return [source for source in self._found.values() if source is not None]
 
     def is_own(self, file: str) -> bool:
-        """Whether a file is the filter's, not a library's."""
+        """Return whether a file is the filter's, not a library's."""
         if file.startswith((OWN_FILES, "<")):
             return False
         library = _library_of(file)
@@ -243,7 +243,7 @@ class _Collector(ast.NodeVisitor):
             self._add(name, Imported(alias.name if alias.asname else name))
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        """What is in a module."""
+        """Bind names to what is in a module."""
         for alias in node.names:
             imported = Imported(node.module or "", alias.name, node.level)
             self._add(alias.asname or alias.name, imported)
@@ -275,7 +275,7 @@ class _Collector(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_withitem(self, node: ast.withitem) -> None:
-        """What a context manager gives is taken for itself."""
+        """Bind a name to its context manager, which mostly returns itself."""
         if node.optional_vars is not None:
             self._bind(node.optional_vars, node.context_expr)
         self.generic_visit(node)

@@ -28,7 +28,7 @@ class Api:
     real: Any = field(default=None, compare=False)
 
     def attribute(self, name: str) -> Api:
-        """Give what is called ``name`` in it."""
+        """Return what is called ``name`` in it."""
         shown = self.name if self.called else f"{self.name}.{name}"
         return Api(shown, f"{self.path}.{name}", self.called, self.size, self.real)
 
@@ -108,7 +108,7 @@ class Scope:
 
 
 def identity(value: Value | None) -> object:
-    """Give what makes two values the same for who reads a function with them."""
+    """Return what makes two values the same to a reader of a function with them."""
     match value:
         case Function() | Class():
             return value.node
@@ -120,5 +120,5 @@ def identity(value: Value | None) -> object:
 
 
 def what_returns(callee: Api) -> Api:
-    """What a call of something of a library returns."""
+    """Return what a call of something of a library returns."""
     return replace(callee, called=True, real=None)

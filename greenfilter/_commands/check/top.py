@@ -60,7 +60,7 @@ def _problem(name: str, file: str, line: int, is_guarded: bool) -> Problem:
 
 
 def _guarded(source: Source) -> Iterator[ast.AST]:
-    """What stands below ``if __name__ == "__main__"``."""
+    """Return what stands below ``if __name__ == "__main__"``."""
     for node in ast.walk(source.tree):
         if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
             for statement in node.body:

@@ -60,7 +60,7 @@ class Values:
     # Scopes
 
     def enter(self, function: Function, call: ast.Call | None, caller: Scope | None) -> Scope:
-        """Give the scope of a call."""
+        """Return the scope of a call."""
         scope = Scope(function.scope.source, function.node, function.scope)
         names = parameters(function.node)
         if function.bound is not None and names:
@@ -76,7 +76,7 @@ class Values:
     # Expressions
 
     def of(self, node: ast.AST, scope: Scope) -> Value | None:
-        """Give what an expression stands for. Names that depend on themselves are nothing."""
+        """Return what an expression stands for. Names that depend on themselves are nothing."""
         if node in scope.known:
             return scope.known[node]
         scope.known[node] = None  # while it is looked for
@@ -230,7 +230,7 @@ class Values:
         return None
 
     def attribute(self, base: Value, name: str) -> Value | None:
-        """Give what is called ``name`` in something."""
+        """Return what is called ``name`` in something."""
         match base:
             case Api():
                 return base.attribute(name)
@@ -323,7 +323,7 @@ class Values:
         return replace(what_returns(callee), size=size or callee.size)
 
     def result(self, callee: Value, call: ast.Call | None, scope: Scope | None) -> Value | None:
-        """Give what a call returns."""
+        """Return what a call returns."""
         match callee:
             case Api():
                 return what_returns(callee)
@@ -370,7 +370,7 @@ def _arguments(node: FunctionNode) -> dict[str, ast.expr | None]:
 
 
 def _given_back(node: FunctionNode) -> Iterator[ast.expr]:
-    """What a function returns or yields; not what functions in it do."""
+    """Return what a function returns or yields, without the functions inside it."""
     todo: list[ast.AST] = list(ast.iter_child_nodes(node))
     for child in todo:
         if isinstance(child, (*FUNCTIONS, ast.ClassDef)):

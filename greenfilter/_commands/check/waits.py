@@ -34,7 +34,7 @@ class Waits:
         self._handler = handler
 
     def told(self, calls: Iterable[Called]) -> Iterator[tuple[Called, str, bool]]:
-        """Give the calls that are wrong, each library once, with why, and whether it is sure."""
+        """Return the calls that are wrong, each library once, with why, and whether it is sure."""
         seen: set[str] = set()
         for called in calls:
             if self._handler.thread:

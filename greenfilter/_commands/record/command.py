@@ -17,7 +17,7 @@ from ..options import PASS_ON
     type=click.Path(),
     required=True,
     metavar="FILE",
-    help="Record to this; what is in it is kept.",
+    help="File to record to; what is already in it is kept.",
 )
 @click.option(
     "--max-size",
@@ -25,7 +25,7 @@ from ..options import PASS_ON
     default=100,
     show_default=True,
     metavar="MIB",
-    help="Begin a new file then: FILE becomes FILE.1, that FILE.2.",
+    help="Begin a new file at this size: FILE becomes FILE.1, FILE.1 becomes FILE.2.",
 )
 @click.option(
     "--keep",
@@ -33,7 +33,7 @@ from ..options import PASS_ON
     default=9,
     show_default=True,
     metavar="N",
-    help="How many of these older files to keep.",
+    help="How many older files to keep.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def record(output: str, max_size: int, keep: int, command: tuple[str, ...]) -> None:
@@ -43,8 +43,8 @@ def record(output: str, max_size: int, keep: int, command: tuple[str, ...]) -> N
     filter NAME proc-exec "greenfilter record -o FILE -- COMMAND..."
 
     Each filter needs a FILE of its own. It is written by the user that the filter runs as (_smtpd
-    if smtpd.conf names none), in a directory that this user may write to. Whatever becomes of the
-    recording, the mail goes on.
+    if smtpd.conf names none), in a directory that this user may write to. Mail goes on whatever
+    happens to the recording.
     """
     from ..._process import log
     from . import pump

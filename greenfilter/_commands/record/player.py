@@ -252,7 +252,7 @@ class Player:
             self.result.clients[session_id] = client
 
     def _begins_late(self, event: str) -> bool:
-        """Whether a session with this as its first line began before the recording."""
+        """Return whether a session with this as its first line began before the recording."""
         if {b"report|smtp-in|link-connect", b"report|smtp-in|*"} & self._registered:
             return event != "link-connect"
         return b"filter|smtp-in|connect" in self._registered and event != "connect"

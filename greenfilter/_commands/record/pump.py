@@ -44,7 +44,7 @@ class _Way:
         self._copy = copy
 
     def state(self) -> tuple[bool, bool]:
-        """Whether it has to write, and whether it reads at all."""
+        """Return whether it has to write, and whether it reads at all."""
         return bool(self.waiting), self.reading
 
     def move(self) -> bool:
@@ -137,7 +137,7 @@ def _pass_on(child: subprocess.Popen[bytes], inward: _Way, outward: _Way, wake: 
 
 
 def _poll(inward: _Way, outward: _Way, wake: int) -> select.poll:
-    """What to wait for, in the state that the two are in."""
+    """Return what to wait for, in the state that the two are in."""
     masks: dict[int, int] = {wake: _IN}
     for way in (inward, outward):
         if way.waiting:

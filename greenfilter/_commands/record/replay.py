@@ -32,7 +32,7 @@ _LONG_BYTES = 1 << 20
     "filter_options",
     multiple=True,
     metavar="OPTION",
-    help="An option of the filter's own; can be given many times: --filter-option=--strict",
+    help="An option of the filter's own; may be repeated: --filter-option=--strict",
 )
 @click.option(
     "--command", "is_command", is_flag=True, help="FILTER is a command line, of any filter."
@@ -43,7 +43,7 @@ _LONG_BYTES = 1 << 20
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long the filter may take for an answer.",
+    help="How long the filter may take to answer.",
 )
 @click.option(
     "--timeline",
@@ -62,10 +62,10 @@ def replay(
     timeout: float,
     timeline: str | None,
 ) -> None:
-    """Play recordings into FILTER and tell where it decides otherwise than the recorded one did.
+    """Play recordings into FILTER and show where it decides differently from the recorded one.
 
-    The exit status is 0 if it decides the same, 1 if not, 2 if a recording cannot be read or the
-    filter does not start.
+    The exit status is 0 if all decisions are the same, 1 if not, 2 if a recording cannot be read
+    or the filter does not start.
     """
     from ..._smtpd.target import Process
     from ..words import command_words

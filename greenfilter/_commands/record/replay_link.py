@@ -66,7 +66,7 @@ class ReplayLink(FilterLink):
         return self._wait(self._asked.pop(session_id), "answer", session_id)
 
     def take_data(self, session_id: str) -> list[bytes]:
-        """Give the lines that the filter has written for a message. Never switches."""
+        """Return the lines that the filter has written for a message. Never switches."""
         return self._data.pop(session_id, [])
 
     def end(self, session_id: str) -> None:

@@ -116,7 +116,7 @@ def without_password(phase: str, text: bytes) -> bytes:
 
 
 def message_difference(before: Sequence[bytes], after: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """Tell two messages apart: what the recorded filter let pass, and what this one does."""
+    """Describe how the message that the recorded filter let pass differs from this one's."""
     if before == after:
         return b"the same message", b"the same message"
     pairs = enumerate(zip_longest(before, after), 1)

@@ -34,6 +34,6 @@ def _ip(text: str | int) -> object:
 
 
 def shown(address: tuple[str | int, ...]) -> str:
-    """Give an address and port as smtpd writes them."""
+    """Return an address and port as smtpd writes them."""
     host, port = str(address[0]), address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

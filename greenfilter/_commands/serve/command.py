@@ -42,16 +42,20 @@ class _Ended(BaseException):
     "--user", "users", multiple=True, metavar="NAME:PASSWORD", help="Offer AUTH, after STARTTLS."
 )
 @click.option(
-    "--require-auth", "auth_required", is_flag=True, help="Take no mail without TLS and AUTH."
+    "--require-auth", "auth_required", is_flag=True, help="Refuse mail without TLS and AUTH."
 )
 @click.option("--maildir", type=click.Path(), help="Store accepted mail in this Maildir.")
 @click.option(
     "--smtp-out",
     metavar="HOST:PORT",
-    help="Relay accepted mail to this server, with smtp-out reports to the filter.",
+    help="Relay accepted mail to this server; the filter gets the smtp-out reports.",
 )
-@click.option("--src", metavar="ADDRESS", help="Address that clients seem to come from.")
-@click.option("--rdns", metavar="NAME", help="Name that they seem to have; '<unknown>' for none.")
+@click.option("--src", metavar="ADDRESS", help="Address that clients appear to come from.")
+@click.option(
+    "--rdns",
+    metavar="NAME",
+    help="Reverse DNS name that clients appear to have; '<unknown>' for none.",
+)
 @click.option(
     "--hostname", default="mx.example.org", show_default=True, help="Name of the mail server."
 )
@@ -84,7 +88,7 @@ def serve(
     wants_protocol: bool,
     proc_exec: bool,
 ) -> None:
-    """Serve mail clients with FILTER, no mail server needed, and show what happens."""
+    """Serve mail clients with FILTER, without a mail server, and show what happens."""
     from ..words import command_words
     from .keeper import Source
     from .server import Options, Server
@@ -158,7 +162,7 @@ def _check_ip(text: str) -> None:
     try:
         ipaddress.ip_address(text)
     except ValueError as error:
-        raise UsageError(f"--src {text}: no address; write as in 192.0.2.1") from error
+        raise UsageError(f"--src {text}: not a valid address; write it as in 192.0.2.1") from error
 
 
 def _user(text: str) -> tuple[str, str]:

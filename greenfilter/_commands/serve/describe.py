@@ -49,7 +49,7 @@ def files(target: str, error: BaseException | None = None) -> list[str]:
 
 
 def _folder(target: str) -> str | None:
-    """Where the filter's own files are; None while nothing of it can be found."""
+    """Return where the filter's own files are; None while nothing of it can be found."""
     file = file_of(target)
     if file is None:
         name = target.partition(":")[0]

@@ -75,7 +75,7 @@ class Watch:
         return exchange.seconds if exchange and exchange.asked else None
 
     def unanswered(self, seconds: float) -> list[tuple[str, str]]:
-        """Tell, once for each, session and phase of what waits for its answer for so long."""
+        """Return session and phase of each request that has waited this long, each only once."""
         now = time.monotonic()
         waiting = []
         for session_id, exchange in self._sessions.items():
@@ -85,7 +85,7 @@ class Watch:
         return waiting
 
     def changes(self, session_id: str) -> list[str] | None:
-        """Tell what the filter made of the last message: ``+ line`` and ``- line``.
+        """Return how the filter changed the last message: ``+ line`` and ``- line``.
 
         Returns:
             None for a message too long to be compared.

@@ -111,7 +111,7 @@ class Source:
 
 
 def _run(command: list[str], late: UsageError) -> tuple[int, str, str]:
-    """Give exit status, output and errors of a command; whatever happens, it has ended then.
+    """Run a command; return its exit status, output and errors. It has always ended then.
 
     Raises:
         UsageError: ``late``, when it takes too long.
@@ -243,7 +243,7 @@ class FilterKeeper:
         self._starting.spawn(self._watch_files)
 
     def acquire(self) -> RunningFilter | None:
-        """Give the filter to a new user, the calling greenlet; None if there is none."""
+        """Return the filter for the calling greenlet to use; None if it does not run."""
         if self.current:
             self.current.users.add(gevent.getcurrent())
         return self.current
