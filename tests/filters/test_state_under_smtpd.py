@@ -115,7 +115,11 @@ def test_ratelimit_sessions_of_several_workers_and_servers_cannot_pass_a_limit_t
     url = f"sqlite:{tmp_path}/ratelimit.sqlite"
     if shared:
         url = request.getfixturevalue("redis_server").url
+    told, script = tmp_path / "told", tmp_path / "tell.sh"
+    script.write_text(f'#!/bin/sh\necho "$RATELIMIT_WHO $RATELIMIT_LIMIT" >>{told}\n')
+    script.chmod(0o755)
     options = ["--store", url, "--store-timeout=10", "--limit=network:recipients=10/day"]
+    options += ["--notify", str(script)]
     servers = [smtpd(run("ratelimit", *options), sink=sink) for _ in range(2 if shared else 1)]
     replies: list[list[str]] = []
 
@@ -135,6 +139,8 @@ def test_ratelimit_sessions_of_several_workers_and_servers_cannot_pass_a_limit_t
     # Whoever was refused while another had reserved may be let in later, when that was given back.
     assert len(granted) == 10
     assert len(sink.wait_for(10)) == 10
+    wait_until(told.exists, 15.0, "the administrator to be told")
+    assert told.read_text() == "192.0.2.10/32 recipients 10 per day\n"
     assert offer(servers[0], "bob@example.org", client="192.0.2.11")[-1].startswith("250 ")
 
 
@@ -224,3 +230,24 @@ def test_delivery_log_tells_why_a_recipient_is_refused(
     assert (carol["event"], carol["phase"], carol["by"]) == ("refused", "rcpt-to", "filter")
     assert carol["reply"].startswith("452 4.5.3 Too many recipients at once")
     assert carol["message_id"] == bob["message_id"]
+
+
+def test_delivery_log_a_message_whose_worker_was_killed_has_its_records(
+    smtpd: Callable[..., Smtpd], sink: Sink, tmp_path: Path
+):
+    path = tmp_path / "mail.json"
+    options = ["--store", f"sqlite:{tmp_path}/delivery_log.sqlite", "--output", str(path)]
+    server = smtpd(run("delivery_log", *options), relay_filter="delivery_log", sink=sink)
+    with Client(server.proxy_port, proxy="192.0.2.10") as smtp:
+        smtp.greet()
+        smtp.envelope("a@example.net", "bob@example.org")
+        before = set(server.filter_pids())
+        kill_workers(server)
+        wait_until(lambda: len(set(server.filter_pids()) - before) >= 2, 20.0, "new workers")
+        assert smtp.command("RCPT TO:<carol@example.org>").startswith("250 ")
+        assert smtp.data(MESSAGE).startswith("250 ")
+    wait_until(lambda: len(read(path)) == 4, 20.0, "four records")
+    for record in read(path):
+        assert record["client"] == "192.0.2.10"
+        assert record["rcpt_to_before"] in ("bob@example.org", "carol@example.org")
+        assert record["mail_from_before"] == "a@example.net"
