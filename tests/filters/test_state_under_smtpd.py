@@ -35,7 +35,9 @@ def offer(server: Smtpd, *recipients: str, client: str = "192.0.2.10", n: int = 
     """Give what a client is told for MAIL, each recipient, and its message if one was accepted."""
     with Client(server.proxy_port, proxy=client) as smtp:
         smtp.greet()
-        replies = [smtp.command(f"MAIL FROM:<a{n}@example.net>")]
+        # Numbers in a sender do not count for greylist.
+        name = "".join(chr(ord("a") + int(digit)) for digit in str(n))
+        replies = [smtp.command(f"MAIL FROM:<{name}@example.net>")]
         replies += [smtp.command(f"RCPT TO:<{each}>") for each in recipients]
         if any(reply.startswith("250") for reply in replies[1:]):
             replies.append(smtp.data(MESSAGE))
@@ -186,7 +188,7 @@ def test_delivery_log_joins_what_comes_in_with_what_goes_out(
         sink.by_subject("hello")
 
         def events() -> dict[tuple[str, str], dict[str, Any]]:
-            found = [each for each in read(path) if each["mail_from_before"] == "a0@example.net"]
+            found = [each for each in read(path) if each["mail_from_before"] == "a@example.net"]
             return {(each["event"], each["rcpt_to"].split("@")[0]): each for each in found}
 
         wait_until(lambda: len(events()) == 6, 20.0, "six records")
@@ -228,7 +230,7 @@ def test_delivery_log_tells_why_a_recipient_is_refused(
     carol, bob = read(path)
     assert (bob["event"], bob["rcpt_to"]) == ("accepted", "bob@example.org")
     assert (carol["event"], carol["phase"], carol["by"]) == ("refused", "rcpt-to", "filter")
-    assert carol["reply"].startswith("452 4.5.3 Too many recipients at once")
+    assert carol["reply"].startswith("450 4.7.1 Too many recipients from this network (1 per day)")
     assert carol["message_id"] == bob["message_id"]
 
 
