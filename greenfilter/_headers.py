@@ -177,11 +177,11 @@ class Headers:
         """
         places = [place for place, entry in enumerate(self._entries) if entry.key]
         index = max(0, index + len(places)) if index < 0 else index
+        entry = _format(name, value)
         if index >= len(places):
-            place = self._end()
+            self._insert(self._end(), entry)
         else:
-            place = places[index] if index else self._top()
-        self._insert(place, _format(name, value))
+            self._insert(places[index] if index else self._top(), entry)
 
     def replace(self, name: str, value: str | bytes, *, index: int | None = None) -> None:
         """Put a field in the place of one of this name.

@@ -93,7 +93,7 @@ class Deadline:
         """
         left = self._end - time.monotonic()
         if left <= 0.0:
-            raise TimeoutError("it took too long")
+            raise TimeoutError("timed out")
         return left
 
     def share(self, parts: int) -> Deadline:
@@ -130,7 +130,7 @@ class Servers:
         try:
             yield
         except failures as error:
-            self._failed(server, error)
+            self.failed(server, error)
             raise
         self._resting.pop(server, None)
         if self._told.pop(server, None) is not None:
@@ -141,7 +141,8 @@ class Servers:
         now = time.monotonic()
         return sorted(self._servers, key=lambda server: self._resting.get(server, 0.0) > now)
 
-    def _failed(self, server: Server, error: Exception) -> None:
+    def failed(self, server: Server, error: Exception) -> None:
+        """Note that a server is away."""
         now = time.monotonic()
         self._resting[server] = now + self._rest
         if now - self._told.get(server, -_QUIET_SECONDS) >= _QUIET_SECONDS:

@@ -138,9 +138,9 @@ class Scan:
             return
         self._server = server = self._scanner.servers.in_order()[0]
         try:
-            with self._scanner.servers.asking(server):
-                self._stream = Stream(server.connect(_STEP_SECONDS))
-        except OSError:
+            self._stream = Stream(server.connect(_STEP_SECONDS))
+        except OSError as error:
+            self._scanner.servers.failed(server, error)
             self._drop_stream()  # the copy is scanned at the end
 
     def _send(self, data: bytes) -> None:
