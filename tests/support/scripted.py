@@ -17,13 +17,15 @@ class Connection:
     Attributes:
         number: of the connection, from 0.
         sock: its socket.
-        received: what has come so far.
+        received: what has come and was not taken by read_request.
+        requests: those that were.
     """
 
     def __init__(self, number: int, sock: socket.socket) -> None:
         self.number = number
         self.sock = sock
         self.received = b""
+        self.requests: list[bytes] = []
 
     def read_until(self, end: bytes, count: int = 1) -> bytes:
         """Read until ``end`` has come ``count`` times, or the client has left; give all so far."""
@@ -47,6 +49,7 @@ class Connection:
                 break
             self.received += data
         request, self.received = self.received[:size], self.received[size:]
+        self.requests.append(request)
         return request
 
     def send(self, data: bytes) -> None:
