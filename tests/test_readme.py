@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from greenfilter import Filter, reject
+from greenfilter._filter import stock
 from greenfilter.testing import FakeSmtpd
 from tests.support import smtpd as real
 from tests.support.wait import wait_until
@@ -73,18 +74,27 @@ def test_smtpd_reads_the_lines_of_smtpd_conf(tmp_path, require_smtpd):
     rest = 'action "mbox" mbox\nmatch from any for local action "mbox"\n'
     for name, lines in (
         ("README", README.split("In smtpd.conf")[1].split("```\n")[1]),
-        ("rbl", example_conf("rbl")),
-        ("dkim", example_conf("dkim_sign").replace("tls-require pki mx.example.org auth ", "")),
+        *((f"example-{name}", conf_of(example(name))) for name in ("rbl", "dkim_sign")),
+        *((name, conf_of(manual(name))) for name in stock.names()),
     ):
+        lines = lines.replace("tls-require pki mx.example.org auth ", "")
         (tmp_path / name).write_text(lines + rest)
         done = run(f"{real.SMTPD} -n -f {name}", tmp_path)
         assert (done.returncode, done.stderr) == (0, "configuration OK\n"), lines
 
 
-def example_conf(name: str) -> str:
-    text = (ROOT / "examples" / f"{name}.py").read_text().split("In smtpd.conf")[1]
-    lines = text.split("\n\n")[1]
-    assert lines.startswith("    filter ")
+def example(name: str) -> str:
+    return (ROOT / "examples" / f"{name}.py").read_text()
+
+
+def manual(name: str) -> str:
+    return run(f"greenfilter run {name} --help", ROOT).stdout
+
+
+def conf_of(text: str) -> str:
+    """The lines for smtpd.conf in a manual."""
+    lines = text.split("In smtpd.conf")[1].split("\n\n")[1]
+    assert lines.lstrip().startswith("filter ")
     return textwrap.dedent(lines) + "\n"
 
 
