@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from ... import Status
 from .._clients import client_ip
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from ... import Context
 
 _MOST_VALUE_BYTES = 4096
+_NOT_PLAIN = re.compile(r"[^ -~]+")
 
 
 def facts_of(ctx: Context, settings_id: str | None, mta_name: str | None) -> list[Header]:
@@ -46,9 +50,25 @@ def _facts(
         yield "TLS-Cipher", rest.partition(":")[0] or version
     if tx is not None:
         yield "Queue-Id", tx.message_id
-        yield "From", f"<{tx.mail_from or ''}>"
+        yield "From", _path(tx.mail_from or "")
         for recipient in tx.rcpt_to:
-            yield "Rcpt", f"<{recipient}>"
+            yield "Rcpt", _path(recipient)
     yield "MTA-Name", mta_name or session.greeting
     yield "MTA-Tag", "greenfilter"
     yield "Settings-ID", settings_id
+
+
+def _path(address: str) -> str:
+    """Give an address in brackets, in ASCII.
+
+    rspamd drops others: the message would seem to have no sender. So domains become A-labels, which
+    its rules know, and other octets are written as in URLs.
+    """
+    local, at, domain = address.rpartition("@")
+    with contextlib.suppress(UnicodeError):  # nobody can look up such a domain
+        domain = domain if domain.isascii() else domain.encode("idna").decode()
+    return f"<{_NOT_PLAIN.sub(_percent, local + at + domain)}>"
+
+
+def _percent(found: re.Match[str]) -> str:
+    return quote(found[0].encode("utf-8", "surrogateescape"), safe="")

@@ -309,7 +309,9 @@ def test_an_envelope_and_a_user_that_are_no_ascii_or_hostile_reach_rspamd_harmle
         greeting="mx.example.org",
     )
     tx = SimpleNamespace(
-        message_id="12345678", mail_from="j\u00f6rg@example.net", rcpt_to=["b\u00e4r@example.org"]
+        message_id="12345678",
+        mail_from="j\u00f6rg@gr\u00fcn.example",
+        rcpt_to=["b\udce4r\r\n@example.org", '"a, b"@example.org', "x@-\u00e4..example"],
     )
     ctx: Any = SimpleNamespace(session=session, tx=tx)
     headers = facts_of(ctx, None, None)
@@ -324,8 +326,8 @@ def test_an_envelope_and_a_user_that_are_no_ascii_or_hostile_reach_rspamd_harmle
     assert facts["IP"] == "192.0.2.1"
     assert "Hostname" not in facts
     assert facts["User"].endswith("rg??")
-    assert facts["sender"] == "j\u00f6rg@example.net"
-    assert facts["recipients"] == ["b\u00e4r@example.org"]
+    assert facts["sender"] == "j%C3%B6rg@xn--grn-ioa.example"
+    assert facts["recipients"][:2] == ["b%E4r%0D%0A@example.org", "a, b@example.org"]
 
 
 # What is not scanned
