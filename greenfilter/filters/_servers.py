@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ..errors import GreenfilterError
 
 _QUIET_SECONDS = 60.0  # between two log lines that say that a server is away
+_IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]/]+))(?::(\d{1,5}))?")
 
 
@@ -43,18 +44,28 @@ class Server(NamedTuple):
         Raises:
             OSError: it could not be reached within ``seconds``.
         """
-        if self.port:
+        family = self._family()
+        if family is None:
             sock = socket.create_connection((self.host, self.port), seconds)
+        else:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                sock.settimeout(seconds)
+                sock.connect((self.host, self.port) if self.port else self.host)
+            except BaseException:
+                sock.close()
+                raise
+        if self.port:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return sock
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(seconds)
-            sock.connect(self.host)
-        except BaseException:
-            sock.close()
-            raise
         return sock
+
+    def _family(self) -> int | None:
+        """Give the family of the address; None where it is a name, which a thread looks up."""
+        if not self.port:
+            return socket.AF_UNIX
+        if ":" in self.host:
+            return socket.AF_INET6
+        return socket.AF_INET if _IPV4.fullmatch(self.host) else None
 
 
 def server_type(default_port: int) -> Callable[[str], Server]:

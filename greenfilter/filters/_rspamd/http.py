@@ -20,7 +20,7 @@ Body = Callable[[], Iterable[bytes]]
 """Gives the pieces of a body, anew each time."""
 
 _IDLE_CONNECTIONS: Final = 16  # kept for each server
-_CONTROL: Final = {byte: ord("?") for byte in (*range(32), 127)}
+_CLEAN: Final = bytes(ord("?") if byte < 32 or byte == 127 else byte for byte in range(256))
 
 
 class Response(NamedTuple):
@@ -194,9 +194,5 @@ def _joined(head: bytes, body: Iterable[bytes]) -> Iterable[bytes]:
 def _head(server: Server, path: str, headers: Iterable[Header]) -> bytes:
     host = str(server) if server.port else "localhost"
     lines = [f"POST {path} HTTP/1.1".encode(), b"Host: " + host.encode()]
-    lines += [name.encode() + b": " + _clean(value) for name, value in headers]
+    lines += [name.encode() + b": " + value.translate(_CLEAN) for name, value in headers]
     return b"\r\n".join([*lines, b"", b""])
-
-
-def _clean(value: bytes) -> bytes:
-    return value.translate(bytes(_CONTROL.get(byte, byte) for byte in range(256)))
