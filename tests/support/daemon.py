@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,20 +21,16 @@ class Daemon:
     """A server on a free port of 127.0.0.1. Use it with ``with``; it may be stopped and started.
 
     Args:
-        directory: its own, empty.
-        user: whom it runs as where this process is root.
+        directory: its own; it must not be there.
 
     Attributes:
         port: the same after a restart.
         log: the file that it writes what it says to.
     """
 
-    def __init__(self, directory: Path, user: str | None = None) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir(parents=True)
-        self._user = user if os.geteuid() == 0 else None
-        if self._user is not None:
-            shutil.chown(directory, self._user, pwd.getpwnam(self._user).pw_gid)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
         self.log = directory / "log"
@@ -71,8 +65,6 @@ class Daemon:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                user=self._user,
-                group=pwd.getpwnam(self._user).pw_gid if self._user else None,
             )
 
         def listens() -> bool:

@@ -96,9 +96,7 @@ class RspamdServer(Daemon):
     """
 
     def __init__(self, directory: Path, settings: str = "") -> None:
-        super().__init__(directory, user="_rspamd")
-        for parent in list(directory.parents)[:3]:
-            parent.chmod(0o755)  # its user passes through
+        super().__init__(directory)
         rule = directory / "rule.lua"
         self.key = directory / "key.pem"
         self.key.write_bytes(_private_key())
