@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -84,7 +85,8 @@ def test_smtpd_reads_the_lines_of_smtpd_conf(tmp_path, require_smtpd):
 
 
 def example(name: str) -> str:
-    return (ROOT / "examples" / f"{name}.py").read_text()
+    tree = ast.parse((ROOT / "examples" / f"{name}.py").read_text())
+    return ast.get_docstring(tree) or ""
 
 
 def manual(name: str) -> str:
@@ -93,9 +95,9 @@ def manual(name: str) -> str:
 
 def conf_of(text: str) -> str:
     """The lines for smtpd.conf in a manual."""
-    lines = text.split("In smtpd.conf")[1].split("\n\n")[1]
-    assert lines.lstrip().startswith("filter ")
-    return textwrap.dedent(lines) + "\n"
+    lines = textwrap.dedent(text.split("In smtpd.conf")[1].split("\n\n")[1])
+    assert lines.startswith("filter "), lines
+    return f"{lines}\n"
 
 
 def test_the_message_handler_refuses_programs_and_marks_the_subject():

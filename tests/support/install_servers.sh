@@ -5,9 +5,9 @@
 set -eu
 
 packages=(opensmtpd libopensmtpd-dev opensmtpd-filter-dkimsign gcc libc6-dev python3-dev
-    chromium chromium-driver clamav-daemon redis-server rspamd postgresql)
+    chromium chromium-driver clamav-daemon redis-server rspamd postgresql slapd)
 if [ "${1:-}" = --all ]; then
-    packages+=(mariadb-server memcached slapd
+    packages+=(mariadb-server memcached
         default-libmysqlclient-dev libldap-dev libsasl2-dev pkg-config)
 fi
 policy=/usr/sbin/policy-rc.d
