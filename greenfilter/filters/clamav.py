@@ -58,7 +58,8 @@ def build(arguments: Sequence[str]) -> Filter:
     options = _options().parse(arguments)
     servers = Servers("clamav", options.server or [DEFAULT_SERVER])
     scanner = Scanner(servers, options.timeout, options.max_scans, options.max_size)
-    on_error = "tempfail" if options.on_failure == "tempfail" else "proceed"
+    refuses = options.on_failure == "tempfail" and not options.log_only
+    on_error = "tempfail" if refuses else "proceed"
     app = Filter("clamav", deadline=options.timeout + 15.0, on_error=on_error)
     judge = _Judge(options)
     if options.action == "reject" or options.log_only:

@@ -65,7 +65,8 @@ def build(arguments: Sequence[str]) -> Filter:
     options = _options().parse(arguments)
     scanner = _Scanner(options)
     judge = _Judge(options)
-    on_error = "tempfail" if options.on_failure == "tempfail" else "proceed"
+    refuses = options.on_failure == "tempfail" and not options.log_only
+    on_error = "tempfail" if refuses else "proceed"
     app = Filter("rspamd", deadline=options.timeout + 10.0, on_error=on_error)
 
     @app.message

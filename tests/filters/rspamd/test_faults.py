@@ -64,6 +64,16 @@ def test_without_rspamd_the_policy_decides_and_the_log_says_so(start, caplog, po
         assert line.startswith(f"{policy} reason=failed {detail} message=")
 
 
+def test_with_log_only_mail_passes_whatever_happens(start, monkeypatch, caplog):
+    options = ("--log-only",)
+    with start(1, options=options) as smtpd:
+        assert deliver(smtpd, message=BODY).ok
+        monkeypatch.setattr(rspamd, "facts_of", None)  # which is a bug: calling it raises
+        assert deliver(smtpd, message=BODY).ok
+        assert smtpd.messages[-1].data.endswith(BODY.replace(b"\n", b"\r\n"))
+    assert "tempfail log-only=yes reason=failed" in decisions(caplog)[0]
+
+
 def test_the_default_is_to_have_the_client_come_again(start):
     with start(1) as smtpd:
         assert deliver(smtpd).rejected(451, FAILED)
