@@ -139,6 +139,34 @@ def test_append_goes_after_the_last_field_and_above_lines_that_are_none():
     assert bytes(headers) == b"A: 1\r\nodd\r\nB: 2\r\n folded\r\nC: 3\r\nnot a field\r\n"
 
 
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        (0, b"New: 1\r\nA: 1\r\nodd\r\nB: 2\r\n folded\r\nC: 3\r\n"),
+        (1, b"A: 1\r\nodd\r\nNew: 1\r\nB: 2\r\n folded\r\nC: 3\r\n"),
+        (2, b"A: 1\r\nodd\r\nB: 2\r\n folded\r\nNew: 1\r\nC: 3\r\n"),
+        (3, b"A: 1\r\nodd\r\nB: 2\r\n folded\r\nC: 3\r\nNew: 1\r\n"),
+        (9, b"A: 1\r\nodd\r\nB: 2\r\n folded\r\nC: 3\r\nNew: 1\r\n"),
+        (-1, b"A: 1\r\nodd\r\nB: 2\r\n folded\r\nNew: 1\r\nC: 3\r\n"),
+        (-9, b"New: 1\r\nA: 1\r\nodd\r\nB: 2\r\n folded\r\nC: 3\r\n"),
+    ],
+)
+def test_insert_makes_a_field_the_one_of_that_number(index, expected):
+    headers = Headers(b"A: 1\r\nodd\r\nB: 2\r\n folded\r\nC: 3\r\n")
+    headers.insert(index, "New", "1")
+    assert headers.edited
+    assert bytes(headers) == expected
+
+
+def test_insert_at_the_top_stays_below_lines_that_cannot_follow_a_field():
+    headers = Headers(b"From one@example.com Thu\r\nA: 1\r\n")
+    headers.insert(0, "B", "2")
+    assert bytes(headers) == b"From one@example.com Thu\r\nB: 2\r\nA: 1\r\n"
+    empty = Headers(b"")
+    empty.insert(5, "B", "2")
+    assert bytes(empty) == b"B: 2\r\n"
+
+
 def test_replace_takes_the_first_place_and_removes_the_others():
     headers = Headers(BLOCK)
     headers.replace("RECEIVED", "mine")

@@ -163,6 +163,26 @@ class Headers:
         """
         self._insert(self._end(), _format(name, value))
 
+    def insert(self, index: int, name: str, value: str | bytes) -> None:
+        """Add a field before another one.
+
+        Args:
+            index: which field it is going to be, 0 is the first. As in lists, -1 is before the
+                last one, and one that is too high or too low is the end or the top.
+            name: as :meth:`prepend`.
+            value: as :meth:`prepend`.
+
+        Raises:
+            ValueError: as :meth:`prepend`.
+        """
+        places = [place for place, entry in enumerate(self._entries) if entry.key]
+        index = max(0, index + len(places)) if index < 0 else index
+        entry = _format(name, value)
+        if index >= len(places):
+            self._insert(self._end(), entry)
+        else:
+            self._insert(places[index] if index else self._top(), entry)
+
     def replace(self, name: str, value: str | bytes, *, index: int | None = None) -> None:
         """Put a field in the place of one of this name.
 

@@ -5,9 +5,9 @@
 set -eu
 
 packages=(opensmtpd libopensmtpd-dev opensmtpd-filter-dkimsign gcc libc6-dev python3-dev
-    chromium chromium-driver redis-server postgresql slapd)
+    chromium chromium-driver clamav-daemon redis-server rspamd postgresql slapd)
 if [ "${1:-}" = --all ]; then
-    packages+=(clamav-daemon mariadb-server memcached rspamd
+    packages+=(mariadb-server memcached
         default-libmysqlclient-dev libldap-dev libsasl2-dev pkg-config)
 fi
 policy=/usr/sbin/policy-rc.d
