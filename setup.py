@@ -17,23 +17,23 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 COMPILED = [
-    "greenfilter/_context.py",
+    "greenfilter/_filter/context.py",
     "greenfilter/protocol/_call.py",
     "greenfilter/protocol/_connection.py",
     "greenfilter/protocol/_fields.py",
     "greenfilter/protocol/_guard.py",
     "greenfilter/protocol/_session.py",
-    "greenfilter/_runtime/_answers.py",
-    "greenfilter/_runtime/_consumers.py",
-    "greenfilter/_runtime/_engine.py",
-    "greenfilter/_runtime/_raw_lines.py",
-    "greenfilter/_runtime/_session.py",
-    "greenfilter/_runtime/_wire.py",
-    "greenfilter/_runtime/_workers.py",
-    "greenfilter/_supervisor/_flow.py",
-    "greenfilter/_supervisor/_link.py",
-    "greenfilter/_supervisor/_router.py",
-    "greenfilter/_supervisor/_tracked.py",
+    "greenfilter/_runtime/answers.py",
+    "greenfilter/_runtime/consumers.py",
+    "greenfilter/_runtime/engine.py",
+    "greenfilter/_runtime/raw_lines.py",
+    "greenfilter/_runtime/session.py",
+    "greenfilter/_runtime/wire.py",
+    "greenfilter/_runtime/workers.py",
+    "greenfilter/_supervisor/flow.py",
+    "greenfilter/_supervisor/link.py",
+    "greenfilter/_supervisor/router.py",
+    "greenfilter/_supervisor/tracked.py",
 ]
 WISH = os.environ.get("GREENFILTER_COMPILE")
 # Where mypyc leaves room for a docstring: of a method or function, of a class, of a property. It
@@ -64,10 +64,11 @@ def extensions() -> list[Extension]:
 
 def documented(code: str) -> str:
     """Put docstrings, which mypyc drops, into the C that it has made: help() shows them."""
-    docs = docstrings()
+    # The longest first, since "_session" ends as "session" does.
+    docs = dict(sorted(docstrings().items(), key=lambda item: -len(item[0])))
 
     def put(found: re.Match[str]) -> str:
-        name = f"class {found[2]}" if found.re is CLASS else found[2]
+        name = f"class {found[2]}" if found.re is CLASS else f"___{found[2]}"
         # A symbol begins with as much of the module's name as makes it the only one.
         doc = next((doc for end, doc in docs.items() if name.endswith(end)), None)
         if doc is None:
@@ -84,12 +85,12 @@ def docstrings() -> dict[str, str]:
     for path in map(Path, COMPILED):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef):
-                found[f"{path.stem}___{node.name}"] = as_c(node)
+                found[f"___{path.stem}___{node.name}"] = as_c(node)
             elif isinstance(node, ast.ClassDef):
                 found[f"class {node.name}"] = as_c(node)
                 for member in node.body:
                     if isinstance(member, ast.FunctionDef):
-                        of_class = f"{path.stem}___{node.name}"
+                        of_class = f"___{path.stem}___{node.name}"
                         found[f"{of_class}___{member.name}"] = as_c(member)
                         found[f"{of_class}_get_{member.name}"] = as_c(member)
     return {name: doc for name, doc in found.items() if doc}

@@ -57,7 +57,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from greenfilter import Filter, MessageTooBig, Need
-from greenfilter._header_text import to_a_labels
+from greenfilter._mail.header_text import to_a_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

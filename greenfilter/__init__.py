@@ -4,10 +4,10 @@ Make a :class:`Filter`, decorate functions, and start the file with ``greenfilte
 smtpd.conf. Importing this package does not import gevent.
 """
 
-from ._app import Filter as Filter
-from ._context import Context as Context
-from ._headers import Headers as Headers
-from ._message import Message as Message
+from ._filter.app import Filter as Filter
+from ._filter.context import Context as Context
+from ._mail.headers import Headers as Headers
+from ._mail.message import Message as Message
 from .errors import DecisionError as DecisionError
 from .errors import GreenfilterError as GreenfilterError
 from .errors import HandlerTimeout as HandlerTimeout

@@ -1,5 +1,5 @@
 """``python -m greenfilter``."""
 
-from ._cli import main
+from ._commands import main
 
 main()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from .protocol import PHASES, TEMPFAIL, Decision
 
 if TYPE_CHECKING:
-    from ._app import Filter
+    from ._filter.app import Filter
 
 PREFIX = b"greenfilter|"
 ALIVE = PREFIX + b"alive\n"

@@ -6,7 +6,7 @@ import inspect
 import pytest
 
 from greenfilter import Filter, Need, RegistrationError, junk, proceed, reject, report, rewrite
-from greenfilter._app import Loaded
+from greenfilter._filter.app import Loaded
 from greenfilter.errors import UsageError
 from greenfilter.protocol import EVENTS, JUNK, PHASES, PROCEED, TEMPFAIL
 
@@ -591,13 +591,13 @@ def test_a_filter_shows_its_name():
 def test_run_outside_of_a_script_says_what_to_do(monkeypatch):
     import __main__
 
-    monkeypatch.setattr("greenfilter._app.Loaded.applies", False)
+    monkeypatch.setattr("greenfilter._filter.app.Loaded.applies", False)
     monkeypatch.delattr(__main__, "__file__", raising=False)
     with pytest.raises(UsageError, match="greenfilter run FILTER"):
         Filter("t").run()
 
 
 def test_run_while_greenfilter_loads_the_file_leaves_the_rest_of_it_for_later(monkeypatch):
-    monkeypatch.setattr("greenfilter._app.Loaded.applies", True)
+    monkeypatch.setattr("greenfilter._filter.app.Loaded.applies", True)
     with pytest.raises(Loaded):
         Filter("t").run()

@@ -7,9 +7,9 @@ import logging
 import pytest
 
 from greenfilter import DecisionError, Filter, reject
-from greenfilter._context import DEFERRED, Context
-from greenfilter._runtime._engine import Engine
-from greenfilter._runtime._session import LiveSession
+from greenfilter._filter.context import DEFERRED, Context
+from greenfilter._runtime.engine import Engine
+from greenfilter._runtime.session import LiveSession
 from greenfilter.protocol import EVENTS, EVERYTHING, PHASES, Session
 from greenfilter.testing import FakeSmtpd
 

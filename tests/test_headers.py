@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenfilter._headers import Headers
+from greenfilter._mail.headers import Headers
 
 BLOCK = b"".join(
     [

@@ -17,37 +17,20 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors"},
     {"protocol"},
-    {
-        "_log",
-        "_mark",
-        "_python",
-        "_snapshot",
-        "_stderr",
-        "_stdio",
-        "_stock",
-        "_header_text",
-        "_headers",
-        "_spool",
-        "_email",
-        "_message",
-        "_handlers",
-        "_app",
-        "_context",
-        "_hook_docs",
-    },
-    {"_control", "_load", "osmtpd", "_checks", ""},
+    {"_process"},
+    {"_mail"},
+    {"_filter", "_control", "osmtpd", "_checks", ""},
     {"filters"},
     {"_waiting"},
     {"_runtime"},
-    {"_worker"},
     {"_supervisor"},
     {"testing"},
     {"_serve", "_record", "_bench"},
-    {"_cli"},
+    {"_commands"},
     {"__main__"},
 ]
 # They start or drive a runtime, so they import it where it is used: inside a function.
-LAZY = {"_cli": {"gevent"}, "_worker": {"gevent", "_runtime", "_waiting"}}
+LAZY = {"_commands": {"gevent"}, "_supervisor": {"gevent"}}
 # What patches, the runtime, and what plays smtpd.
 GEVENT_AT_THE_TOP = {"_waiting", "_runtime", "filters", "testing", "_serve", "_record", "_bench"}
 

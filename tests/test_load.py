@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from greenfilter._load import load
+from greenfilter._filter.load import load
 from greenfilter.errors import UsageError
 
 GOOD = """

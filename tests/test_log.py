@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from greenfilter import HandlerTimeout
-from greenfilter._log import logger, origin, session_logger, set_up
+from greenfilter._process.log import logger, origin, session_logger, set_up
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_deadline_that_passes_in_a_handler_of_the_authors_is_not_lost(written)
 
 THREADS_THAT_LOG = """
 import gevent.monkey
-from greenfilter._log import logger, set_up
+from greenfilter._process.log import logger, set_up
 set_up()
 gevent.monkey.patch_all()
 import logging

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenfilter._message import Message, split_lines
-from greenfilter._spool import Spool
+from greenfilter._mail.message import Message, split_lines
+from greenfilter._mail.spool import Spool
 from greenfilter.errors import MessageTooBig, SpoolError
 
 LINE = st.one_of(

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenfilter._spool import BATCH_BYTES, Spool
+from greenfilter._mail.spool import BATCH_BYTES, Spool
 from greenfilter.errors import MessageTooBig, SpoolError
 
 LINE = st.one_of(
@@ -320,7 +320,7 @@ def test_a_file_size_limit_is_a_spool_error_and_the_next_message_works(tmp_path)
     result = run_python(
         """
         import os, resource, sys
-        from greenfilter._spool import Spool
+        from greenfilter._mail.spool import Spool
         from greenfilter.errors import SpoolError
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
@@ -363,7 +363,7 @@ def test_a_full_disk_is_a_spool_error_and_gives_its_space_back(tmp_path):
     result = run_python(
         """
         import subprocess, sys
-        from greenfilter._spool import Spool
+        from greenfilter._mail.spool import Spool
         from greenfilter.errors import SpoolError
 
         directory, *mount = sys.argv[1:]
@@ -396,8 +396,8 @@ def test_100_megabytes_go_in_and_out_in_a_few_mebibytes_of_memory():
     result = run_python(
         """
         import resource
-        from greenfilter._message import Message
-        from greenfilter._spool import Spool
+        from greenfilter._mail.message import Message
+        from greenfilter._mail.spool import Spool
 
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from greenfilter._stderr import LONGEST_LINE, Lines, Sink
+from greenfilter._process.stderr import LONGEST_LINE, Lines, Sink
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])

@@ -1,5 +1,5 @@
 """Everything that needs gevent. ``import greenfilter`` does not import this."""
 
-from ._runtime import Runtime as Runtime
+from .runtime import Runtime as Runtime
 
 __all__ = ["Runtime"]

@@ -5,7 +5,7 @@ The SMTP dialogue, the reports and the judgement of what the filter writes are t
 sockets, TLS, the life of the filter's process, and what a person or a program gets to see.
 """
 
-from ._filter import Source as Source
-from ._server import Options as Options
-from ._server import Server as Server
-from ._transcript import Transcript as Transcript
+from .filter import Source as Source
+from .server import Options as Options
+from .server import Server as Server
+from .transcript import Transcript as Transcript

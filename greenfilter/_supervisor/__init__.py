@@ -5,7 +5,7 @@ processes, and their answers back through the same guard that a worker has itsel
 worker does, or whenever it ends, smtpd gets exactly one legal answer to each request.
 """
 
-from ._options import Options as Options
-from ._supervisor import Supervisor as Supervisor
+from .options import Options as Options
+from .supervisor import Supervisor as Supervisor
 
 __all__ = ["Options", "Supervisor"]

@@ -30,7 +30,7 @@ A forked child has no loop of ours: everything waits natively there.
 
 from __future__ import annotations
 
-from ._patch import patch
-from ._where import FromThreads
+from .patch import patch
+from .where import FromThreads
 
 __all__ = ["FromThreads", "patch"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._app import Filter
+from .._filter.app import Filter
 from ..protocol import Need
 
 app = Filter("osmtpd", needs=Need(0))

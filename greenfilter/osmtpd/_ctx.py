@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from .._context import Context
+from .._filter.context import Context
 from ..errors import NeedError
 from ..protocol import PHASES, Address, Phase, Session, Status, Transaction
 from ._names import (

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any, TypeVar
 
-from .._context import Context
-from .._handlers import misuse, where
+from .._filter.context import Context
+from .._filter.handlers import misuse, where
 from ..protocol import EVENTS, PHASES, Config, Event, Field, Need
 from ._app import app
 from ._ctx import STATUSES, Write, osmtpd_ctx, pending_of

@@ -21,7 +21,7 @@ from ._oracle import LoopBlocked
 if TYPE_CHECKING:
     from types import FrameType
 
-    from .._handlers import Handler
+    from .._filter.handlers import Handler
 
 _LONGEST_BEAT = 0.25
 _SHORTEST_BEAT = 0.01

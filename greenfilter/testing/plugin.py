@@ -166,7 +166,7 @@ class FilterLoader:
         Raises:
             UsageError: it cannot be imported, or there is no filter in it.
         """
-        from .._load import load
+        from .._filter.load import load
 
         self._monkeypatch.setattr(sys, "argv", list(sys.argv))
         self._monkeypatch.setattr(sys, "path", list(sys.path))

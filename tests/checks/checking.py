@@ -19,7 +19,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from greenfilter._checks import check_handlers, check_top
-from greenfilter._load import load
+from greenfilter._filter.load import load
 sys.path.insert(0, sys.argv[1])
 for path in json.load(sys.stdin):
     before = set(sys.modules)

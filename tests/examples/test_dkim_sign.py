@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenfilter._headers import Headers
+from greenfilter._mail.headers import Headers
 from greenfilter.protocol import Address
 
 from .conftest import load_example

@@ -67,7 +67,7 @@ def test_a_program_that_registers_nothing_is_refused(tmp_path):
 
 def test_osmtpd_run_outside_of_a_script_says_what_to_do(osmtpd, monkeypatch):
     osmtpd.osmtpd_register_filter_noop(lambda ctx: None)
-    monkeypatch.setattr("greenfilter._app.Loaded.applies", False)
+    monkeypatch.setattr("greenfilter._filter.app.Loaded.applies", False)
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     with pytest.raises(UsageError, match="greenfilter run FILTER"):
         osmtpd.osmtpd_run()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from greenfilter._record._format import UnreadableLog, read
+from greenfilter._record.format import UnreadableLog, read
 from tests.testing.recordings import LOGS, TRANSCRIPTS
 
 REPORT = b"report|0.7|1795333867.650772|smtp-in|link-disconnect|6a14acf1f252dd7b"

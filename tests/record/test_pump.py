@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from greenfilter._record._format import read
+from greenfilter._record.format import read
 from tests.support.wait import wait_until
 
 from .link import GREENFILTER, HANDSHAKE, REGISTRATION, Recorder, python, record
@@ -210,10 +210,10 @@ def test_a_limit_on_the_size_of_files_does_not_stop_the_mail(tmp_path):
 
 
 def test_it_loads_neither_gevent_nor_a_filter():
-    code = "import sys, greenfilter._cli._record; print(*sys.modules)"
+    code = "import sys, greenfilter._commands.record; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = done.stdout.split()
-    assert "greenfilter._record._pump" in loaded
+    assert "greenfilter._record.pump" in loaded
     assert not {"gevent", "greenfilter._runtime", "greenfilter.testing"} & set(loaded)
 
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from greenfilter._record._result import Request, Result
-from greenfilter._record._timeline import page
+from greenfilter._record.result import Request, Result
+from greenfilter._record.timeline import page
 
 HOSTILE = (
     "</script><script>document.title='hacked'</script>",

@@ -6,9 +6,9 @@ import stat
 
 import pytest
 
-from greenfilter._record import _writer
-from greenfilter._record._format import read
-from greenfilter._record._writer import Writer
+from greenfilter._record import writer as writer_module
+from greenfilter._record.format import read
+from greenfilter._record.writer import Writer
 from tests.support.wait import wait_until
 
 MIB = 1 << 20
@@ -143,7 +143,7 @@ def test_what_is_no_file_cannot_be_recorded_to_and_the_log_says_so(tmp_path, cap
 def test_a_disk_that_cannot_keep_up_ends_the_recording_and_not_the_mail(
     tmp_path, caplog, monkeypatch
 ):
-    monkeypatch.setattr(_writer, "_MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr(writer_module, "_MAX_WAITING_BYTES", 1000)
     log = tmp_path / "log"
     writer = Writer(str(log), MIB, 1)
     greet(writer)
@@ -155,7 +155,7 @@ def test_a_disk_that_cannot_keep_up_ends_the_recording_and_not_the_mail(
 
 
 def test_a_line_without_end_ends_the_recording(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(_writer, "_MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(writer_module, "_MAX_LINE_BYTES", 1000)
     writer = Writer(str(tmp_path / "log"), MIB, 1)
     greet(writer)
     writer.put(b">", b"x" * 1001)

@@ -10,9 +10,9 @@ import gevent.event
 import pytest
 
 from greenfilter import Filter
-from greenfilter._runtime import _clock
-from greenfilter._runtime._clock import spill
-from greenfilter._spool import Spool
+from greenfilter._mail.spool import Spool
+from greenfilter._runtime import clock
+from greenfilter._runtime.clock import spill
 from greenfilter.protocol import Chunk, Session, Stream
 from greenfilter.testing import FakeSmtpd
 
@@ -106,7 +106,7 @@ def test_a_disk_that_is_full_when_lines_wait_is_told_in_one_line_and_refuses_the
 
 
 def test_while_too_many_events_wait_for_a_slow_report_handler_smtpd_waits(caplog, monkeypatch):
-    monkeypatch.setattr(_clock, "_MAX_QUEUED", 50)
+    monkeypatch.setattr(clock, "_MAX_QUEUED", 50)
     app, gate, seen = Filter("slow"), gevent.event.Event(), []
 
     @app.report.protocol_client(deadline=100.0)

@@ -10,7 +10,8 @@ import gevent.event
 import pytest
 from greenlet import GreenletExit
 
-from greenfilter import Filter, HandlerTimeout, _email, disconnect, junk, proceed, reject, report
+from greenfilter import Filter, HandlerTimeout, disconnect, junk, proceed, reject, report
+from greenfilter._mail import email
 from greenfilter.errors import SpoolError
 from greenfilter.testing import FakeSmtpd
 
@@ -76,7 +77,7 @@ def test_proceed_passes_the_original():
 
 
 @pytest.mark.parametrize(
-    "wrong", ["text", 7, True, [b"line"], object(), junk(), report("hello")], ids=repr
+    "wrong", ["text", 7, True, [b"line"], object, junk(), report("hello")], ids=repr
 )
 def test_a_wrong_result_applies_the_policy(wrong):
     assert send(whole(lambda ctx, message: wrong)).lines == (TEMPFAIL,)
@@ -235,7 +236,7 @@ def test_as_email_parses_while_other_sessions_are_answered(monkeypatch):
         assert answered.wait(20)
         return raw
 
-    monkeypatch.setattr(_email, "parse_email", parse)
+    monkeypatch.setattr(email, "parse_email", parse)
     emails = []
     app = whole(lambda ctx, message: emails.append(message.as_email()))
     app.filter.ehlo(lambda ctx, identity: None)

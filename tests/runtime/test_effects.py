@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from greenfilter._runtime._effects import had_no_effect, is_of_another_thread
+from greenfilter._runtime.effects import had_no_effect, is_of_another_thread
 
 db = sqlite3.connect(":memory:")
 done: list[str] = []

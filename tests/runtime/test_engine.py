@@ -8,15 +8,7 @@ import gevent
 import gevent.event
 import pytest
 
-from greenfilter import (
-    Filter,
-    Need,
-    NeedError,
-    SessionClosed,
-    proceed,
-    reject,
-    rewrite,
-)
+from greenfilter import Filter, Need, NeedError, SessionClosed, proceed, reject, rewrite
 from greenfilter.testing import FakeSmtpd
 
 from .driving import (

@@ -20,9 +20,9 @@ from greenfilter import (
     rewrite,
 )
 from greenfilter import report as tell
-from greenfilter._context import Context
-from greenfilter._log import logger
-from greenfilter._runtime._answers import Answers
+from greenfilter._filter.context import Context
+from greenfilter._process.log import logger
+from greenfilter._runtime.answers import Answers
 from greenfilter.protocol import Phase, Session
 from greenfilter.testing import FakeSmtpd, _wire
 

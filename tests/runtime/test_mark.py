@@ -8,7 +8,8 @@ import gevent
 import pytest
 from greenlet import gettrace
 
-from greenfilter import Filter, _mark
+from greenfilter import Filter
+from greenfilter._process import mark
 from greenfilter._runtime import Runtime
 
 from .driving import until
@@ -18,8 +19,8 @@ SIDS = [b"%016x" % number for number in range(1, 9)]
 
 @pytest.fixture
 def page():
-    fd = _mark.make()
-    page = _mark.take(fd)
+    fd = mark.make()
+    page = mark.take(fd)
     os.close(fd)
     return page
 
@@ -51,7 +52,7 @@ def test_the_page_names_who_runs_and_follows_each_switch(start, page):
     app, seen = Filter("mark"), []
 
     def look(ctx, when):
-        seen.append((ctx.session.sid, when, list(_mark.marked(page))))
+        seen.append((ctx.session.sid, when, list(mark.marked(page))))
 
     @app.filter.noop
     def noop(ctx):
@@ -71,7 +72,7 @@ def test_the_page_names_who_runs_and_follows_each_switch(start, page):
     for sid, when, marked in seen:
         assert marked == [(sid, None)], when
     until(lambda: gettrace() is None)  # nobody is blocked any more
-    assert list(_mark.marked(page)) == []
+    assert list(mark.marked(page)) == []
 
 
 def test_handlers_that_never_block_are_not_traced(start, page):
@@ -79,12 +80,12 @@ def test_handlers_that_never_block_are_not_traced(start, page):
 
     @app.filter.noop
     def noop(ctx):
-        traced.append((gettrace(), list(_mark.marked(page))))
+        traced.append((gettrace(), list(mark.marked(page))))
 
     start(app).sendall(request(SIDS[0]) + request(SIDS[1]))
     until(lambda: len(traced) == 2)
     assert traced == [(None, [(SIDS[0], None)]), (None, [(SIDS[1], None)])]
-    assert list(_mark.marked(page)) == []
+    assert list(mark.marked(page)) == []
 
 
 def test_each_thread_has_a_slot_of_its_own(start, page):
@@ -95,9 +96,9 @@ def test_each_thread_has_a_slot_of_its_own(start, page):
         go.wait(5)
 
     start(app).sendall(b"".join(request(sid) for sid in SIDS[:3]))
-    until(lambda: sorted(_mark.marked(page)) == [(sid, None) for sid in SIDS[:3]])
+    until(lambda: sorted(mark.marked(page)) == [(sid, None) for sid in SIDS[:3]])
     go.set()
-    until(lambda: list(_mark.marked(page)) == [])
+    until(lambda: list(mark.marked(page)) == [])
 
 
 def test_a_report_is_named(start, page):
@@ -105,9 +106,9 @@ def test_a_report_is_named(start, page):
 
     @app.report.link_identify
     def identify(ctx, method, identity):
-        seen.append(list(_mark.marked(page)))
+        seen.append(list(mark.marked(page)))
         gevent.sleep(0.01)
-        seen.append(list(_mark.marked(page)))
+        seen.append(list(mark.marked(page)))
 
     line = b"report|0.7|1.0|smtp-in|link-identify|%b|EHLO|x\n" % SIDS[0]
     start(app).sendall(line)
@@ -120,8 +121,8 @@ def test_a_greenlet_that_the_author_has_started_is_nobodys(start, page):
 
     @app.filter.noop
     def noop(ctx):
-        gevent.spawn(lambda: seen.append(list(_mark.marked(page)))).join()
-        seen.append(list(_mark.marked(page)))
+        gevent.spawn(lambda: seen.append(list(mark.marked(page)))).join()
+        seen.append(list(mark.marked(page)))
 
     start(app).sendall(request(SIDS[0]))
     until(lambda: len(seen) == 2)

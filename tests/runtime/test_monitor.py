@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from greenfilter import Filter
-from greenfilter._runtime import _monitor
+from greenfilter._runtime import monitor
 from greenfilter.testing import FakeSmtpd
 
 from .driving import MESSAGE, in_transaction
@@ -17,8 +17,8 @@ from .driving import MESSAGE, in_transaction
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """A loop that is busy for a tenth of a second is busy for too long."""
-    monkeypatch.setattr(_monitor, "_BEAT", 0.01)
-    monkeypatch.setattr(_monitor, "_TOO_LONG", 0.1)
+    monkeypatch.setattr(monitor, "_BEAT", 0.01)
+    monkeypatch.setattr(monitor, "_TOO_LONG", 0.1)
 
 
 def keep_busy(caplog, name):
@@ -82,7 +82,7 @@ def test_a_callback_that_waits_is_not_named(caplog):
 
 
 def test_a_loop_without_an_end_is_told_apart_from_what_waits(caplog, monkeypatch):
-    monkeypatch.setattr(_monitor, "_TOO_LONG", 0.4)
+    monkeypatch.setattr(monitor, "_TOO_LONG", 0.4)
     app = Filter("busy", auto_thread=False)
 
     @app.filter.ehlo

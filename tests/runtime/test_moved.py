@@ -12,7 +12,7 @@ import gevent.event
 import pytest
 
 from greenfilter import Filter, reject
-from greenfilter._runtime import _monitor
+from greenfilter._runtime import monitor
 from greenfilter.testing import FakeSmtpd
 
 from .driving import TEMPFAIL, greeted, in_transaction, runtime_of, until
@@ -24,8 +24,8 @@ DONE = reject(550, "done")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """A loop that is kept for a fiftieth of a second counts as kept."""
-    monkeypatch.setattr(_monitor, "_BEAT", 0.005)
-    monkeypatch.setattr(_monitor, "_KEPT", 0.01)
+    monkeypatch.setattr(monitor, "_BEAT", 0.005)
+    monkeypatch.setattr(monitor, "_KEPT", 0.01)
 
 
 def ask(smtpd, times, sender="alice@example.net"):
@@ -247,8 +247,8 @@ def test_the_handler_that_blocks_is_found_among_those_that_share_its_code(wrap, 
 
 
 def test_many_that_each_take_a_moment_are_not_taken_for_one_that_blocks(caplog, monkeypatch):
-    monkeypatch.setattr(_monitor, "_BEAT", 0.05)
-    monkeypatch.setattr(_monitor, "_KEPT", 0.1)
+    monkeypatch.setattr(monitor, "_BEAT", 0.05)
+    monkeypatch.setattr(monitor, "_KEPT", 0.1)
     app, gate = Filter("many"), gevent.event.Event()
 
     @app.filter.mail_from
@@ -269,7 +269,7 @@ def test_many_that_each_take_a_moment_are_not_taken_for_one_that_blocks(caplog, 
 
 
 def test_what_keeps_the_loop_now_and_then_is_not_moved(caplog, monkeypatch):
-    monkeypatch.setattr("greenfilter._runtime._moved._WITHIN", 0.04)
+    monkeypatch.setattr("greenfilter._runtime.moved._WITHIN", 0.04)
     app = Filter("busy")
     blocking(app, [])
     with FakeSmtpd(app) as smtpd:

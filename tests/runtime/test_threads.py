@@ -12,8 +12,8 @@ import gevent.socket
 import pytest
 
 from greenfilter import Filter, reject
-from greenfilter._runtime import _threads
-from greenfilter._runtime._threads import Threads
+from greenfilter._runtime import threads
+from greenfilter._runtime.threads import Threads
 from greenfilter.testing import FakeSmtpd
 
 from .driving import TEMPFAIL, greeted, runtime_of, until
@@ -155,7 +155,7 @@ def test_threads_that_the_system_does_not_give_are_asked_for_again(monkeypatch, 
 
     with FakeSmtpd(app) as smtpd:
         with monkeypatch.context() as patch:
-            patch.setattr(_threads, "get_original", lambda *_: start)
+            patch.setattr(threads, "get_original", lambda *_: start)
             waits = smtpd.start(smtpd.connect().ehlo, "x.example.net")
             until(lambda: "can't start new thread" in caplog.text)
             smtpd.clock.advance(5.3)

@@ -11,9 +11,9 @@ import gevent.event
 import pytest
 
 from greenfilter import Filter
-from greenfilter._runtime import _wire
-from greenfilter._runtime._vital import Vital
-from greenfilter._runtime._wire import Wire
+from greenfilter._runtime import wire
+from greenfilter._runtime.vital import Vital
+from greenfilter._runtime.wire import Wire
 
 from .driving import Pipe, request, until
 
@@ -57,9 +57,7 @@ def test_everything_of_a_turn_leaves_in_order_in_one_write(monkeypatch):
     writes = []
     write = os.write
     with End() as end:
-        monkeypatch.setattr(
-            _wire, "_write", lambda fd, data: writes.append(data) or write(fd, data)
-        )
+        monkeypatch.setattr(wire, "_write", lambda fd, data: writes.append(data) or write(fd, data))
         for number in range(100):
             end.wire.send(b"%d\n" % number)
         until(lambda: writes)

@@ -11,7 +11,7 @@ import gevent.local
 import pytest
 
 from greenfilter import Filter
-from greenfilter._runtime._workers import Workers
+from greenfilter._runtime.workers import Workers
 from greenfilter.testing import FakeSmtpd
 
 from .driving import in_transaction, until

@@ -403,7 +403,8 @@ def _transcript(write, tty: bool) -> str:
 
 def test_without_cryptography_there_is_no_starttls_and_it_says_so(write):
     code = (
-        "import sys; sys.modules['cryptography'] = None; from greenfilter._cli import main; main()"
+        "import sys; sys.modules['cryptography'] = None; "
+        "from greenfilter._commands import main; main()"
     )
     program = ["-c", code]
     with ServeCommand(_proceed(write), program=program) as server, _client(server) as client:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from greenfilter._serve import _filter
+from greenfilter._serve import filter
 from tests.testing.driving import tap
 
 from .dialogues import Client, Step
@@ -116,7 +116,7 @@ def test_decisions_of_an_old_protocol_are_those_of_an_old_server():
 
 
 def test_an_answer_that_does_not_come_is_told_while_the_client_waits(monkeypatch):
-    monkeypatch.setattr(_filter, "_LONG_SECONDS", 0.05)
+    monkeypatch.setattr(filter, "_LONG_SECONDS", 0.05)
     with serving(tap(answers={"noop": ["none"]})) as served:
         client = Client(served.port)
         assert client.reply().startswith("220 ")

@@ -4,8 +4,9 @@ import json
 
 import click
 
-from greenfilter._serve import Transcript, _watch
-from greenfilter._serve._watch import Watch
+from greenfilter._serve import Transcript
+from greenfilter._serve import watch as watch_module
+from greenfilter._serve.watch import Watch
 
 REQUEST = b"filter|0.7|1.0|smtp-in|%b|0123456789abcdef|fedcba9876543210|%b"
 RESULT = b"filter-result|0123456789abcdef|fedcba9876543210|%b"
@@ -31,7 +32,7 @@ def test_the_time_of_an_answer_is_that_since_its_request():
 
 def test_what_waits_for_its_answer_for_long_is_told_once(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(_watch.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(watch_module.time, "monotonic", lambda: now[0])
     watch = Watch()
     watch("<", REQUEST % (b"ehlo", b"me"))
     assert watch.unanswered(10.0) == []

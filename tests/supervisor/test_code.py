@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from greenfilter import _snapshot
-from greenfilter._supervisor import _code
-from greenfilter._supervisor._code import Code
+from greenfilter._process import snapshot
+from greenfilter._supervisor import code as code_module
+from greenfilter._supervisor.code import Code
 from tests.supervisor.conftest import until
 
 FILTER = """
@@ -213,13 +213,13 @@ os.rename(__file__ + ".new", __file__)
 def test_the_archive_cannot_be_changed_once_it_is_accepted(tmp_path):
     (tmp_path / "guard.py").write_text("x = 1\n")
     code = Code()
-    _snapshot.take(str(tmp_path / "guard.py")).write(code.fd)
+    snapshot.take(str(tmp_path / "guard.py")).write(code.fd)
     code.seal()
     assert code.sealed
     for change in (lambda: os.write(code.fd, b"x"), lambda: os.ftruncate(code.fd, 0)):
         with pytest.raises(PermissionError):
             change()
-    assert _snapshot.read(code.fd).files[str(tmp_path / "guard.py")].source == b"x = 1\n"
+    assert snapshot.read(code.fd).files[str(tmp_path / "guard.py")].source == b"x = 1\n"
     code.close()
 
 
@@ -227,7 +227,7 @@ def test_without_room_for_the_archive_the_filter_goes_on(monkeypatch, capfd):
     def fail(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_code, "_private_file", fail)
+    monkeypatch.setattr(code_module, "_private_file", fail)
     code = Code()
     code.seal()
     code.tell_changes()
@@ -238,17 +238,17 @@ def test_without_room_for_the_archive_the_filter_goes_on(monkeypatch, capfd):
 def test_a_directory_that_is_too_large_or_cannot_be_read_is_told_of(tmp_path, monkeypatch):
     lay_out(tmp_path, {"guard.py": "", "a/one.py": "", "b/two.py": ""})
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    monkeypatch.setattr(_snapshot, "_MAX_FILES", 2)
-    snapshot = _snapshot.take(str(tmp_path / "guard.py"))
-    assert set(snapshot.files) == {str(tmp_path / "guard.py"), str(tmp_path / "a/one.py")}
-    assert snapshot.left_out == [f"what is below {tmp_path}/b: too much"]
+    monkeypatch.setattr(snapshot, "_MAX_FILES", 2)
+    taken = snapshot.take(str(tmp_path / "guard.py"))
+    assert set(taken.files) == {str(tmp_path / "guard.py"), str(tmp_path / "a/one.py")}
+    assert taken.left_out == [f"what is below {tmp_path}/b: too much"]
 
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "scandir", refuse)
-    snapshot = _snapshot.take(str(tmp_path / "guard.py"))
-    assert snapshot.left_out == [f"{tmp_path}: Permission denied"]
+    taken = snapshot.take(str(tmp_path / "guard.py"))
+    assert taken.left_out == [f"{tmp_path}: Permission denied"]
 
 
 def test_environments_caches_and_compiled_modules_are_left_alone(tmp_path):
@@ -264,17 +264,17 @@ def test_environments_caches_and_compiled_modules_are_left_alone(tmp_path):
             "fast.abi3.so": "",
         },
     )
-    assert set(_snapshot.take(str(tmp_path / "guard.py")).files) == {str(tmp_path / "guard.py")}
+    assert set(snapshot.take(str(tmp_path / "guard.py")).files) == {str(tmp_path / "guard.py")}
 
 
 def test_another_version_of_greenfilter_on_disk_is_told_once(tmp_path, monkeypatch, caplog):
     (tmp_path / "guard.py").write_text("x = 1\n")
     (tmp_path / "__init__.py").write_text('__version__ = "99.0"\n')
     code = Code()
-    _snapshot.take(str(tmp_path / "guard.py")).write(code.fd)
+    snapshot.take(str(tmp_path / "guard.py")).write(code.fd)
     code.seal()
-    monkeypatch.setattr(_code, "_OWN_INIT", str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(_code.logger, "propagate", True)
+    monkeypatch.setattr(code, "_OWN_INIT", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(code.logger, "propagate", True)
     for _ in range(2):
         code.tell_changes()
     assert [line for line in caplog.messages if "greenfilter 99.0 is installed now" in line] == (
@@ -287,10 +287,10 @@ def test_a_file_that_was_only_touched_is_no_change(tmp_path, caplog, monkeypatch
     path = tmp_path / "guard.py"
     path.write_text("x = 1\n")
     code = Code()
-    _snapshot.take(str(path)).write(code.fd)
+    snapshot.take(str(path)).write(code.fd)
     code.seal()
     os.utime(path, (time.time() + 5,) * 2)
-    monkeypatch.setattr(_code.logger, "propagate", True)
+    monkeypatch.setattr(code.logger, "propagate", True)
     code.tell_changes()
     assert not caplog.messages
     code.close()

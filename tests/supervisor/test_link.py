@@ -4,7 +4,7 @@ import os
 import selectors
 import socket
 
-from greenfilter._supervisor._link import Link
+from greenfilter._supervisor.link import Link
 
 
 def test_what_the_other_end_takes_in_small_pieces_arrives_whole_and_is_not_copied_each_time():

@@ -7,15 +7,15 @@ import time
 
 import pytest
 
-from greenfilter._supervisor import _memory
-from greenfilter._supervisor._memory import Memory
+from greenfilter._supervisor import memory
+from greenfilter._supervisor.memory import Memory
 from tests.support.wait import wait_until
 
 
 @pytest.fixture
 def ps(tmp_path, monkeypatch):
     """Without /proc, and with a ps of the test's."""
-    monkeypatch.setattr(_memory, "_from_proc", lambda pid: 0)
+    monkeypatch.setattr(memory, "_from_proc", lambda pid: 0)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
 
     def write(code):
@@ -44,7 +44,7 @@ def test_a_slow_ps_holds_up_nobody_and_is_given_up(ps, monkeypatch, caplog):
     assert memory.read([1]) == {}
     assert memory.read([1]) == {}
     assert time.monotonic() - start < 5
-    monkeypatch.setattr(_memory, "_PS_SECONDS", -1.0)
+    monkeypatch.setattr(memory, "_PS_SECONDS", -1.0)
     monkeypatch.setenv("PATH", "/nonexistent")
     memory.read([1])
     assert "memory cannot be read (ps does not answer)" in caplog.text

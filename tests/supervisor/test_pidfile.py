@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from greenfilter._cli._pidfile import reload
+from greenfilter._commands.pidfile import reload
 from greenfilter.errors import UsageError
 from tests.supervisor.conftest import FILTERS, Supervised
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from greenfilter._supervisor._poison import ALONE, FREE, IN_COMPANY, REFUSED, Poison
+from greenfilter._supervisor.poison import ALONE, FREE, IN_COMPANY, REFUSED, Poison
 from tests.supervisor.conftest import until
 
 POISON = b"Subject: poison\nMessage-ID: <1@example.net>\n\ndoom: segv\n"

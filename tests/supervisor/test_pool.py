@@ -5,9 +5,9 @@ import selectors
 import pytest
 
 from greenfilter._control import WORN_OUT, Hello
-from greenfilter._supervisor import Options, _pool
-from greenfilter._supervisor._pool import Pool
-from greenfilter._supervisor._router import Router
+from greenfilter._supervisor import Options, pool
+from greenfilter._supervisor.pool import Pool
+from greenfilter._supervisor.router import Router
 
 HELLO = Hello("fake", [], ["noop"], {}, {})
 MORE = Hello("fake", [], ["noop", "quit"], {}, {})
@@ -64,8 +64,8 @@ class World:
 
     def __init__(self, monkeypatch, room=1000, **options):
         self.now, self.started, self.room = 0.0, [], room
-        monkeypatch.setattr(_pool, "WorkerProcess", self.spawn)
-        monkeypatch.setattr(_pool, "blame", lambda *_: self.events.append("blamed"))
+        monkeypatch.setattr(pool, "WorkerProcess", self.spawn)
+        monkeypatch.setattr(pool, "blame", lambda *_: self.events.append("blamed"))
         router = Router(
             lambda data: None,
             lambda session: None,

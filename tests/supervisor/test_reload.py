@@ -150,7 +150,8 @@ os.rename({str(new)!r}, __file__)
 
 def test_a_hangup_before_the_supervisor_is_there_ends_nothing():
     code = (
-        "import os, signal; from greenfilter._worker import ignore_signals; ignore_signals();"
+        "import os, signal; "
+        "from greenfilter._supervisor.worker import ignore_signals; ignore_signals();"
         "os.kill(os.getpid(), signal.SIGHUP); print('alive')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,8 +5,8 @@ import selectors
 from types import SimpleNamespace
 
 from greenfilter._control import Hello
-from greenfilter._supervisor._link import Link
-from greenfilter._supervisor._router import Router
+from greenfilter._supervisor.link import Link
+from greenfilter._supervisor.router import Router
 
 SID, OTHER, TOKEN = b"00000000deadbeef", b"00000000cafebabe", b"0123456789abcdef"
 

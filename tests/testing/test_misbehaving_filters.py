@@ -6,13 +6,7 @@ import sys
 
 import pytest
 
-from greenfilter.testing import (
-    ClientCut,
-    FakeSmtpd,
-    OracleError,
-    SmtpdWouldDie,
-    SmtpdWouldHang,
-)
+from greenfilter.testing import ClientCut, FakeSmtpd, OracleError, SmtpdWouldDie, SmtpdWouldHang
 
 from .driving import MESSAGE, TAP, greeted, in_transaction, sent, tap
 

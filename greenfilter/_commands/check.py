@@ -1,0 +1,191 @@
+"""``greenfilter check``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn
+
+import click
+
+from .. import _checks
+from .._checks import Conf, Problem
+from .._filter.app import Filter
+from .._filter.handlers import Handler
+from .._filter.load import file_of, load
+from ..errors import UsageError
+from ..protocol import NEED_EVENTS
+
+_RECURSION_LIMIT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """What to check.
+
+    Args:
+        target: the filter's file, or ``package.module:name``.
+        args: its own options.
+        smtpd_conf: path of the configuration, or None.
+        user: name of the user that the filter is to run as, or None.
+        strict: warnings count as errors.
+        run: play sessions to it.
+    """
+
+    target: str
+    args: list[str]
+    smtpd_conf: str | None = None
+    user: str | None = None
+    strict: bool = False
+    run: bool = False
+
+
+def check_and_end(options: CheckOptions) -> NoReturn:
+    """Check a filter, and end the process, whatever threads the filter has started."""
+    try:
+        status = check(options)
+    except UsageError as error:
+        click.echo(f"greenfilter: {error}", err=True)
+        status = error.exit_code
+    except BrokenPipeError:
+        status = 1  # nobody reads on
+    with suppress(OSError):
+        sys.stdout.flush()
+    _end_processes()
+    os._exit(status)
+
+
+def _end_processes() -> None:
+    """What a filter has started at its top would wait for us for ever."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    for process in multiprocessing.active_children() if multiprocessing else []:
+        process.kill()
+
+
+def check(options: CheckOptions) -> int:
+    """Import a filter, list what it does, print its lines for smtpd.conf, and look for mistakes.
+
+    Returns:
+        The exit status: 1 if there was an error.
+
+    Raises:
+        UsageError: the filter cannot be loaded, there is no such configuration or user; ends
+            with exit status 1.
+    """
+    try:
+        app = load(options.target, options.args)
+    except UsageError as error:
+        raise UsageError(str(error), exit_code=1) from error
+    # Functions that call functions are followed for a while.
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION_LIMIT))
+    _describe(app, options)
+    conf = _read_conf(options.smtpd_conf) if options.smtpd_conf is not None else None
+    problems = _checks.check_top(app) + _checks.check_handlers(app)
+    if conf is not None:
+        problems += _checks.check_deployment(app, options.target, conf)
+        problems += _checks.check_syntax(conf.path)
+    if conf is not None or options.user is not None:
+        problems += _check_permissions(options, conf)
+    if options.run:
+        from .check_run import check_run
+
+        problems += check_run(app, options.target, options.args)
+    for problem in problems:
+        click.echo(problem, err=True)
+    if conf is not None and not problems:
+        click.echo(f"all is well: {'; '.join(_looked_at(options, conf))}")
+    return int(any(problem.is_error or options.strict for problem in problems))
+
+
+def _looked_at(options: CheckOptions, conf: Conf) -> list[str]:
+    """What was found to be right; on a machine without smtpd that is less."""
+    installed = _checks.smtpd_command() is not None
+    users = sorted({user for user, _ in _runs(options, conf) if user})
+    return [
+        f"no mistake was found in {options.target}",
+        f"{conf.path} runs it where its hooks need it",
+        "smtpd -n takes it" if installed else "smtpd is not here to read it (-n)",
+        *(f"user {user} gets at all files" for user in users),
+    ]
+
+
+def _read_conf(path: str) -> Conf:
+    try:
+        return _checks.read_conf(path)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", exit_code=1) from error
+
+
+def _runs(options: CheckOptions, conf: Conf | None) -> list[tuple[str | None, list[str]]]:
+    """Every user that smtpd.conf runs the filter as, and the command; --user goes before."""
+    filters = _checks.find_filters(conf, options.target) if conf is not None else {}
+    default = options.user or _checks.default_user()
+    runs = [
+        (options.user or program.user or default, program.words) for program in filters.values()
+    ]
+    return runs or [(default, [_checks.own_command()])]
+
+
+def _check_permissions(options: CheckOptions, conf: Conf | None) -> list[Problem]:
+    found: list[Problem] = []
+    for user, command in _runs(options, conf):
+        if user is None:
+            continue  # smtpd is not installed here
+        try:
+            found += _checks.check_permissions(options.target, user, command)
+        except KeyError as error:
+            raise UsageError(f"no user {user} on this machine", exit_code=1) from error
+    return found
+
+
+def _describe(app: Filter, options: CheckOptions) -> None:
+    click.echo(f"{app.name}: {options.target}")
+    for handler in app.handlers():
+        click.echo(f"  {_described(app, handler)}")
+    click.echo(f"needs: {_needs(app)}")
+    click.echo("smtpd.conf:")
+    for line in conf_lines(app, options.target, options.args):
+        click.echo(f"  {line}")
+
+
+def _described(app: Filter, handler: Handler) -> str:
+    outgoing = any(
+        subsystem == "smtp-out" and other is handler
+        for (subsystem, _), other in app.reports.items()
+    )
+    options = [f"deadline={handler.deadline:g}"]
+    if not handler.hook.startswith("report."):
+        options.append(f"on_error={handler.on_error!r}")
+    options += [name for name in ("thread", "cancel_on_close") if getattr(handler, name)]
+    options += ["outgoing"] if outgoing else []
+    return f"{handler.hook:24} {handler.name} ({handler.where}) {', '.join(options)}"
+
+
+def _needs(app: Filter) -> str:
+    bits = app.need_bits()
+    return ", ".join(str(need.name).lower() for need in NEED_EVENTS if need.value & bits)
+
+
+def conf_lines(app: Filter, target: str, args: list[str]) -> list[str]:
+    """Give the lines of smtpd.conf(5) that put a filter to use."""
+    # Quoted, because a bare name may be a keyword there: auth, junk, tag.
+    name = '"' + "".join(char if char.isalnum() else "-" for char in app.name) + '"'
+    lines = [f'filter {name} proc-exec "{_command(target, args)}"']
+    subsystems = {subsystem for subsystem, _ in app.registered_reports()}
+    if "smtp-in" in subsystems or app.phases():
+        # "all" and "egress" are groups of interfaces, which OpenBSD alone has.
+        lines.append(f"listen on 0.0.0.0 filter {name}")
+    if "smtp-out" in subsystems:
+        lines.append(f'action "outbound" relay filter {name}')
+    return lines
+
+
+def _command(target: str, args: list[str]) -> str:
+    """The command with whole paths: smtpd runs others from its own libexec directory."""
+    if file := file_of(target):
+        target = os.path.abspath(file) + target.removeprefix(file)
+    program = _checks.own_command()
+    return shlex.join([program, "run", target, *args]).replace('"', '\\"')

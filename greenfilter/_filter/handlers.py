@@ -1,0 +1,190 @@
+"""A handler: one function of the filter's author, and the options it was registered with."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .._process.mark import number_of
+from .._process.python import OWN_FILES
+from ..errors import RegistrationError
+from ..protocol import EVENTS, JUNK, PHASES, PROCEED, TEMPFAIL, Decision, Phase
+
+Policy = str | Decision
+_NO_ROOM = re.compile("'(LiveSession|Session|Transaction|Context)' object has no attribute")
+_POLICIES = {"tempfail": TEMPFAIL, "proceed": PROCEED, "junk": JUNK}
+
+
+def where(fn: object) -> str | None:
+    """``file:line`` of a function, or None for what has no code of its own."""
+    code = getattr(inspect.unwrap(fn) if callable(fn) else fn, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else None
+
+
+def misuse(text: str, at: str | None = None) -> RegistrationError:
+    """Make the error that names the handler, or else the line that calls into greenfilter."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN_FILES):
+        frame = frame.f_back
+    return RegistrationError(text, at or f"{frame.f_code.co_filename}:{frame.f_lineno}")
+
+
+def policy(on_error: Policy, phase: Phase | None, at: str | None) -> Decision:
+    """Give the decision that answers when a handler cannot.
+
+    Raises:
+        RegistrationError: it is not a policy, or not legal at this phase.
+    """
+    if isinstance(on_error, str) and on_error in _POLICIES:
+        decision = _POLICIES[on_error]
+    elif isinstance(on_error, Decision):
+        decision = on_error
+    else:
+        names = ", ".join(map(repr, _POLICIES))
+        raise misuse(f"on_error={on_error!r} is none of {names}, nor a decision", at)
+    if phase is not None and decision.kind not in phase.decisions:
+        raise misuse(f"on_error={on_error!r} is not legal at {phase.wire}", at)
+    return decision
+
+
+def seconds(deadline: float, at: str | None) -> float:
+    """Check a deadline given as an option.
+
+    Raises:
+        RegistrationError: it is not a positive number of seconds.
+    """
+    if isinstance(deadline, (int, float)) and 0 < deadline < 1e9:
+        return float(deadline)
+    raise misuse(f"deadline={deadline!r} is not a positive number of seconds", at)
+
+
+def where_to_keep(text: str) -> str:
+    """Give what to add to the text of an AttributeError of ``ctx.session.mine = 1``, or nothing.
+
+    Sessions and transactions have no room for other attributes, and are no slower for a check.
+    """
+    found = _NO_ROOM.match(text)
+    if found is None:
+        return ""
+    whose = "tx" if found[1] == "Transaction" else "session"
+    register = "local_message" if whose == "tx" else "local_session"
+    return f"; for an object of your own: app.{register}(dict), then ctx.{whose}.local"
+
+
+class Handler:
+    """A registered function.
+
+    Attributes:
+        fn: the plain function.
+        hook: for logs and messages: ``filter.connect``, ``report.tx_rcpt``, ``lines`` ...
+        deadline: seconds that it may take.
+        on_error: what answers when it fails or passes its deadline.
+        thread: run it in the thread pool.
+        cancel_on_close: end it when the client leaves.
+        where: ``file:line``, or None.
+        report: the number of the report that it handles, else 0 (``_process/mark.py``).
+    """
+
+    __slots__ = (
+        "cancel_on_close",
+        "deadline",
+        "fn",
+        "hook",
+        "on_error",
+        "report",
+        "thread",
+        "where",
+    )
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        hook: str,
+        parameters: int,
+        *,
+        deadline: float,
+        on_error: Decision,
+        thread: bool,
+        cancel_on_close: bool,
+    ) -> None:
+        self.fn = fn
+        self.hook = hook
+        self.deadline = deadline
+        self.on_error = on_error
+        self.thread = thread
+        self.cancel_on_close = cancel_on_close
+        self.where = where(fn)
+        self.report = number_of(hook)
+        check_parameters(fn, parameters, hook)
+
+    @property
+    def name(self) -> str:
+        """Name of the function, as logs show it."""
+        return getattr(self.fn, "__name__", None) or repr(self.fn)
+
+    def __repr__(self) -> str:
+        return f"{self.name} ({self.hook}, {self.where or 'built in'})"
+
+
+def check_parameters(fn: Callable[..., Any], count: int, hook: str) -> None:
+    """Raise RegistrationError unless ``fn`` can be called with ``count`` positional arguments."""
+    if not callable(fn):
+        raise misuse(f"{hook} takes a function, not {fn!r}")
+    if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
+        raise misuse(
+            f"{hook}: {getattr(fn, '__name__', fn)} is async; write plain, blocking code instead",
+            where(fn),
+        )
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):
+        return  # a builtin that does not tell
+    try:
+        signature.bind(*range(count))
+    except TypeError as error:
+        raise misuse(
+            f"{hook} calls its handler with {count} arguments ({expected(hook, count)}), "
+            f"but {getattr(fn, '__name__', fn)}{signature} does not take them: {error}",
+            where(fn),
+        ) from None
+
+
+def expected(hook: str, count: int) -> str:
+    """The last ``count`` parameters that a hook's handler takes: ``ctx, rdns, address``."""
+    kind, _, name = hook.partition(".")
+    special = {
+        "lines": ["lines"],
+        "tap": ["lines"],
+        "message": ["message"],
+        "on_config": ["config"],
+        "local_session": [],
+        "local_message": [],
+    }
+    if kind == "filter" and name in PHASES:
+        names = [field.name for field in PHASES[name].fields]
+    elif kind == "report" and name in EVENTS:
+        names = [field.name for field in EVENTS[name].fields]
+    else:
+        names = special.get(kind, ["object"])
+    names = ["ctx", *names]
+    return ", ".join(names[len(names) - count :])
+
+
+def takes_ctx(fn: Callable[..., Any], arguments: int) -> bool:
+    """Whether a local-storage hook wants ``ctx`` in front of its other arguments.
+
+    ``dict`` and ``lambda: []`` make an object from nothing; ``def create(ctx)`` wants the ctx.
+    """
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    required = [
+        p
+        for p in parameters
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(required) > arguments

@@ -1,0 +1,161 @@
+"""Log records: one line each on stderr, which smtpd writes into its own log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import MutableMapping
+from typing import Any
+
+from ..errors import HandlerTimeout, SessionClosed
+
+# Who passes the lines on cuts them at 4,096 bytes.
+_MAX_TEXT = 3500
+_MAX_JSON = 4096
+
+
+class _SafeLogger(logging.Logger):
+    """A logger whose callers need not fear what the author has put behind it.
+
+    Answers are on their way when something is logged, in the hub as well: a handler of the
+    author's that raises, or that waits, which nothing may in the hub, must not stop them.
+    """
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Have a record written, if it can be."""
+        try:
+            super().handle(record)
+        except (HandlerTimeout, SessionClosed):
+            raise
+        except Exception:
+            return
+
+    def isEnabledFor(self, level: int) -> bool:
+        """Whether records of a level are wanted. Takes no lock, other than the base class."""
+        return self.manager.disable < level >= self.getEffectiveLevel()
+
+
+def _make_logger() -> logging.Logger:
+    before = logging.getLoggerClass()
+    logging.setLoggerClass(_SafeLogger)
+    try:
+        return logging.getLogger("greenfilter")
+    finally:
+        logging.setLoggerClass(before)
+
+
+logger = _make_logger()
+
+
+class SessionLogger(logging.LoggerAdapter[logging.Logger]):
+    """``ctx.log``: a logger that puts the session id into each record."""
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the session id to the record."""
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs
+
+
+def session_logger(session_id: str) -> SessionLogger:
+    """Give the logger of one session."""
+    return SessionLogger(logger, {"session": session_id})
+
+
+class _LineFormatter(logging.Formatter):
+    """One line: ``level: session: text``. Line breaks become spaces, tracebacks one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        session = getattr(record, "session", None)
+        parts = [record.levelname.lower(), session, _text(record)]
+        return ": ".join(part for part in parts if part)
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": round(record.created, 6),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "session": getattr(record, "session", None),
+        }
+        known = {key: value for key, value in fields.items() if value is not None}
+        text = _text(record)
+        line, room = json.dumps({**known, "text": text}), _MAX_TEXT
+        while len(line) > _MAX_JSON and room:
+            room //= 2  # an object that is cut at its end would be none
+            line = json.dumps({**known, "text": _cut(text, room)})
+        return line
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to stderr, each record at once.
+
+    It takes none of the locks of :mod:`logging`. gevent replaces them by its own, and whoever
+    wants such a lock while a thread of the pool has it must wait for it, which the hub cannot.
+    """
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write a record unless it is filtered out."""
+        wanted = bool(self.filter(record))
+        if wanted:
+            self.emit(record)
+        return wanted
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+        except Exception:
+            self.handleError(record)
+
+
+def _text(record: logging.LogRecord) -> str:
+    text = record.getMessage()
+    if record.exc_info and record.exc_info[1] is not None:
+        text = f"{text}: {' | '.join(traceback.format_exception(record.exc_info[1]))}"
+        text = _cut(text, _MAX_TEXT)
+    return " ".join(text.splitlines())
+
+
+def _cut(text: str, room: int) -> str:
+    """Leave out the middle of a text: what a traceback comes to stands at its end."""
+    if len(text) <= room:
+        return text
+    half = room // 2
+    return f"{text[:half]} ... [cut, {len(text):,} characters] ... {text[len(text) - half :]}"
+
+
+def line(text: str) -> str:
+    """Give a warning as it would be logged, without its line's end."""
+    record = logger.makeRecord(logger.name, logging.WARNING, "", 0, text, (), None)
+    formatter = next((h.formatter for h in logging.getLogger().handlers if h.formatter), None)
+    return (formatter or _LineFormatter()).format(record)
+
+
+def set_up(level: str = "info", log_format: str = "text") -> None:
+    """Send all records of the process to stderr, one line each.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``.
+        log_format: ``text`` or ``json``.
+    """
+    handler = _StderrHandler()
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _LineFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.raiseExceptions = False  # a full log must not become a traceback per record
+
+
+def origin(error: BaseException, file: str | None) -> str:
+    """Give ``file:line`` where an error was raised: innermost in ``file``, else innermost."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == file]
+    best = (own or list(frames))[-1:]
+    return f"{best[0].filename}:{best[0].lineno}" if best else "?"

@@ -1,0 +1,121 @@
+"""Local storage: the author's own object for each session and each message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from greenlet import GreenletExit
+
+from .._filter.handlers import Handler
+from .._process.log import origin, session_logger
+from ..protocol import PROCEED
+from ..protocol._credentials import carries_credentials
+
+if TYPE_CHECKING:
+    from .._filter.app import Filter, LocalStorage
+    from .._filter.context import Context
+    from .workers import Worker
+
+
+class _Local:
+    """The two hooks of one kind of local object, as handlers."""
+
+    def __init__(self, hooks: LocalStorage, what: str, deadline: float) -> None:
+        self.hooks = hooks
+        self.create = _handler(hooks.create, what, hooks.create_with_ctx, deadline)
+        self.delete: Handler | None = None
+        if hooks.delete is not None:
+            count = 1 + hooks.delete_with_ctx
+            self.delete = _handler(hooks.delete, f"{what} delete", count, deadline)
+
+
+def _handler(fn: Callable[..., Any], what: str, parameters: int, deadline: float) -> Handler:
+    return Handler(
+        fn,
+        what,
+        parameters,
+        deadline=deadline,
+        on_error=PROCEED,
+        thread=False,
+        cancel_on_close=False,
+    )
+
+
+class Storage:
+    """Makes and deletes local objects, each exactly once.
+
+    Args:
+        app: the filter.
+        clock: gives the time.
+    """
+
+    def __init__(self, app: Filter, clock: Callable[[], float]) -> None:
+        session, message = app.session_storage, app.message_storage
+        self._session = _Local(session, "local_session", app.deadline) if session else None
+        self._message = _Local(message, "local_message", app.deadline) if message else None
+        self._clock = clock
+        self._made: set[Any] = set()  # sessions and transactions whose object is to be deleted
+        self.used = self._session is not None or self._message is not None
+
+    def begin(self, worker: Worker, call: Context) -> None:
+        """Make what the session and the transaction of an event do not have yet."""
+        session = call.session
+        if self._session is not None and not session.begun:
+            self._create(worker, call, self._session, session)
+        if self._message is not None:
+            tx = session.open_tx()
+            if tx is not None and not tx.begun:
+                self._create(worker, call, self._message, tx)
+
+    def end_message(self, worker: Worker, call: Context) -> None:
+        """Delete the object of the open transaction."""
+        if self._message is not None:
+            self._delete(worker, call, self._message, call.session.open_tx())
+
+    def end_session(self, worker: Worker, call: Context) -> None:
+        """Delete the object of the session."""
+        if self._session is not None:
+            self._delete(worker, call, self._session, call.session)
+
+    def _create(self, worker: Worker, call: Context, local: _Local, owner: Any) -> None:
+        owner.begun = True
+        args = (call,) if local.hooks.create_with_ctx else ()
+        made, value = self._call(worker, call, local.create, args)
+        if worker.abandoned:  # its session has gone on without it, and without the object
+            if made:
+                self._call_delete(worker, call, local, value)
+            raise GreenletExit
+        if made:
+            owner.local = value
+            self._made.add(owner)
+
+    def _delete(self, worker: Worker, call: Context, local: _Local, owner: Any) -> None:
+        if owner not in self._made:
+            return
+        self._made.remove(owner)
+        value, owner.local = owner.local, None
+        self._call_delete(worker, call, local, value)
+        if worker.abandoned:
+            raise GreenletExit
+
+    def _call_delete(self, worker: Worker, call: Context, local: _Local, value: Any) -> None:
+        if local.delete is not None:
+            args = (call, value) if local.hooks.delete_with_ctx else (value,)
+            self._call(worker, call, local.delete, args)
+
+    def _call(self, worker: Worker, call: Context, handler: Handler, args: Any) -> tuple[bool, Any]:
+        """Call a hook; give whether it returned, and what."""
+        outer = worker.running
+        worker.begin(handler, self._clock())
+        try:
+            return True, handler.fn(*args)
+        except BaseException as error:
+            at = origin(error, None)
+            text = "" if carries_credentials(call) else f": {error}"
+            session_logger(call.session.id).error(
+                "%r failed: %s%s at %s", handler, type(error).__name__, text, at
+            )
+            return False, None
+        finally:
+            worker.begin(outer, self._clock())

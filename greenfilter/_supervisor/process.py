@@ -1,0 +1,166 @@
+"""One worker process, from its start to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+from .._control import Hello
+from .._process import mark, stderr
+from .._process.python import command
+from .code import Code
+from .link import Link
+
+if TYPE_CHECKING:
+    from ..protocol import Call, Event, Phase
+    from .tracked import Tracked
+
+# Sessions that have ended and whose handlers may still run.
+_MAX_DEPARTED = 256
+
+_SID_BYTES = 16
+# Between two looks at what a worker that ends still writes to its log.
+_LOOK_SECONDS = 0.02
+
+
+class WorkerProcess:
+    """A process that runs the filter, and the link to it.
+
+    Args:
+        selector: of the loop.
+        options: for the worker: target, args, log_level, log_format.
+        code: what it runs.
+        now: the time (monotonic seconds).
+        receive: is given each piece of the worker's output.
+        ended: is called when its socket has closed.
+        sink: gets what it writes to its stdout and stderr.
+
+    Attributes:
+        hello: what its filter registers, once it has loaded.
+        sessions: those that are in its hands.
+        departed: the last that the client has ended, each with the request that was owed.
+        born, loaded, beat: when it was started, when its filter had loaded, and when it last said
+            that it is alive.
+        waits: phase -> where the guard keeps its requests, and seconds to their deadline.
+        mute: time at which it let a deadline pass, unless it has answered anything since.
+        leaving: it takes no new sessions and ends with its last one, at this time at the latest.
+        kill_at: it has been told to end; when to end it by force.
+
+    Raises:
+        OSError: the system has no process, descriptor or memory for it.
+    """
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        options: dict[str, object],
+        code: Code,
+        now: float,
+        receive: Callable[[WorkerProcess, bytes], None],
+        ended: Callable[[WorkerProcess], None],
+        sink: stderr.Sink,
+    ) -> None:
+        with ExitStack() as kept, ExitStack() as given:
+            ours, theirs = socket.socketpair()
+            kept.enter_context(ours)
+            given.enter_context(theirs)
+            log, log_end = os.pipe()
+            kept.callback(os.close, log)
+            given.callback(os.close, log_end)
+            mark_fd = mark.make()
+            given.callback(os.close, mark_fd)
+            self._page = mark.take(mark_fd)
+            fds = [theirs.fileno(), mark_fd]
+            told = {**options, "fd": fds[0], "mark_fd": fds[1]}
+            told |= {"code_fd": code.fd, "accepted": code.sealed}
+            if code.fd is not None:
+                fds.append(code.fd)
+            self._process = subprocess.Popen(
+                command("greenfilter._supervisor.worker", json.dumps(told)),
+                stdout=log_end,  # stdin is the supervisor's, where nothing ever comes
+                stderr=log_end,
+                pass_fds=fds,
+                process_group=0,  # so that what it starts ends with it
+            )
+            kept.pop_all()
+        fd = ours.detach()
+        self.log = stderr.Pipe(selector, log, sink)
+        self.link = Link(selector, (fd, fd), lambda data: receive(self, data), lambda: ended(self))
+        self.link.held = True  # until its filter has loaded
+        self.tail = b""
+        self.hello: Hello | None = None
+        self.sessions: dict[bytes, Tracked] = {}
+        self.departed: deque[tuple[Tracked, Call | None]] = deque(maxlen=_MAX_DEPARTED)
+        self.born = self.loaded = self.beat = now
+        self.waits: dict[Phase | Event, tuple[dict[Call, float], float]] = {}
+        self.mute: float | None = None
+        self.leaving: float | None = None
+        self.kill_at = 0.0
+        self._cleaned_up = False
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """Give its exit status, or minus the signal that ended it; None while it runs."""
+        code = self._process.poll()
+        if code is not None:
+            self._clean_up()
+        return code
+
+    def end(self) -> str:
+        """Tell how it ended, for the log."""
+        code = self.exit_code()
+        if code is None:
+            return "it closed its socket"
+        if code >= 0:
+            return f"exit status {code}"
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+
+    def marked(self) -> Iterator[tuple[bytes, str | None]]:
+        """Give the ids of the sessions whose code runs, each with the report it handles, if any."""
+        return mark.marked(self._page)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.exit_code() is None:
+            self._process.kill()
+            with suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait some time for its end; give whether it came."""
+        end = time.monotonic() + seconds
+        while True:
+            self.log.read()  # it may wait for room there
+            left = end - time.monotonic()
+            try:
+                self._process.wait(min(_LOOK_SECONDS, max(0.0, left)))
+            except subprocess.TimeoutExpired:
+                if left <= 0:
+                    return False
+            else:
+                self._clean_up()
+                return True
+
+    def _clean_up(self) -> None:
+        """See to what it has left behind; once, for later its id may be that of another process."""
+        if not self._cleaned_up:
+            self._cleaned_up = True
+            with suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self.log.end_line()

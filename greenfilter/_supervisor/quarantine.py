@@ -1,0 +1,219 @@
+"""Where suspects are tried: a worker of its own, started when one comes.
+
+A session is there for one request or one message, and alone if it has to be; then it goes back to
+its own worker. To either it is told as after a death: state is rebuilt from reports, local objects
+are made anew. Others wait for their turn, and who would wait past the deadline is answered by
+policy. Why anyone is here is told in ``poison.py``.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .. import _control
+from .._process.log import session_logger
+from ..protocol import Call, Stream
+from .poison import Key, Poison
+from .tracked import Tracked
+
+if TYPE_CHECKING:
+    from .process import WorkerProcess
+
+_IDLE_SECONDS = 5.0
+# Who ends itself so is running, and has left its mark.
+_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
+# Its worker keeps the deadline itself.
+_GRACE_SECONDS = 2.0
+
+
+class Patient:
+    """One session with one request or message to be tried.
+
+    Args:
+        session: whose it is.
+        key: of the suspect.
+        alone: not together with others.
+        deadline: seconds that it may wait, and then be in the worker's hands.
+        call: the request, or None.
+        stream: the message, or None.
+
+    Attributes:
+        until: time at which it has waited, or been at it, for too long.
+    """
+
+    __slots__ = ("alone", "call", "deadline", "key", "session", "stream", "until")
+
+    def __init__(
+        self,
+        session: Tracked,
+        key: Key,
+        alone: bool,
+        deadline: float,
+        call: Call | None = None,
+        stream: Stream | None = None,
+    ) -> None:
+        self.session = session
+        self.key = key
+        self.alone = alone
+        self.deadline = deadline
+        self.call = call
+        self.stream = stream
+        self.until = 0.0
+
+    def waits(self) -> bool:
+        """Whether smtpd still waits for it, and no policy has answered."""
+        if self.session.closed:
+            return False
+        if self.call is not None:
+            return self.call.owed is not None and self.call in self.call.owed
+        return self.stream is not None and self.stream.consumer.held is not None
+
+
+class Quarantine:
+    """The ward.
+
+    Args:
+        poison: is told how they have done.
+        start: called when a worker is wanted.
+        treat: gives a worker what a patient is there for.
+        go_home: gives a session to a worker of the ordinary kind.
+        clock: gives the time (monotonic seconds).
+
+    Attributes:
+        worker: who is in charge of it, once it has loaded the filter; else None.
+        inside: those that are in its hands, by session id.
+    """
+
+    def __init__(
+        self,
+        poison: Poison,
+        start: Callable[[], None],
+        treat: Callable[[Patient, WorkerProcess], None],
+        go_home: Callable[[Tracked], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.worker: WorkerProcess | None = None
+        self.inside: dict[bytes, Patient] = {}
+        self.waiting: deque[Patient] = deque()
+        self._poison = poison
+        self._start = start
+        self._treat = treat
+        self._go_home = go_home
+        self._clock = clock
+        self._retired = False
+        self._idle_since = 0.0
+
+    def enter(self, patient: Patient) -> None:
+        """Have a session tried as soon as there is room."""
+        patient.until = self._clock() + patient.deadline
+        self.waiting.append(patient)
+        self.admit()
+
+    def open(self, worker: WorkerProcess) -> None:
+        """A worker for it has loaded the filter."""
+        self.worker = worker
+        self._retired = False
+        self._idle_since = self._clock()
+        self.admit()
+
+    def admit(self) -> None:
+        """Let in whose turn it is."""
+        while self.waiting:
+            patient = self.waiting[0]
+            if not patient.waits():
+                self.waiting.popleft()
+                continue
+            if self.worker is None:
+                self._start()
+                return
+            others = self.inside.values()
+            if self._retired or (others and (patient.alone or any(p.alone for p in others))):
+                return
+            self.waiting.popleft()
+            self._let_in(patient, self.worker)
+
+    def _let_in(self, patient: Patient, worker: WorkerProcess) -> None:
+        session = patient.session
+        self.inside[session.sid] = patient
+        patient.until = self._clock() + patient.deadline + _GRACE_SECONDS
+        self._move_out(session)
+        session.move_to(worker)
+        self._treat(patient, worker)
+
+    def release(self, sid: bytes, *, well: bool) -> None:
+        """Let a session go home.
+
+        Args:
+            sid: its id.
+            well: the worker has dealt with what it was there for.
+        """
+        patient = self.inside.pop(sid, None)
+        if patient is None:
+            return
+        if well:
+            self._poison.absolve(patient.key)
+        session = patient.session
+        if not session.closed and session.worker is self.worker:
+            self._move_out(session)
+            self._go_home(session)
+        self._idle_since = self._clock()
+        self.admit()
+
+    def _move_out(self, session: Tracked) -> None:
+        worker = session.worker
+        if worker is not None:
+            worker.sessions.pop(session.sid, None)
+            worker.link.send(_control.FORGET + session.sid + b"\n")
+            session.worker = None
+
+    def late(self, now: float) -> list[Patient]:
+        """Give the messages that have waited for too long: they wait no more.
+
+        Sessions whose worker does not answer make no room: it is taken for mute.
+        """
+        for patient in self.inside.values():
+            if patient.call is not None and now > patient.until and self.worker is not None:
+                self.worker.mute = self.worker.mute or patient.until
+        late = [p for p in self.waiting if p.call is None and p.waits() and now > p.until]
+        for patient in late:
+            self.waiting.remove(patient)
+        return late
+
+    def lose(self, blamed: bool) -> None:
+        """Its worker has ended: who was alone in it is poison, of others each may be.
+
+        Args:
+            blamed: what was inside may be the reason.
+        """
+        worker, self.worker = self.worker, None
+        inside, self.inside = list(self.inside.values()), {}
+        if worker is None or not blamed:
+            return
+        ran = dict(worker.marked())
+        marked = [patient for patient in inside if patient.session.sid in ran]
+        if not marked and worker.exit_code() in _FROM_OUTSIDE:
+            return  # each is tried again as it was
+        if len(inside) == 1:
+            patient = inside[0]
+            seconds = self._poison.condemn(patient.key)
+            session_logger(patient.session.id).error(
+                "worker %d, in quarantine, ended with nothing but %s in its hands: "
+                "not tried again for %d minutes",
+                *(worker.pid, patient.key[0], seconds // 60),
+            )
+            return
+        self._poison.suspect([patient.key for patient in marked or inside], alone=True)
+
+    def retire(self) -> None:
+        """Have another worker take over, when nobody is in the hands of this one."""
+        self._retired = True
+
+    def is_done(self) -> bool:
+        """Whether its worker has nothing more to do."""
+        if self.worker is None or self.inside:
+            return False
+        idle = not self.waiting and self._clock() - self._idle_since > _IDLE_SECONDS
+        return self._retired or idle
