@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from authres import AuthenticationResultsHeader
-from authres.core import AuthenticationResult, AuthenticationResultProperty
+from authres import AuthenticationResultsHeader  # type: ignore[import-untyped]
+from authres.core import (  # type: ignore[import-untyped]
+    AuthenticationResult,
+    AuthenticationResultProperty,
+)
 
 from .arc import ArcResult
 from .dkim import DkimResult
