@@ -201,9 +201,13 @@ def size(text: str) -> int:
 def network(text: str) -> Network:
     """An address or a network."""
     try:
-        return ipaddress.ip_network(text, strict=False)
+        found = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no address and no network") from None
+    # More than one address, or the wrong length of it?
+    if "/" in text and ipaddress.ip_interface(text).ip != found.network_address:
+        raise argparse.ArgumentTypeError(f"{text!r} is no network; do you mean {found}?")
+    return found
 
 
 def server(text: str) -> Server:

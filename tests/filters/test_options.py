@@ -97,6 +97,7 @@ def test_a_file_that_is_wrong_is_told_in_one_line_with_its_key(
         (["--delay", "soon"], "'soon' is no time; units are s, m, h, d, w"),
         (["--limit", "big"], "'big' is no size"),
         (["--allow", "x"], "'x' is no address and no network"),
+        (["--allow", "192.0.2.1/24"], "'192.0.2.1/24' is no network; do you mean 192.0.2.0/24?"),
         (["--allow", "@/nonexistent/list"], "/nonexistent/list: No such file or directory"),
         (["--config", "/nonexistent/file"], "/nonexistent/file: No such file or directory"),
         (["--delay"], "expected one argument"),

@@ -1,4 +1,4 @@
-"""What dkim_sign.py signs verifies with dkimpy; its options and choice of keys."""
+"""What dkim_sign signs verifies with dkimpy; its options and choice of keys."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenfilter._mail.headers import Headers
+from greenfilter import Headers
+from greenfilter.errors import UsageError
+from greenfilter.filters import dkim_sign
+from greenfilter.filters._dkim_sign.canonical import NotSigned, body_hash
+from greenfilter.filters._dkim_sign.like_smtpd import complete_addresses
+from greenfilter.filters._dkim_sign.signer import Signer, from_domain, signature
 from greenfilter.protocol import Address
 
-from .conftest import load_example
-from .dkim_support import RSA, key_options, verified, write_key
+from .support import RSA, key_options, verified, write_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,23 +44,21 @@ def keys(tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def example(keys: list[str]) -> Any:
-    return load_example("dkim_sign", *keys)
+def signer(keys: list[str]) -> Signer:
+    return make_signer(*keys)
 
 
-@pytest.fixture(scope="module")
-def example_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    path = write_key(tmp_path_factory.mktemp("keys") / "r1.pem", RSA)
-    return load_example("dkim_sign", f"--key=example.org:r1:{path}")
+def make_signer(*options: str) -> Signer:
+    return dkim_sign.make_signer(dkim_sign.parse(options))
 
 
-def sign(example: Any, raw: bytes, host: str = "mx.example.org") -> bytes:
+def sign(signer: Signer, raw: bytes, host: str = "mx.example.org") -> bytes:
     head, blank, body = raw.partition(b"\r\n\r\n")
     headers = Headers(head + b"\r\n")
     lines = body.split(b"\r\n")
     if not lines[-1]:
         lines.pop()
-    assert example.sign_message(headers, lines, host, example.options) is None
+    assert signer.sign(headers, lines, host)
     return bytes(headers) + (blank and b"\r\n" + body)
 
 
@@ -75,14 +77,14 @@ def sign(example: Any, raw: bytes, host: str = "mx.example.org") -> bytes:
         b"vertical\x0btab \x0c\r\n",
     ],
 )
-def test_rsa_and_ed25519_signatures_verify_for_any_body(example: Any, body: bytes) -> None:
+def test_rsa_and_ed25519_signatures_verify_for_any_body(signer: Signer, body: bytes) -> None:
     head, _, _ = PLAIN.partition(b"\r\n\r\n")
-    assert verified(sign(example, head + b"\r\n\r\n" + body)) == [True, True]
+    assert verified(sign(signer, head + b"\r\n\r\n" + body)) == [True, True]
 
 
-def test_signatures_of_a_message_without_a_blank_line_verify(example: Any) -> None:
+def test_signatures_of_a_message_without_a_blank_line_verify(signer: Signer) -> None:
     head, _, _ = PLAIN.partition(b"\r\n\r\n")
-    assert verified(sign(example, head + b"\r\n")) == [True, True]
+    assert verified(sign(signer, head + b"\r\n")) == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -98,26 +100,24 @@ def test_signatures_of_a_message_without_a_blank_line_verify(example: Any) -> No
         b"Subject: within\x0cthe value",
     ],
 )
-def test_signatures_verify_for_odd_headers(example: Any, field: bytes) -> None:
+def test_signatures_verify_for_odd_headers(signer: Signer, field: bytes) -> None:
     raw = PLAIN.replace(b"Subject: hello", field)
-    assert verified(sign(example, raw)) == [True, True]
+    assert verified(sign(signer, raw)) == [True, True]
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.text(alphabet=" \tabc.\r=", max_size=12).map(str.encode), max_size=12))
-def test_body_hash_is_what_dkimpy_makes_of_the_same_lines(
-    example_module: Any, lines: list[bytes]
-) -> None:
+def test_body_hash_is_what_dkimpy_makes_of_the_same_lines(lines: list[bytes]) -> None:
     body = b"".join(line + b"\r\n" for line in lines)
     relaxed = dkim.canonicalization.Relaxed.canonicalize_body(body)
-    assert example_module.body_hash(lines) == hashlib.sha256(relaxed).digest()
+    assert body_hash(lines) == hashlib.sha256(relaxed).digest()
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet=' \t\\"(),<>@:;ab', max_size=30))
-def test_completing_addresses_twice_changes_nothing_more(example_module: Any, value: str) -> None:
-    once = example_module.complete_addresses(value, "mx.example.org")
-    assert example_module.complete_addresses(once, "mx.example.org") == once
+def test_completing_addresses_twice_changes_nothing_more(value: str) -> None:
+    once = complete_addresses(value, "mx.example.org")
+    assert complete_addresses(once, "mx.example.org") == once
     assert re.sub(r"@mx\.example\.org|[ \t]", "", once) == re.sub(r"[ \t]", "", value)
 
 
@@ -132,29 +132,29 @@ def test_completing_addresses_twice_changes_nothing_more(example_module: Any, va
         lambda raw: raw.replace(b"Subject: hello", b"Subject: hello\r\nReply-To: eve@example.org"),
     ],
 )
-def test_a_changed_message_does_not_verify(example: Any, spoil: Callable[[bytes], bytes]) -> None:
-    assert verified(spoil(sign(example, PLAIN))) == [False, False]
+def test_a_changed_message_does_not_verify(signer: Signer, spoil: Callable[[bytes], bytes]) -> None:
+    assert verified(spoil(sign(signer, PLAIN))) == [False, False]
 
 
-def test_headers_that_are_not_signed_may_be_added(example: Any) -> None:
-    assert verified(b"X-Seen: yes\r\n" + sign(example, PLAIN)) == [True, True]
+def test_headers_that_are_not_signed_may_be_added(signer: Signer) -> None:
+    assert verified(b"X-Seen: yes\r\n" + sign(signer, PLAIN)) == [True, True]
 
 
-def test_signature_lines_are_folded_and_lie_on_top(example: Any) -> None:
-    signed = sign(example, PLAIN)
+def test_signature_lines_are_folded_and_lie_on_top(signer: Signer) -> None:
+    signed = sign(signer, PLAIN)
     head = signed[: signed.index(b"Received:")]
     assert signed.startswith(b"DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed;")
     assert head.count(b"DKIM-Signature:") == 2
     assert max(map(len, head.split(b"\r\n"))) <= 78
 
 
-def test_hostile_white_space_takes_linear_time(example: Any) -> None:
+def test_hostile_white_space_takes_linear_time() -> None:
     def seconds(size: int) -> float:
         lines = [b" " * size + b"x" + b"\t" * size] * 4
         field = [("Subject", "a" + " " * size + "b")]
         start = time.process_time()
-        example.body_hash(lines)
-        example.signature(field, ["subject"], b"", SimpleNamespace(**FAKE_KEY), 0)
+        body_hash(lines)
+        signature(field, ["subject"], b"", SimpleNamespace(**FAKE_KEY), 0)
         return time.process_time() - start
 
     seconds(1000)
@@ -192,13 +192,13 @@ FAKE_KEY = {"algorithm": "a", "domain": "d", "selector": "s", "sign": lambda dat
         ("x" * 5000, "x" * 5000),
     ],
 )
-def test_addresses_without_a_domain_are_completed(example: Any, value: str, completed: str) -> None:
-    assert example.complete_addresses(value, "mx") == completed
+def test_addresses_without_a_domain_are_completed(value: str, completed: str) -> None:
+    assert complete_addresses(value, "mx") == completed
 
 
-def test_the_edits_that_smtpd_would_make_are_made_first(example: Any) -> None:
+def test_the_edits_that_smtpd_would_make_are_made_first(signer: Signer) -> None:
     raw = b"From: alice@example.org\r\nTo: bob, carol@example.net\r\nBcc: dan\r\n\r\nx\r\n"
-    signed = sign(example, raw)
+    signed = sign(signer, raw)
     headers = Headers(signed.partition(b"\r\n\r\n")[0] + b"\r\n")
     assert headers.get_all("To") == ["bob@mx.example.org, carol@example.net"]
     assert headers.get_all("Bcc") == []
@@ -208,8 +208,10 @@ def test_the_edits_that_smtpd_would_make_are_made_first(example: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [b"Date", b"Message-ID"])
-def test_a_field_that_smtpd_does_not_know_for_its_space_is_added(example: Any, name: bytes) -> None:
-    signed = sign(example, PLAIN.replace(name + b":", name + b" :"))
+def test_a_field_that_smtpd_does_not_know_for_its_space_is_added(
+    signer: Signer, name: bytes
+) -> None:
+    signed = sign(signer, PLAIN.replace(name + b":", name + b" :"))
     assert signed.partition(b"\r\n\r\n")[0].count(b"\n" + name + b": ") == 1
 
 
@@ -227,16 +229,17 @@ def test_a_field_that_smtpd_does_not_know_for_its_space_is_added(example: Any, n
         ("friends: alice@example.org;", "example.org"),
     ],
 )
-def test_domain_of_the_from_header(example: Any, value: str, domain: str) -> None:
-    assert example.from_domain(value) == domain
+def test_domain_of_the_from_header(value: str, domain: str) -> None:
+    assert from_domain(value) == domain
 
 
-def test_keys_of_a_parent_domain_are_used_only_if_asked_for(example: Any) -> None:
-    keys = example.options.key
-    assert example.keys_for("example.org", keys, parents=False) == keys
-    assert example.keys_for("mail.example.org", keys, parents=False) == []
-    assert example.keys_for("a.mail.example.org", keys, parents=True) == keys
-    assert example.keys_for("badexample.org", keys, parents=True) == []
+def test_keys_of_a_parent_domain_are_used_only_if_asked_for(signer: Signer) -> None:
+    ring = signer.ring
+    found = ring.keys("example.org")
+    assert [key.selector for key in found] == ["r1", "e1"]
+    assert ring.keys("mail.example.org") == []
+    assert ring.keys("a.mail.example.org", parents=True) == found
+    assert ring.keys("badexample.org", parents=True) == []
 
 
 @pytest.mark.parametrize(
@@ -271,13 +274,15 @@ def test_keys_of_a_parent_domain_are_used_only_if_asked_for(example: Any) -> Non
         ),
     ],
 )
-def test_what_cannot_be_signed_is_left_as_it_is(example: Any, raw: bytes, problem: str) -> None:
+def test_what_cannot_be_signed_is_left_as_it_is(signer: Signer, raw: bytes, problem: str) -> None:
     headers = Headers(raw)
-    assert example.sign_message(headers, [], "mx.example.net", example.options) == problem
+    with pytest.raises(NotSigned) as caught:
+        signer.sign(headers, [], "mx.example.net")
+    assert str(caught.value) == problem
     assert bytes(headers) == raw
 
 
-def test_an_address_header_that_cannot_be_written_is_not_lost(example: Any) -> None:
+def test_an_address_header_that_cannot_be_written_is_not_lost(signer: Signer) -> None:
     raw = (
         b"From: a@example.org\r\nTo: "
         + b",".join([b"bob"] * 100)
@@ -285,20 +290,20 @@ def test_an_address_header_that_cannot_be_written_is_not_lost(example: Any) -> N
     )
     headers = Headers(raw)
     with pytest.raises(ValueError, match="To"):
-        example.sign_message(headers, [], "mx.example.org", example.options)
+        signer.sign(headers, [], "mx.example.org")
     assert bytes(headers) == raw
 
 
-def test_a_cr_in_a_header_becomes_a_space(example: Any) -> None:
+def test_a_cr_in_a_header_becomes_a_space(signer: Signer) -> None:
     raw = PLAIN.replace(b"Subject: hello", b"Subject: a\rb\r\nX-Seen: c\rd\r\nTo: bo\rb")
-    signed = sign(example, raw)
+    signed = sign(signer, raw)
     assert b"\r\nSubject: a b\r\nX-Seen: c d\r\nTo: bo b@mx.example.org\r\n" in signed
     assert verified(signed) == [True, True]
 
 
-def test_only_the_field_with_a_cr_is_changed(example: Any) -> None:
+def test_only_the_field_with_a_cr_is_changed(signer: Signer) -> None:
     raw = PLAIN.replace(b"Subject: hello", b"Subject:one\r\nsubject:  two\rthree\r\nSubject:\r\n x")
-    assert b"Subject:one\r\nsubject: two three\r\nSubject:\r\n x\r\n" in sign(example, raw)
+    assert b"Subject:one\r\nsubject: two three\r\nSubject:\r\n x\r\n" in sign(signer, raw)
 
 
 @pytest.mark.parametrize(
@@ -310,12 +315,12 @@ def test_only_the_field_with_a_cr_is_changed(example: Any) -> None:
     ],
 )
 def test_a_body_that_changes_on_its_way_is_not_signed(
-    example: Any, head: bytes, body: bytes, problem: str
+    signer: Signer, head: bytes, body: bytes, problem: str
 ) -> None:
     raw = b"From: a@example.org\r\nTo: bob\r\n" + head
     headers = Headers(raw)
     with pytest.raises(ValueError, match=problem):
-        example.sign_message(headers, [b"first", body], "mx.example.org", example.options)
+        signer.sign(headers, [b"first", body], "mx.example.org")
     assert bytes(headers) == raw
 
 
@@ -330,10 +335,8 @@ def test_a_body_that_changes_on_its_way_is_not_signed(
         ("anna@" + "\u00fc" * 70 + ".example", ""),
     ],
 )
-def test_an_international_domain_is_compared_as_a_labels(
-    example: Any, value: str, domain: str
-) -> None:
-    assert example.from_domain(value) == domain
+def test_an_international_domain_is_compared_as_a_labels(value: str, domain: str) -> None:
+    assert from_domain(value) == domain
 
 
 @pytest.mark.parametrize(
@@ -348,8 +351,8 @@ def test_the_domain_of_a_key_is_written_as_a_labels(
     tmp_path: Path, configured: str, domain: str
 ) -> None:
     path = write_key(tmp_path / "r1.pem", RSA)
-    example = load_example("dkim_sign", f"--key={configured}:r1:{path}")
-    signed = sign(example, PLAIN.replace(b"example.org>\r\nTo", f"{configured}>\r\nTo".encode()))
+    signer = make_signer(f"--key={configured}:r1:{path}")
+    signed = sign(signer, PLAIN.replace(b"example.org>\r\nTo", f"{configured}>\r\nTo".encode()))
     assert f" d={domain};".encode() in signed.replace(b"\r\n", b"")
 
 
@@ -369,11 +372,9 @@ def test_the_domain_of_a_key_is_written_as_a_labels(
         ("[2001:db8::1]:40000", False, False),
     ],
 )
-def test_whose_mail_is_signed(
-    example: Any, src: str | None, authenticated: bool, own: bool
-) -> None:
+def test_whose_mail_is_signed(src: str | None, authenticated: bool, own: bool) -> None:
     session = SimpleNamespace(src=src and Address(src), authenticated=authenticated)
-    assert example.is_own(session, [ipaddress.ip_network("198.51.100.0/24")]) is own
+    assert dkim_sign.is_own(session, [ipaddress.ip_network("198.51.100.0/24")]) is own
 
 
 def bad_keys(tmp_path: Path) -> dict[str, Any]:
@@ -394,9 +395,9 @@ def bad_keys(tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ([], "--key"),
-        (["--key=example.org:sel"], "--key: invalid key value: 'example.org:sel'"),
-        (["--key=example.org:sel:"], "--key: invalid key value"),
+        ([], "give one --key, --key-table or --key-directory at least"),
+        (["--key=example.org:sel"], "'example.org:sel' is not DOMAIN:SELECTOR:FILE"),
+        (["--key=example.org:sel:"], "is not DOMAIN:SELECTOR:FILE"),
         (["--key=example:sel:MISSING"], "'example': verifiers take no such domain"),
         (["--key=192.0.2.1:sel:MISSING"], "'192.0.2.1': verifiers take no such domain"),
         (["--key=ex_ample.org:sel:MISSING"], "'ex_ample.org': verifiers take no such domain"),
@@ -407,7 +408,7 @@ def bad_keys(tmp_path: Path) -> dict[str, Any]:
         (["--key=example.org:s_l:MISSING"], "'s_l': verifiers take no such selector"),
         (["--key=example.org:.s:MISSING"], "'.s': verifiers take no such selector"),
         (["--key=example.org::MISSING"], "'': verifiers take no such selector"),
-        (["GOOD", "GOOD"], "--key: two keys have the same domain and selector"),
+        (["GOOD", "GOOD"], "two keys have the same domain and selector, example.org:r1"),
         (["GOOD", "--headers=from:a;b"], "--headers: invalid names value: 'from:a;b'"),
         (["GOOD", "--headers=from:gr\u00fc\u00df"], "--headers: invalid names value"),
         (["--key=example.org:sel:MISSING"], "MISSING: No such file or directory"),
@@ -421,10 +422,9 @@ def bad_keys(tmp_path: Path) -> dict[str, Any]:
         (["GOOD", "--sign"], "unrecognized arguments: --sign"),
     ],
 )
-def test_wrong_options_end_with_status_2_and_one_line(
+def test_wrong_options_are_told_in_one_line(
     keys: list[str],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     options: list[str],
     problem: str,
@@ -435,18 +435,18 @@ def test_wrong_options_end_with_status_2_and_one_line(
         else:
             write_key(tmp_path / name, value)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as caught:
-        load_example("dkim_sign", *[keys[0] if option == "GOOD" else option for option in options])
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
+    with pytest.raises(UsageError) as caught:
+        dkim_sign.build([keys[0] if option == "GOOD" else option for option in options])
+    error = str(caught.value)
     assert problem in error
-    assert error.count("\n") == 1
+    assert error.startswith("dkim_sign: ")
+    assert "\n" not in error
 
 
 def test_help_shows_the_smtpd_conf_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        load_example("dkim_sign", "--help")
+        dkim_sign.build(["--help"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    assert 'filter dkim proc-exec "/usr/local/bin/greenfilter run' in out
+    assert 'filter dkim proc-exec "/usr/local/bin/greenfilter run dkim_sign ' in out
     assert "--parent-domains" in out
