@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SUMMARY = __doc__.rstrip(".\n")
 ACTIONS = ("header", "junk", "reject")
 _SPARE_SECONDS = 30.0  # of the deadline, for reading a big message
+_MAX_FIELDS = 100  # of Authentication-Results that are looked at one by one
 MANUAL = """
     In smtpd.conf, for the listener that other mail servers use:
 
@@ -118,6 +119,9 @@ def build(arguments: Sequence[str]) -> Filter:
 
 def _remove_claims(message: Message, ours: list[str]) -> None:
     values = message.headers.get_all(NAME)
+    if len(values) > _MAX_FIELDS:  # nobody has so many in good faith (RFC 8601, 5 allows it)
+        message.headers.remove(NAME)
+        return
     for index in reversed(range(len(values))):
         if any(claims(values[index], each) for each in ours):
             message.headers.remove(NAME, index=index)

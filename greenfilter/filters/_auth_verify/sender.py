@@ -18,6 +18,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", SyntaxWarning)
     import spf  # type: ignore[import-untyped]
 
+# RFC 7208, 3.4 has a record fit into 512 octets. pyspf takes seconds for the macros of a huge one.
+MAX_RECORD = 4096
+
 log = logging.getLogger(__name__)
 
 
@@ -112,4 +115,9 @@ def _value(record: Any) -> Any:
         return record.preference, record.exchange.to_text(omit_final_dot=True)
     if kind == "PTR":
         return record.target.to_text(omit_final_dot=True)
-    return record.strings if kind in ("TXT", "SPF") else record.address
+    if kind not in ("TXT", "SPF"):
+        return record.address
+    text = b"".join(record.strings)
+    if len(text) > MAX_RECORD and text[:6].lower() == b"v=spf1":
+        raise spf.PermError(f"the record has more than {MAX_RECORD} octets")
+    return (text,)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from authres import AuthenticationResultsHeader
+from hypothesis import given
+from hypothesis import strategies as st
 
 from greenfilter.filters._auth_verify.arc import ArcResult
 from greenfilter.filters._auth_verify.dkim import DkimResult
@@ -120,3 +122,11 @@ def test_a_local_part_that_needs_quotes_is_left_out():
 def test_the_null_sender_has_its_helo_name_told():
     spf = SpfResult("fail", "mx.example.com", "helo")
     assert "spf=fail smtp.helo=mx.example.com;" in compose(OURS, spf, "", [], NONE, None)
+
+
+@given(st.text(alphabet='()";\\= \t1a.', max_size=30))
+def test_whatever_stands_before_it_a_claim_in_order_is_found_or_closed(prefix):
+    """No prefix raises; and one that a reader would skip does not hide our name."""
+    claims(prefix, OURS)
+    comment = "".join(each for each in prefix if each not in "()\\")
+    assert claims(f"({comment}) {OURS}; dmarc=pass", OURS)

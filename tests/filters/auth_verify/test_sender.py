@@ -9,6 +9,8 @@ from typing import Any
 import dns.rdata
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from greenfilter.filters._auth_verify.sender import check_sender
 from greenfilter.filters._dns import Answer, DnsError, Questions
@@ -54,7 +56,9 @@ def _dicts(records: list[Any]) -> list[dict[str, Any]]:
 
 def _rdata(type: str, value: Any) -> Any:
     if type == "TXT":
-        strings = [value] if isinstance(value, str) else value or [""]  # none at all is not legal
+        strings = value or [""]  # none at all is not legal
+        if isinstance(value, str):
+            strings = [value[at : at + 255] for at in range(0, len(value), 255)] or [""]
         made = txt("")
         return made.replace(strings=tuple(text.encode("latin-1") for text in strings))
     if type == "MX":
@@ -107,3 +111,23 @@ def test_a_broken_record_says_why():
     found = check("v=spf1 ip4:300.1.1.1 -all")
     assert found.result == "permerror"
     assert "Invalid IP4 address" in found.reason
+
+
+def test_a_huge_record_is_not_evaluated():
+    found = check("v=spf1 exists:" + "%{d9r+-./_=}" * 400)
+    assert (found.result, found.reason) == ("permerror", "the record has more than 4096 octets")
+
+
+def test_a_huge_text_that_is_no_record_does_not_matter():
+    zone = {"example.com": [{"TXT": "x" * 9000}, {"TXT": "v=spf1 +all"}]}
+    ip = ipaddress.ip_address("2001:db8::1")
+    assert check_sender(ip, "a@example.com", "mx.example", ZoneQuestions(zone)).result == "pass"
+
+
+@given(st.text(), st.text(), st.text())
+def test_no_record_sender_or_helo_raises(record, sender, helo):
+    zone = {"example.com": [{"TXT": f"v=spf1 {record}".encode().decode("latin-1")}]}
+    ip = ipaddress.ip_address("192.0.2.1")
+    questions = ZoneQuestions(zone)
+    assert check_sender(ip, f"{sender}@example.com", helo, questions).domain == "example.com"
+    check_sender(ip, sender, helo, questions)
