@@ -13,6 +13,7 @@ from typing import NamedTuple
 _NEXT_FIELD = re.compile(rb"\r\n(?![ \t])")
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _WHITE = re.compile(rb"[ \t]+")
+_RUN = re.compile(rb"[ \t]{2,}|\t")  # all that is not one space already
 
 
 class Field(NamedTuple):
@@ -88,13 +89,15 @@ class BodyHash:
 
     def update(self, lines: Sequence[bytes]) -> None:
         """Take lines without their ends."""
-        if self._relaxed:
-            lines = [_WHITE.sub(b" ", line).rstrip(b" ") for line in lines]
+        white = b" \t" if self._relaxed else b"\n"  # there is no newline in a line
         end = len(lines)
-        while end and not lines[end - 1]:
+        while end and not lines[end - 1].strip(white):
             end -= 1
         if end:
-            self._feed(b"\r\n" * self._blank_lines + b"\r\n".join(lines[:end]) + b"\r\n")
+            data = b"\r\n".join(lines[:end]) + b"\r\n"
+            if self._relaxed:
+                data = _RUN.sub(b" ", data).replace(b" \r\n", b"\r\n")
+            self._feed(b"\r\n" * self._blank_lines + data)
             self._blank_lines = 0
         self._blank_lines += len(lines) - end
 
