@@ -1,5 +1,5 @@
 #!/usr/bin/env -S greenfilter run
-"""Sign what your own users and programs send with DKIM (RFC 6376): a filter to learn from.
+r"""Sign what your own users and programs send with DKIM (RFC 6376): a filter to learn from.
 
 Needs dkimpy. The one to put behind a mail server is stock: ``greenfilter run dkim_sign --help``; it
 signs what smtpd makes of a message after its filters, such as an address without a domain.
@@ -23,7 +23,7 @@ from greenfilter import Filter
 
 DOMAIN, SELECTOR, FILE = sys.argv[1:]
 KEY = Path(FILE).read_bytes()
-SIGNED = [b"From", b"To", b"Cc", b"Subject", b"Date", b"Message-ID", b"MIME-Version"]
+SIGNED = ("From", "To", "Cc", "Subject", "Date", "Message-ID", "MIME-Version")
 
 app = Filter("dkim", deadline=60.0, on_error="proceed")
 
@@ -46,7 +46,7 @@ def sign(ctx: Any, message: Any) -> None:
         DOMAIN.encode(),
         KEY,
         canonicalize=(b"relaxed", b"relaxed"),
-        include_headers=SIGNED,
+        include_headers=[name.encode() for name in SIGNED if name in message.headers],
     )
     name, _, value = signature.decode().partition(": ")
     message.headers.prepend(name, value.rstrip("\r\n"))

@@ -18,6 +18,8 @@ import dns.resolver
 
 from greenfilter import Filter, Need, reject
 
+ZONES = sys.argv[1:]
+
 # A client waits for 5 seconds at most, and is let in when DNS is away.
 app = Filter("rbl", deadline=5.0, on_error="proceed", needs=Need.SRC | Need.USERNAME)
 app.local_session(dict)  # what was found out about a client, for as long as it is there
@@ -37,7 +39,7 @@ def refuse_listed(ctx: Any, recipient: str) -> Any:
 def listing(ctx: Any, ip: Any) -> str | None:
     """Give the first list that has an address. This blocks, and no other session waits for it."""
     reverse = ip.reverse_pointer.removesuffix("in-addr.arpa").removesuffix("ip6.arpa")
-    for zone in sys.argv[1:]:
+    for zone in ZONES:
         try:
             answers = dns.resolver.resolve(f"{reverse}{zone}.", "A")
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,15 @@ def key_values(facts: dict[str, Any]) -> str:
     """Give facts as `` key=value ...``, values in quotes where they need them; None is left out."""
     known = {key.rstrip("_"): value for key, value in facts.items() if value is not None}
     return "".join(f" {key}={_quoted(value)}" for key, value in known.items())
+
+
+def in_words(seconds: float) -> str:
+    """Give a time to wait, rounded up: ``2 seconds``, ``5 minutes``, ``3 hours``."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds > 2 * length:
+            return f"{math.ceil(seconds / length)} {unit}"
+    whole = max(1, math.ceil(seconds))
+    return "1 second" if whole == 1 else f"{whole} seconds"
 
 
 def _quoted(value: Any) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
 from .. import Filter, Status, reject
 from ._clients import client_ip, is_ours
-from ._decide import Decider
-from ._greylist.greylist import Client, Greylist, Outcome, Settings
+from ._decide import Decider, in_words
+from ._greylist.greylist import Client, Greylist, Outcome, Settings, Vouching
 from ._greylist.lists import Addresses, Clients, address_or_domain, network_or_domain
 from ._greylist.rules import Times
 from ._options import Options, seconds, whole
@@ -60,8 +59,7 @@ def build(arguments: Sequence[str]) -> Filter:
     """
     options = _parse(arguments)
     store = open_store(options.store, options.store_timeout)
-    vouching = _spf(options) if options.spf else lambda ip, sender, helo: None
-    greylist = Greylist(_settings(options), store, vouching)
+    greylist = Greylist(_settings(options), store, _vouching(options))
     # At most three questions to the store, and SPF.
     deadline = 3 * (options.store_timeout + 1.0) + options.spf_timeout + 5.0
     app = Filter("greylist", deadline=deadline, on_error="proceed")
@@ -91,7 +89,7 @@ def _add_handlers(app: Filter, options: argparse.Namespace, greylist: Greylist) 
             ctx.tx.local["waited"] = True
         answer = None
         if not outcome.passed:
-            text = f"Greylisted, please try again in {outcome.wait + 1:.0f} seconds"
+            text = f"Greylisted, please try again in {in_words(outcome.wait)}"
             answer = reject(451, text, enhanced="4.7.1")
         return decide(
             ctx,
@@ -140,17 +138,13 @@ def _settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def _spf(options: argparse.Namespace) -> Any:
-    import dns.exception
-    import dns.nameserver
-
+def _vouching(options: argparse.Namespace) -> Vouching:
+    if not options.spf:
+        return lambda ip, sender, helo: None
+    from ._dns import Resolver
     from ._greylist.spf import Spf
 
-    servers: list[Any] = [dns.nameserver.Do53Nameserver(*each) for each in options.resolver]
-    try:
-        return Spf(servers, options.spf_timeout).domain
-    except dns.exception.DNSException as error:
-        raise _options().error(f"{error}: use --resolver or --no-spf") from None
+    return Spf(Resolver(options.resolver, options.spf_timeout), options.spf_timeout).domain
 
 
 def _options() -> Options:
@@ -174,8 +168,7 @@ def _options() -> Options:
     options.add("--spf-pass", action="store_true", help=text)
     text = "how long the DNS questions of one message may take (5s)"
     options.add("--spf-timeout", metavar="TIME", type=seconds, default=5.0, help=text)
-    text = "DNS server instead of those of resolv.conf"
-    options.add_list("--resolver", _server, text, "ADDRESS[@PORT]")
+    options.add_resolver()
     text = "client that need not wait: address, network, or domain of its confirmed rDNS name"
     options.add_list("--allow-client", network_or_domain, text, "CLIENT")
     text = "sender that need not wait, which anyone can pretend to be: address, name@ or domain"
@@ -196,12 +189,3 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if parsed.spf_pass and not parsed.spf:
         raise options.error("--spf-pass and --no-spf exclude each other")
     return parsed
-
-
-def _server(text: str) -> tuple[str, int]:
-    """A DNS server, as ADDRESS or ADDRESS@PORT."""
-    address, _, port = text.partition("@")
-    try:
-        return str(ipaddress.ip_address(address)), whole(1, 65_535)(port or "53")
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address, nor ADDRESS@PORT") from None

@@ -16,24 +16,36 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A running Redis for all tests that leave it running."""
+    with _start_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A running Redis of the test's own."""
+    directory = tmp_path / "redis"
+    directory.mkdir()
+    with _start_redis(directory) as server:
+        yield server
+
+
+def _start_redis(directory: Path) -> RedisServer:
     reason = redis_support.missing()
     if reason is not None:
         unavailable(reason)
-    directory = tmp_path / "redis"
-    directory.mkdir()
-    with RedisServer(directory) as server:
-        yield server
+    return RedisServer(directory)
 
 
 @pytest.fixture(params=["sqlite", "redis"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """What ``--store`` takes, once for each kind of store."""
+    """What ``--store`` takes, once for each kind of store; it is empty."""
     if request.param == "sqlite":
         return f"sqlite:{tmp_path}/store.sqlite"
-    server: RedisServer = request.getfixturevalue("redis_server")
+    server: RedisServer = request.getfixturevalue("shared_redis")
+    server.clear()
     return server.url
 
 

@@ -81,6 +81,12 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def clear(self) -> None:
+        """Forget all that is kept."""
+        with socket.create_connection(("127.0.0.1", self.port), 5.0) as client:
+            client.sendall(b"FLUSHALL\r\n")
+            assert client.recv(16).startswith(b"+OK")
+
     def _answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), 1.0) as client:

@@ -11,6 +11,9 @@ from .._store import Store, store_key
 from .lists import Addresses, Clients
 from .rules import Times, Verdict, domain_of, judge, network_of, steady
 
+Vouching = Callable[[IPv4Address | IPv6Address, str, str], str | None]
+"""Gives the domain that vouches (SPF) for a client's address, sender and HELO name, or None."""
+
 _MOST_DOMAINS = 100  # that are learned from one message
 
 
@@ -75,8 +78,7 @@ class Greylist:
     Args:
         settings: how it was set up.
         store: where entries are kept.
-        vouching: gives the domain that vouches (SPF) for a client's address, sender and HELO name,
-            or None.
+        vouching: asks for SPF.
 
     Raises:
         StoreError: (every method) the store is away.
@@ -86,7 +88,7 @@ class Greylist:
         self,
         settings: Settings,
         store: Store,
-        vouching: Callable[[IPv4Address | IPv6Address, str, str], str | None],
+        vouching: Vouching,
     ) -> None:
         self._settings = settings
         self._store = store

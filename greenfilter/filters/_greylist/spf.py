@@ -1,22 +1,19 @@
-"""Whether a client may send for a domain (SPF, RFC 7208), by pyspf and dnspython."""
+"""Whether a client may send for a domain (SPF, RFC 7208), by pyspf."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import cachetools
-import dns.exception
-import dns.nameserver
-import dns.resolver
 import spf  # type: ignore[import-untyped]
 
+from .._dns import DnsError, Questions, Resolver
 from .rules import domain_of
 
 _CACHE_SIZE = 20_000
 _CACHE_SECONDS = 300.0
+_QUESTIONS = 120  # 10 terms (RFC 7208, 4.6.4) of 10 names each, and what comes first
 # Nobody sends from these. A policy that lets them pass says nothing of who sends.
 _NOBODY = {4: "240.0.0.1", 6: "3fff:fff::1"}
 
@@ -25,19 +22,13 @@ class Spf:
     """Asks which domain vouches for a client.
 
     Args:
-        servers: DNS servers instead of those of resolv.conf.
+        resolver: answers.
         timeout: seconds for all questions about one message.
-
-    Raises:
-        dns.exception.DNSException: resolv.conf names no server.
     """
 
-    def __init__(self, servers: Sequence[dns.nameserver.Nameserver], timeout: float) -> None:
+    def __init__(self, resolver: Resolver, timeout: float) -> None:
+        self._resolver = resolver
         self._timeout = timeout
-        self._resolver = dns.resolver.Resolver(configure=not servers)
-        self._resolver.nameservers = list(servers) or self._resolver.nameservers
-        self._resolver.timeout = timeout / 2
-        self._resolver.cache = dns.resolver.LRUCache()
         self._results: cachetools.TTLCache[tuple[str, str, str], str | None] = cachetools.TTLCache(
             _CACHE_SIZE, _CACHE_SECONDS
         )
@@ -59,7 +50,8 @@ class Spf:
         domain = domain_of(sender) or helo.lower().rstrip(".")
         if "." not in domain or not domain.isascii():
             return None
-        query = _Query(ip, sender, helo, self._resolver, self._timeout)
+        questions = self._resolver.message(_QUESTIONS, self._timeout)
+        query = _Query(ip, sender, helo, questions)
         try:
             if query.check()[0] != "pass":
                 return None
@@ -70,47 +62,31 @@ class Spf:
 
 
 class _Query(spf.query):  # type: ignore[misc]
-    """pyspf's query with our DNS: one resolver with its cache, and one deadline for all."""
+    """pyspf's query, which asks our resolver."""
 
-    def __init__(
-        self, ip: str, sender: str, helo: str, resolver: dns.resolver.Resolver, timeout: float
-    ) -> None:
+    def __init__(self, ip: str, sender: str, helo: str, questions: Questions) -> None:
         super().__init__(ip, sender, helo)
-        self._resolver = resolver
-        self._deadline = time.monotonic() + timeout
+        self._questions = questions
 
     def dns(
         self, name: str, qtype: str, cnames: object = None, ignore_void: bool = False
     ) -> list[Any]:
-        """Answer a question of pyspf; in its own way for each type."""
-        name = str(name).rstrip(".").lower()
-        if not name or any(not 0 < len(label) < 64 for label in name.split(".")):
-            return []
-        if (name, qtype) not in self.cache:
-            self.cache[name, qtype] = [_value(rdata) for rdata in self._resolve(name, qtype)]
-        found: list[Any] = self.cache[name, qtype]
+        """Answer a question of pyspf, in its own way for each type."""
+        try:
+            found = [_value(record) for record in self._questions.query(name, qtype)]
+        except DnsError as error:
+            raise spf.TempError(f"DNS: {error}") from None
         if not found and not ignore_void:
             self.void_lookups += 1
             if self.void_lookups > spf.MAX_VOID_LOOKUPS:
-                raise spf.PermError("void lookup limit exceeded")
-        return list(found)
-
-    def _resolve(self, name: str, qtype: str) -> Sequence[Any]:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise spf.TempError("DNS: no answer in time")
-        try:
-            return list(self._resolver.resolve(f"{name}.", qtype, lifetime=left, search=False))
-        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-            return []
-        except (dns.exception.DNSException, OSError, ValueError) as error:
-            raise spf.TempError(f"DNS: {error}") from None
+                raise spf.PermError("too many names that do not exist")
+        return found
 
 
-def _value(rdata: Any) -> Any:
-    kind = rdata.rdtype.name
+def _value(record: Any) -> Any:
+    kind = record.rdtype.name
     if kind == "MX":
-        return rdata.preference, rdata.exchange.to_text(omit_final_dot=True)
+        return record.preference, record.exchange.to_text(omit_final_dot=True)
     if kind == "PTR":
-        return rdata.target.to_text(omit_final_dot=True)
-    return rdata.strings if kind in ("TXT", "SPF") else rdata.address
+        return record.target.to_text(omit_final_dot=True)
+    return record.strings if kind in ("TXT", "SPF") else record.address

@@ -50,6 +50,10 @@ class Account:
         """Give what was delivered and what is reserved."""
         return self.delivered(now) + sum(amount for amount, _ in self._reserved.values())
 
+    def reserved(self, holder: str) -> int:
+        """Give what one holder has reserved."""
+        return self._reserved.get(holder, (0, 0.0))[0]
+
     def reserve(
         self, holder: str, amount: int, now: float, until: float, *, force: bool = False
     ) -> float | None:
@@ -67,7 +71,7 @@ class Account:
             which there is room; infinite where the limit is less than ``amount``.
         """
         self._forget(now)
-        before = self._reserved.get(holder, (0, 0.0))[0]
+        before = self.reserved(holder)
         excess = self.used(now) - before + amount - self.limit
         if excess > 0 and amount > before and not force:
             return self._wait(holder, excess, now)

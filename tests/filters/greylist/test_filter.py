@@ -38,7 +38,7 @@ def dns_server() -> Iterator[DnsServer]:
 def test_a_first_try_is_deferred_and_a_retry_after_the_delay_is_let_in(start, caplog):
     with start() as smtpd:
         reply = try_once(smtpd)
-        assert reply.rejected(451, "4.7.1 Greylisted, please try again in 30")
+        assert reply.rejected(451, "4.7.1 Greylisted, please try again in 5 minutes")
         smtpd.clock.advance(200)
         assert try_once(smtpd).rejected(451)
         smtpd.clock.advance(101)
@@ -189,10 +189,10 @@ def test_a_retry_from_another_address_of_the_pool_counts_when_spf_passes(start, 
         assert try_once(smtpd, sender="x@open.example").rejected(451)
         assert try_once(smtpd, sender="x@none.example").rejected(451)
         smtpd.clock.advance(301)
-        assert try_once(smtpd, "203.0.113.1:1").rejected(451, "30")  # not of the pool
+        assert try_once(smtpd, "203.0.113.1:1").rejected(451, "5 minutes")  # not of the pool
         assert try_once(smtpd, "198.51.100.1:1").ok
-        assert try_once(smtpd, "198.51.100.1:1", "x@open.example").rejected(451, "30")
-        assert try_once(smtpd, "198.51.100.1:1", "x@none.example").rejected(451, "30")
+        assert try_once(smtpd, "198.51.100.1:1", "x@open.example").rejected(451, "5 minutes")
+        assert try_once(smtpd, "198.51.100.1:1", "x@none.example").rejected(451, "5 minutes")
 
 
 def test_a_retry_counts_also_if_dns_failed_at_the_first_try_or_fails_at_the_second(
