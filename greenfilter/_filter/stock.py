@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .app import Filter
 
 _DIRECTORY = os.path.join(OWN_FILES, "filters")
-_NAME = re.compile(r"[A-Za-z_][\w-]*")
+_NAME = re.compile(r"[A-Za-z][\w-]*")
 
 
 def is_name(target: str) -> bool:
@@ -51,12 +51,12 @@ def build(name: str, arguments: Sequence[str]) -> Filter:
             needs is not installed. The text says what to do.
         SystemExit: ``--help`` was given, and printed.
     """
-    if name not in names():
-        raise UsageError(_unknown(name))
+    where = f"greenfilter.filters.{name}"
     try:
-        module = importlib.import_module(f"greenfilter.filters.{name}")
-        app: Filter = module.build(arguments)
+        app: Filter = importlib.import_module(where).build(arguments)
     except ImportError as error:
+        if error.name == where:
+            raise UsageError(_unknown(name)) from error
         if (error.name or "greenfilter").partition(".")[0] == "greenfilter":
             raise
         text = f"{name}: {error}; install what it needs: pip install 'greenfilter[{name}]'"
