@@ -20,6 +20,7 @@ from .sender import SpfResult
 NAME = "Authentication-Results"
 _MAX_VALUE = 255  # characters of a value; nothing that is right is longer
 _MAX_REASON = 120
+_MAX_PREFIX = 4096  # characters in which an identifier has to be found
 _PLAIN = re.compile(r"[A-Za-z0-9!#$%&'*+./=?^_`{|}~@-]+\Z")
 _DOT_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+\Z")
 _TOKEN = re.compile(r"[!#-'*+.0-9A-Z^-~\u0080-\U0010ffff-]+")  # RFC 2045, and RFC 6532
@@ -46,7 +47,7 @@ def claims(value: str, authserv_id: str) -> bool:
         malformed that somebody might take it for ours.
     """
     try:
-        name, version = _identity(value)
+        name, version = _identity(value[:_MAX_PREFIX])
     except _MalformedError:
         return _same(authserv_id) in value.lower()
     return _same(name) == _same(authserv_id) or (version != "" and int(version[:9]) != 1)
