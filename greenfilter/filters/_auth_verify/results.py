@@ -32,7 +32,7 @@ _IN_COMMENT = re.compile(r"\\.?|[()]|[^()\\]+", re.DOTALL)
 
 
 class _MalformedError(Exception):
-    """A comment or a quoted string is not closed."""
+    """A comment or a quoted string is not closed, or there is no end of them."""
 
 
 def claims(value: str, authserv_id: str) -> bool:
@@ -65,6 +65,8 @@ def _identity(value: str) -> tuple[str, str]:
         match = _TOKEN.match(value, at)
         name = match[0] if match else ""
     at = _skip(value, match.end() if match else at)
+    if at >= _MAX_PREFIX:  # there is more, which is not looked at
+        raise _MalformedError
     if value[at : at + 1] == "=":
         return "", ""  # a method: some leave the identifier out
     digits = _DIGITS.match(value, at)

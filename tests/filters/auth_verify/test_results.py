@@ -43,6 +43,9 @@ def test_a_case_of_the_suite(case):
         " \tmx.example.org\t;",
         "other.example.net 99999999999999999999999999; none",
         "mx.example.org spf=pass",
+        " " * 5000 + "mx.example.org; spf=pass",
+        "(" + "x" * 5000 + ") mx.example.org; spf=pass",
+        " " * 4090 + "mx.example.org; spf=pass",
     ],
 )
 def test_what_could_be_taken_for_ours_is_removed(value):
