@@ -1,0 +1,1 @@
+"""What the filter ``auth_verify`` is made of: SPF, DKIM, DMARC, ARC, and the header that tells."""

@@ -1,0 +1,274 @@
+"""Verify SPF, DKIM, DMARC and ARC, and tell the results in Authentication-Results."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import socket
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import gevent
+
+from .. import Filter, reject
+from ._auth_verify.check import Check, Envelope, Verdict
+from ._auth_verify.domains import SuffixList
+from ._auth_verify.results import NAME, claims, compose
+from ._clients import client_ip, is_in, is_ours
+from ._decide import Decider
+from ._dns import Resolver
+from ._options import Options, network, seconds, whole
+
+if TYPE_CHECKING:
+    from .. import Context, Decision, Message
+
+SUMMARY = __doc__.rstrip(".\n")
+ACTIONS = ("header", "junk", "reject")
+_SPARE_SECONDS = 30.0  # of the deadline, for reading a big message
+_MAX_FIELDS = 100  # of Authentication-Results that are looked at one by one
+MANUAL = """
+    In smtpd.conf, for the listener that other mail servers use:
+
+        filter dmarc proc-exec "/usr/local/bin/greenfilter run auth_verify --enforce reject"
+        listen on 0.0.0.0 filter dmarc
+
+    Each message gets one Authentication-Results header (RFC 8601) on top, with the results of SPF
+    (RFC 7208; of the HELO name for the null sender), DKIM (RFC 6376) and DMARC (RFC 9989), and with
+    --arc of ARC (RFC 8617). Headers of that name that claim to be ours, in whatever spelling, are
+    removed, also from what authenticated clients send, whose mail is not verified. Mail from this
+    host and from --local networks is left as it is.
+
+    Nothing is refused unless you say so:
+
+        --enforce reject    what fails DMARC is refused where the policy says reject, and gets
+                            X-Spam: Yes on top, so that it is delivered as junk, where it says
+                            quarantine; --enforce junk marks both
+        --spf-fail ACTION   what SPF says fail about, and DMARC does not pass
+        --bad-from ACTION   mail with several From fields, with several domains in From, or with
+                            none; its authors' policies are enforced as well
+        --defer-temperror   have mail sent again (451) that could not be checked, as DNS is away
+
+    Forwarders and lists break SPF, and often DKIM: name the ones that you trust with --forwarder;
+    their mail is verified, but not refused and not marked as junk.
+
+    When DNS is away, results are temperror, after --timeout at most, and mail is let in (but for
+    --defer-temperror). If anything else fails, mail is deferred (451): else a header that a
+    stranger has forged could pass for ours.
+"""
+
+
+class Action(NamedTuple):
+    """What is done with a message: ``what`` is header, junk, defer or reject."""
+
+    what: str
+    reason: str | None = None
+    decision: Decision | None = None
+
+
+def build(arguments: Sequence[str]) -> Filter:
+    """Make the filter.
+
+    Args:
+        arguments: its options, see ``greenfilter run auth_verify --help``.
+
+    Raises:
+        UsageError: an option is wrong.
+    """
+    options = _options().parse(arguments)
+    resolver = Resolver(options.resolver, options.dns_timeout)
+    deadline = options.timeout + _SPARE_SECONDS
+    app = Filter("auth_verify", deadline=deadline, on_error="tempfail")
+    decide = Decider("auth_verify", options.log_only)
+
+    @app.message
+    def verify(ctx: Any, message: Message) -> Any:
+        session = ctx.session
+        authserv_id = options.authserv_id or app.config.admd or socket.gethostname()
+        if is_ours(session, options.local):
+            if session.authenticated and not options.log_only:
+                _remove_claims(message, [authserv_id, *options.remove_id])
+            return None
+        ip = client_ip(session.src)
+        assert ip is not None  # who comes by a socket is ours
+        envelope = Envelope(ip, ctx.tx.mail_from or "", session.identity or "")
+        check = Check(message, arc=options.arc)
+
+        def conclude() -> tuple[Verdict, Decision | None, str]:
+            questions = partial(resolver.message, options.queries, options.timeout)
+            verdict = check.conclude(envelope, questions, options.public_suffix_list)
+            action = choose(verdict, envelope, options)
+            return verdict, _log(decide, ctx, envelope, verdict, action), action.what
+
+        if options.log_only:
+            gevent.spawn(conclude)  # mail does not wait for it
+            return None
+        verdict, decision, what = conclude()
+        if decision is None:
+            _remove_claims(message, [authserv_id, *options.remove_id])
+            spf, dkim, dmarc, arc, _ = verdict
+            value = compose(authserv_id, spf, envelope.mail_from, dkim, dmarc, arc)
+            message.headers.prepend(NAME, value)
+            if what == "junk":
+                message.headers.prepend("X-Spam", "Yes")
+        return decision
+
+    return app
+
+
+def _remove_claims(message: Message, ours: list[str]) -> None:
+    values = message.headers.get_all(NAME)
+    if len(values) > _MAX_FIELDS:  # nobody has so many in good faith (RFC 8601, 5 allows it)
+        message.headers.remove(NAME)
+        return
+    for index in reversed(range(len(values))):
+        if any(claims(values[index], each) for each in ours):
+            message.headers.remove(NAME, index=index)
+
+
+# --- what is done with a message ---
+
+
+def choose(verdict: Verdict, envelope: Envelope, options: argparse.Namespace) -> Action:
+    """Choose what is done: of all that the options ask for, the strictest."""
+    if is_in(envelope.ip, options.forwarder):
+        return Action("header", "forwarder")
+    actions = [
+        _by_dmarc(verdict, options),
+        _by_from(verdict, options),
+        _by_spf(verdict, envelope, options),
+        _by_temperror(verdict, options),
+    ]
+    order = ("header", "junk", "defer", "reject")
+    return max(actions, key=lambda action: order.index(action.what))
+
+
+def _by_dmarc(verdict: Verdict, options: argparse.Namespace) -> Action:
+    dmarc = verdict.dmarc
+    if dmarc.result != "fail" or dmarc.policy == "none" or options.enforce == "header":
+        return Action("header")
+    if dmarc.policy == "quarantine" or options.enforce == "junk":
+        return Action("junk", "dmarc")
+    text = (
+        f"Mail from {dmarc.author_domain} refused by the DMARC policy of {dmarc.record_domain}:"
+        f" {dmarc.reason or _why(verdict)}"
+    )
+    return Action("reject", "dmarc", reject(550, text, enhanced="5.7.1"))
+
+
+def _why(verdict: Verdict) -> str:
+    """Say in words why no identifier was the author's."""
+    passed = [each.domain for each in verdict.dkim if each.result == "pass"]
+    failed = [f"{each.result} for {each.domain}" for each in verdict.dkim if each.result != "pass"]
+    dkim = f"pass for {passed[0]} only" if passed else failed[0] if failed else "none"
+    spf = f"{verdict.spf.result} for {verdict.spf.domain}" if verdict.spf.domain else "none"
+    return re.sub(r"[^ -~]", "?", f"SPF {spf}, DKIM {dkim}")[:300]
+
+
+def _by_from(verdict: Verdict, options: argparse.Namespace) -> Action:
+    if not verdict.bad_from or options.bad_from == "header":
+        return Action("header")
+    text = re.sub(r"[^ -~]", "?", verdict.dmarc.reason or "no domain in From")[:200]
+    refused = reject(550, f"It is not clear who wrote this mail: {text}", enhanced="5.7.1")
+    return Action(options.bad_from, "from", refused if options.bad_from == "reject" else None)
+
+
+def _by_spf(verdict: Verdict, envelope: Envelope, options: argparse.Namespace) -> Action:
+    failed = verdict.spf.result == "fail" and verdict.dmarc.result != "pass"
+    if not failed or options.spf_fail == "header":
+        return Action("header")
+    text = f"{envelope.ip} may not send mail for {verdict.spf.domain} (SPF)"
+    refused = reject(550, text, enhanced="5.7.23")
+    return Action(options.spf_fail, "spf", refused if options.spf_fail == "reject" else None)
+
+
+def _by_temperror(verdict: Verdict, options: argparse.Namespace) -> Action:
+    unknown = verdict.dmarc.result == "temperror" or (
+        options.spf_fail != "header" and verdict.spf.result == "temperror"
+    )
+    if not unknown or not options.defer_temperror:
+        return Action("header")
+    text = "Your mail could not be checked, as DNS does not answer; try again"
+    return Action("defer", "temperror", reject(451, text, enhanced="4.4.3"))
+
+
+def _log(
+    decide: Decider, ctx: Context, envelope: Envelope, verdict: Verdict, action: Action
+) -> Decision | None:
+    spf, dkim, dmarc, arc, _ = verdict
+    signatures = ",".join(f"{each.result}:{each.domain or '-'}" for each in dkim)
+    return decide(
+        ctx,
+        action.decision,
+        action.what,
+        reason=action.reason,
+        spf=f"{spf.result}:{spf.domain or '-'}",
+        spf_reason=spf.reason or None,
+        dkim=signatures or "none",
+        dkim_reason=next((each.reason for each in dkim if each.reason), None),
+        dmarc=dmarc.result,
+        dmarc_reason=dmarc.reason or None,
+        policy=dmarc.policy,
+        author=dmarc.author_domain,
+        arc=arc and arc.result,
+        arc_reason=(arc and arc.reason) or None,
+        client=envelope.ip,
+        from_=envelope.mail_from or "<>",
+    )
+
+
+# --- options ---
+
+
+def _options() -> Options:
+    options = Options("auth_verify", f"{SUMMARY}.", MANUAL)
+    text = "who verifies, in the header (smtpd's own name)"
+    options.add("--authserv-id", metavar="NAME", type=_authserv_id, help=text)
+    text = "another name of ours: headers that claim to be its are removed too"
+    options.add_list("--remove-id", _authserv_id, text, "NAME")
+    text = f"how DMARC policies are enforced: {', '.join(ACTIONS)} (%(default)s)"
+    options.add("--enforce", metavar="HOW", choices=ACTIONS, default="header", help=text)
+    text = "what is done when SPF fails, and DMARC does not pass (%(default)s)"
+    options.add("--spf-fail", metavar="ACTION", choices=ACTIONS, default="header", help=text)
+    text = "what is done when From does not name one domain (%(default)s)"
+    options.add("--bad-from", metavar="ACTION", choices=ACTIONS, default="header", help=text)
+    text = "have mail sent again that could not be checked"
+    options.add("--defer-temperror", action="store_true", help=text)
+    options.add("--arc", action="store_true", help="verify ARC too")
+    text = (
+        "take what this file (of publicsuffix.org) says for organizations, as RFC 7489 did, "
+        "instead of what their DNS says"
+    )
+    options.add("--public-suffix-list", metavar="FILE", type=_suffix_list, help=text)
+    text = "client whose mail is not refused, and not marked as junk"
+    options.add_list("--forwarder", network, text, "NETWORK")
+    text = "how long the DNS questions of one message may take (15s)"
+    options.add("--timeout", metavar="TIME", type=seconds, default=15.0, help=text)
+    text = "how long one question may take (5s)"
+    options.add("--dns-timeout", metavar="TIME", type=seconds, default=5.0, help=text)
+    text = "how many questions each of SPF, keys and DMARC may ask about a message (%(default)d)"
+    options.add("--queries", metavar="NUMBER", type=whole(1, 10_000), default=100, help=text)
+    options.add_resolver()
+    options.add_local()
+    options.add_log_only()
+    return options
+
+
+def _authserv_id(text: str) -> str:
+    """A name for the header, mostly a host's."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name: letters, digits, dots, - and _")
+    return text
+
+
+def _suffix_list(path: str) -> SuffixList:
+    """The public suffix list."""
+    try:
+        suffixes = SuffixList(Path(path).read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        text = getattr(error, "strerror", None) or "is no text in UTF-8"
+        raise argparse.ArgumentTypeError(f"{path}: {text}") from None
+    if not len(suffixes):
+        raise argparse.ArgumentTypeError(f"{path}: there are no names in it")
+    return suffixes

@@ -1,0 +1,79 @@
+"""Who wrote a mail, by its From field."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greenfilter.filters._auth_verify.author import AuthorError, author_domains
+
+
+@pytest.mark.parametrize(
+    ("field", "domains"),
+    [
+        ("a@example.com", ["example.com"]),
+        ("A <a@Example.COM.>", ["example.com"]),
+        ("A <@relay.example,@b.example:a@example.com>", ["example.com"]),
+        ('"x, y@evil.example" <a@example.com>', ["example.com"]),
+        ("a @ example . com", ["example.com"]),
+        ("(a@evil.example) a@example.com (b@evil.example)", ["example.com"]),
+        ("a@(comment)example.com", ["example.com"]),
+        ("(an open ( and nested) comment) a@example.com", ["example.com"]),
+        ('"quoted @evil.example"@example.com', ["example.com"]),
+        ("Us: a@example.com, B <b@example.net>;", ["example.com", "example.net"]),
+        ("Us: ; , a@example.com", ["example.com"]),
+        ("a@example.com, , b@EXAMPLE.com", ["example.com"]),
+        ("a@example.com; b@example.net", ["example.com", "example.net"]),
+        ("<a@example.com> <b@example.net>", ["example.com", "example.net"]),
+        ("A <a@example.com", ["example.com"]),
+        ('"never closed <a@example.com>, b@example.net', None),
+        ("a@bücher.example", ["xn--bcher-kva.example"]),
+        ("a@x@example.com", ["example.com"]),
+        ("a@b@", None),
+        ("a@example..com", None),
+        ("a@[192.0.2.1]", None),
+        ("alice", None),
+        ("A <>", None),
+        ("undisclosed:;", None),
+        ("", None),
+        ("a@" + "x" * 64 + ".example", None),
+        ("a@" + "é" * 5000 + ".example", None),
+        ("a@example.com\0", None),
+    ],
+)
+def test_the_domains_of_a_field(field, domains):
+    if domains is None:
+        with pytest.raises(AuthorError):
+            author_domains([field])
+    else:
+        assert author_domains([field]) == domains
+
+
+def test_all_fields_count():
+    assert author_domains(["a@example.com", "b@example.net"]) == ["example.com", "example.net"]
+
+
+def test_no_field_and_a_huge_one_are_told():
+    with pytest.raises(AuthorError, match="no From field"):
+        author_domains([])
+    with pytest.raises(AuthorError, match="too long"):
+        author_domains(["a@example.com, " * 10_000])
+
+
+@given(st.text(alphabet='()<>,:;@"\\ .a\té'))
+def test_no_field_raises_anything_else(field):
+    with contextlib.suppress(AuthorError):
+        assert author_domains([field])
+
+
+@given(st.text(alphabet='()<>,:;@"\\ .a'))
+def test_an_address_behind_a_comma_is_never_hidden_by_what_is_closed_before_it(text):
+    """A quoted string hides nothing that follows it."""
+    quoted = '"' + text.replace("\\", "").replace('"', "") + '"'
+    assert author_domains([f"{quoted} <x@one.example>, y@two.example"]) == [
+        "one.example",
+        "two.example",
+    ]
