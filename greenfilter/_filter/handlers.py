@@ -84,6 +84,7 @@ class Handler:
         on_error: what answers when it fails or passes its deadline.
         thread: run it in the thread pool.
         cancel_on_close: end it when the client leaves.
+        explicit: names of the options that it was registered with; the others are the filter's.
         where: ``file:line``, or None.
         report: the number of the report that it handles, else 0 (``_process/mark.py``).
     """
@@ -91,6 +92,7 @@ class Handler:
     __slots__ = (
         "cancel_on_close",
         "deadline",
+        "explicit",
         "fn",
         "hook",
         "on_error",
@@ -109,6 +111,7 @@ class Handler:
         on_error: Decision,
         thread: bool,
         cancel_on_close: bool,
+        explicit: frozenset[str] = frozenset(),
     ) -> None:
         self.fn = fn
         self.hook = hook
@@ -116,6 +119,7 @@ class Handler:
         self.on_error = on_error
         self.thread = thread
         self.cancel_on_close = cancel_on_close
+        self.explicit = explicit
         self.where = where(fn)
         self.report = number_of(hook)
         check_parameters(fn, parameters, hook)
