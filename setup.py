@@ -30,6 +30,7 @@ COMPILED = [
     "greenfilter/_runtime/session.py",
     "greenfilter/_runtime/wire.py",
     "greenfilter/_runtime/workers.py",
+    "greenfilter/_chain/views.py",
     "greenfilter/_supervisor/flow.py",
     "greenfilter/_supervisor/link.py",
     "greenfilter/_supervisor/router.py",
