@@ -14,7 +14,8 @@ import gevent.event
 from .._mail.spool import Spool
 from .._process.log import logger
 from ..errors import GreenfilterError, UsageError
-from ..protocol import Decision
+from ..protocol import NEWEST, Decision
+from ..protocol._fields import version_of
 from ..testing._oracle import Answer, DataLine, EndOfData, Oracle, OracleError, SmtpdWouldDie
 from .life import Life, ProgramError
 
@@ -33,24 +34,26 @@ class Child:
         command: for the shell.
         name: for logs.
         config: what smtpd said of itself, as on the wire.
-        version: protocol version to speak.
 
     Attributes:
         oracle: what the program has registered.
         pid: of the process, or None while there is none.
+        version: protocol version of what is written to it.
     """
 
-    def __init__(self, command: str, name: str, config: bytes, version: tuple[int, int]) -> None:
+    def __init__(self, command: str, name: str, config: bytes) -> None:
         self.name = name
-        self.oracle = Oracle(version)
+        self.oracle = Oracle()
+        self.version = NEWEST
         self.pid: int | None = None
         self._command = command
         self._config = config
-        self._version = version
         self._sessions: dict[bytes, ChildSession] = {}
         self._tokens = 0
+        self._spoken = b""
         self._life: Life | None = None
-        self._delay = _FIRST_DELAY
+        self._starting: Life | None = None
+        self._delay = 0.0  # seconds before the next start
         self._is_over = False
 
     def start(self) -> None:
@@ -59,7 +62,7 @@ class Child:
         Raises:
             UsageError: it cannot be run, or does not register as smtpd wants it.
         """
-        life = Life(self, self._version)
+        life = self._starting = Life(self)
         try:
             life.begin(self._command, self._config)
             life.ready.get(timeout=_HANDSHAKE_SECONDS)
@@ -72,6 +75,9 @@ class Child:
             raise UsageError(f"{self.name}: {error}") from None
         except OSError as error:
             raise UsageError(f"{self.name}: {error.strerror}: {self._command}") from error
+        if self._is_over:
+            life.kill()
+            return
         self.oracle = life.oracle
         self._take(life)
 
@@ -80,9 +86,19 @@ class Child:
         self._is_over = True
         if self._life is not None:
             self._life.end()
+        elif self._starting is not None:
+            self._starting.kill()
 
-    def session(self, sid: bytes) -> ChildSession:
-        """Give what is known of a session, which begins with this if it is new."""
+    def session(self, sid: bytes, line: bytes) -> ChildSession:
+        """Give what is known of a session, which begins with this if it is new.
+
+        Args:
+            sid: smtpd's id.
+            line: what is about to be written; its version is the one that is spoken.
+        """
+        if line.split(b"|", 2)[1] != self._spoken:
+            self._spoken = line.split(b"|", 2)[1]
+            self.version = version_of(self._spoken)
         session = self._sessions.get(sid)
         if session is None:
             session = self._sessions[sid] = ChildSession(self, sid)
@@ -125,7 +141,7 @@ class Child:
         """
         words = line.split(b"|", 3)
         if len(words) == 4 and words[0] in (b"filter-result", b"filter-dataline"):
-            sid, token = words[1:3] if self._version >= (0, 5) else words[2:0:-1]
+            sid, token = words[1:3] if self.version >= (0, 5) else words[2:0:-1]
             session = self._sessions.get(sid)
             if session is not None:
                 session.judge(line, token)
@@ -142,7 +158,8 @@ class Child:
         self.pid = None
         if self._is_over:
             return
-        self._delay = _FIRST_DELAY if life.was_long() else min(self._delay * 2, _LONGEST_DELAY)
+        grown = 0.0 if life.was_long() else min(self._delay * 2, _LONGEST_DELAY)
+        self._delay = max(grown, _FIRST_DELAY)
         logger.error("%s: %s; it is started again in %g s", self.name, why, self._delay)
         for session in list(self._sessions.values()):
             session.fail(ProgramError(f"{self.name}: {why}"))
@@ -287,7 +304,7 @@ class ChildSession:
             self._message.fail(error)
 
     def _new_oracle(self) -> Oracle:
-        oracle = Oracle(self._child.oracle.version, ready=True)
+        oracle = Oracle(self._child.version, ready=True)
         oracle.begin(self._sid.decode())
         return oracle
 

@@ -53,16 +53,15 @@ class Life:
 
     Args:
         owner: who has started it.
-        version: protocol version that is spoken to it.
 
     Attributes:
         ready: set when its registration has ended.
         oracle: what it has registered.
     """
 
-    def __init__(self, owner: Owner, version: tuple[int, int]) -> None:
+    def __init__(self, owner: Owner) -> None:
         self.ready: gevent.event.AsyncResult[None] = gevent.event.AsyncResult()
-        self.oracle = Oracle(version)
+        self.oracle = Oracle()
         self._owner = owner
         self._process: subprocess.Popen[bytes] | None = None
         self._out = bytearray()
@@ -137,6 +136,7 @@ class Life:
         if self._process is not None and self._process.poll() is None:
             with suppress(OSError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            gevent.spawn(self._wait)  # or the process table keeps it
         self._out.clear()
         self._room.set()
         with suppress(OSError):

@@ -12,7 +12,7 @@ from .._filter.app import Filter
 from .._filter.context import Context
 from .._filter.handlers import Handler, Policy, policy
 from ..errors import UsageError
-from ..protocol import EVENTS, PHASES, TEMPFAIL, Decision, Phase, at_version
+from ..protocol import EVENTS, NEWEST, PHASES, TEMPFAIL, Decision, Phase, at_version
 
 if TYPE_CHECKING:
     from .child import Child
@@ -80,11 +80,18 @@ class Program(Filter):
 
         if self.child is not None:
             return
-        version = self.protocol or self.config.protocol or (0, 6)
-        child = Child(self.command, self.name, self.config.wire(), version)
+        child = Child(self.command, self.name, self._config())
         child.start()
         self.child = child
         self._take_hooks(child)
+
+    def _config(self) -> bytes:
+        """Give what smtpd said of itself, with the protocol that is spoken."""
+        lines = self.config.wire().splitlines(keepends=True)
+        if self.protocol is not None:
+            told = [b"config|protocol|%d.%d\n" % self.protocol] if self.protocol >= NEWEST else []
+            lines = told + [line for line in lines if not line.startswith(b"config|protocol|")]
+        return b"".join(lines)
 
     def on_end(self) -> None:
         """End it. Switches greenlets."""
@@ -130,13 +137,13 @@ class Program(Filter):
         assert self.child is not None
         assert isinstance(ctx.hook, Phase)
         line = self._translated(ctx.line)
-        session = self.child.session(ctx.session.sid)
+        session = self.child.session(ctx.session.sid, line)
         return session.ask(line, ctx.body, ctx.hook.wire)
 
     def _edit(self, ctx: Context, lines: Iterator[bytes]) -> Iterator[bytes]:
         assert self.child is not None
         line = self._translated(ctx.line)
-        message = self.child.session(ctx.session.sid).begin_message(line)
+        message = self.child.session(ctx.session.sid, line).begin_message(line)
         try:
             for content in lines:
                 message.send(content)
@@ -153,7 +160,7 @@ class Program(Filter):
         assert self.child is not None
         line = self._translated(ctx.line)
         words = ctx.line.split(b"|", 5)
-        self.child.session(ctx.session.sid).keep(line, words[4])
+        self.child.session(ctx.session.sid, line).keep(line, words[4])
         self.child.report(line, words[3].decode(), words[4].decode())
         if words[4] == b"link-disconnect":
             self.child.forget(ctx.session.sid)
