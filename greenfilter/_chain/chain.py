@@ -151,11 +151,7 @@ class Chain(Filter):
 
     def handlers(self) -> list[Handler]:
         """Give the handlers of all members."""
-        found: list[Handler] = []
-        for member in self.members:
-            member.take_handlers()
-            found += [*member.filters.values(), *member.reports.values(), *member.data_handlers()]
-        return found
+        return [handler for member in self.members for handler in member.handlers()]
 
     def freeze(self) -> None:
         """End registration, and make the chain's own handlers."""

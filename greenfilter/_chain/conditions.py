@@ -51,6 +51,7 @@ class Condition:
 
     def __init__(self, table: dict[str, Any] | Callable[[Context], Any]) -> None:
         self.keys: tuple[str, ...] = ()
+        self._table = table
         self.needs = Need(0)
         if callable(table):
             function = table
@@ -62,6 +63,12 @@ class Condition:
         self.keys = tuple(table)
         for key in self.keys:
             self.needs |= _NEEDS[key]
+
+    def __repr__(self) -> str:
+        if callable(self._table):
+            name = getattr(self._table, "__name__", None) or repr(self._table)
+            return f"{name}(ctx)"
+        return ", ".join(f"{key} = {value!r}" for key, value in self._table.items())
 
     def matches(self, ctx: Context, every: bool = False) -> bool:
         """Tell whether it holds. A table never switches greenlets; a function may.

@@ -51,6 +51,7 @@ class _Block:
 
     def __init__(self, path: str, number: int, line: int, table: dict[str, Any]) -> None:
         self.table = table
+        self.where = (path, line or 1)
         self.problems: list[str] = []
         self._at = f"{path}: filter {number} (line {line})" if line else f"{path}: filter {number}"
 
@@ -141,7 +142,7 @@ def _member(block: _Block, load: Loader) -> Member | None:
     if block.problems or app is None:
         return None
     is_program = isinstance(app, Program)
-    return Member(
+    member = Member(
         app,
         when=table.get("when"),
         unless=table.get("unless"),
@@ -150,6 +151,8 @@ def _member(block: _Block, load: Loader) -> Member | None:
         observe=table.get("observe", False),
         name=table.get("name"),
     )
+    member.where = block.where
+    return member
 
 
 def _check_common(block: _Block) -> None:

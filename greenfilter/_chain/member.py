@@ -33,6 +33,7 @@ class Member:
 
     Attributes:
         number: its place in the chain, from 0.
+        where: file and line of its block in a chain file, or None.
         filters: its filter handlers by phase, with the chain's limits.
         reports: its report handlers by (subsystem, event).
         data: the kind of its data handler and the handler, or None.
@@ -62,6 +63,8 @@ class Member:
         self._deadline = seconds(deadline, None) if deadline is not None else None
         self._on_error = policy(on_error, None, None) if on_error is not None else None
         self._told: set[type[BaseException]] = set()
+        self._copies: dict[Handler, Handler] = {}
+        self.where: tuple[str, int] | None = None
         self.filters: dict[str, Handler] = {}
         self.reports: dict[tuple[str, str], Handler] = {}
         self.data: tuple[str, Handler] | None = None
@@ -80,6 +83,11 @@ class Member:
         self.reports = {key: self._limited(handler, None) for key, handler in app.reports.items()}
         self.data = (app.data[0], self._limited(app.data[1], commit)) if app.data else None
         self.taps = [self._limited(handler, commit) for handler in app.taps]
+
+    def handlers(self) -> list[Handler]:
+        """Give all its handlers, with the chain's limits."""
+        self.take_handlers()
+        return [*self.filters.values(), *self.reports.values(), *self.data_handlers()]
 
     @property
     def has_data(self) -> bool:
@@ -115,8 +123,11 @@ class Member:
             return otherwise
 
     def _limited(self, handler: Handler, phase: Phase | None) -> Handler:
-        """Give a handler with the chain's limits where it has none of its own."""
-        limited = copy.copy(handler)
+        """Give a handler with the chain's limits where it has none of its own, always the same."""
+        if handler in self._copies:
+            return self._copies[handler]
+        limited = self._copies[handler] = copy.copy(handler)
+        limited.owner = self.name
         if self._deadline is not None and "deadline" not in handler.explicit:
             limited.deadline = self._deadline
         if self._on_error is not None and "on_error" not in handler.explicit and phase is not None:

@@ -19,9 +19,14 @@ from ..protocol import PHASES
 
 def handlers(app: Filter) -> dict[str, list[str]]:
     """Name the functions that decide, by phase on the wire."""
-    named = {PHASES[name].wire: [handler.name] for name, handler in app.filters.items()}
-    data = [app.data[1]] if app.data else []
-    names = [handler.name for handler in [*data, *app.taps]]
+    named: dict[str, list[str]] = {}
+    names: list[str] = []
+    for handler in app.handlers():
+        kind, _, name = handler.hook.partition(".")
+        if kind == "filter" and name != "data_line":
+            named.setdefault(PHASES[name].wire, []).append(handler.name)
+        elif kind != "report":
+            names.append(handler.name)
     if names:
         named["data-line"] = names
         # What they return about the message is applied at commit.
