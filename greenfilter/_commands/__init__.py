@@ -282,13 +282,18 @@ def record(output: str, max_size: int, keep: int, command: tuple[str, ...]) -> N
     metavar="HTML",
     help="Write a page that shows every session and how long each answer took.",
 )
+@click.option(
+    "--observe",
+    is_flag=True,
+    help="Tell what FILTER would have done: one line per difference, and no session ends by it.",
+)
 @click.argument("target", metavar="FILTER")
 @click.argument("logs", metavar="LOG...", nargs=-1, required=True, type=click.Path())
 def replay(target: str, logs: tuple[str, ...], **others: Any) -> None:
     """Play recordings into FILTER and tell where it decides otherwise than the recorded one did.
 
-    The exit status is 0 if it decides the same, 1 if not, 2 if a recording cannot be read or the
-    filter does not start.
+    The exit status is 0 if it decides the same, or with --observe, 1 if not, 2 if a recording cannot
+    be read or the filter does not start.
     """
     from .replay import replay as replay_logs
 

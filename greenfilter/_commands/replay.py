@@ -29,6 +29,7 @@ def replay(
     is_command: bool,
     timeout: float,
     timeline: str | None,
+    observe: bool,
 ) -> None:
     """Play recordings into a filter, and print what it decides otherwise.
 
@@ -40,19 +41,23 @@ def replay(
         is_command: ``target`` is a command line.
         timeout: seconds to wait for each answer.
         timeline: where to write the page that shows it.
+        observe: tell what the filter would have done, with sessions played as they were.
 
     Raises:
         UsageError: a recording cannot be read or is empty, the command line is none, or the filter
             does not start.
-        SystemExit: with status 1, the filter decided otherwise.
+        SystemExit: with status 1, the filter decided otherwise, or wrote what smtpd does not
+            forgive.
     """
     command = command_words(target) if is_command else _run_command(target)
     command += filter_options
-    player = Player(lambda: Process(command), timeout, speed == "original", timeline is not None)
+    player = Player(
+        lambda: Process(command), timeout, speed == "original", timeline is not None, observe
+    )
     result = player.play(_with_bar(logs))
     if not result.sessions + result.left_out:
         raise UsageError(f"{', '.join(logs)}: no sessions in it; nothing was played")
-    for line in result.report():
+    for line in result.observed() if observe else result.report():
         click.echo(line)
     click.echo(result.summary())
     if timeline is not None:
@@ -62,7 +67,7 @@ def replay(
             Path(timeline).write_text(page(result, target), encoding="utf-8")
         except OSError as error:
             raise UsageError(f"--timeline {timeline}: {error.strerror}") from error
-    if result.differences or result.trouble:
+    if result.trouble or (result.differences and not observe):
         for line in result.log:
             click.echo(f"the filter's log: {readable(line.encode())}", err=True)
         sys.exit(1)
