@@ -292,8 +292,8 @@ def record(output: str, max_size: int, keep: int, command: tuple[str, ...]) -> N
 def replay(target: str, logs: tuple[str, ...], **others: Any) -> None:
     """Play recordings into FILTER and tell where it decides otherwise than the recorded one did.
 
-    The exit status is 0 if it decides the same, or with --observe, 1 if not, 2 if a recording cannot
-    be read or the filter does not start.
+    The exit status is 0 if it decides the same, or with --observe; 1 if not; 2 if a recording
+    cannot be read or the filter does not start.
     """
     from .replay import replay as replay_logs
 

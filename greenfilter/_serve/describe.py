@@ -49,6 +49,8 @@ def files(target: str, error: BaseException | None = None) -> list[str]:
         paths.update(_files_of(error, folder))
         error = error.__cause__
     loaded = {os.path.abspath(path) for path in paths if path}
+    if target.endswith(".toml"):
+        loaded.add(os.path.abspath(target))
     own = {path for path in loaded if path.startswith(folder + os.path.sep)}
     return sorted(path for path in own if f"{os.path.sep}site-packages{os.path.sep}" not in path)
 
