@@ -75,7 +75,7 @@ class TestCheck:
             "name = 'other'\n"
         )
         done = command("check", path)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, "other: registered\n")
         lines = [line.strip() for line in done.stdout.splitlines()]
         assert lines[:2] == [f"mx: {path}", "1. guard: filter guard"]
         assert "2. second: filter guard, observes" in lines
