@@ -8,28 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gevent.event import Event
-
-from .. import _control
-from .._filter.context import DEFERRED, Context
+from .._filter.context import Context
 from .._filter.handlers import Handler
 from .._process.log import logger, origin, session_logger
-from ..errors import DecisionError, GreenfilterError
+from ..errors import GreenfilterError
 from ..protocol import (
     BYPASS,
     JUNK,
     PHASES,
     PROCEED,
     Decision,
-    Session,
-    Transaction,
-    last_resort,
-    memo_report,
 )
+from .asking import Asking
 from .member import Member
 from .observer import Observer
 from .stages import Pipeline
-from .views import MemberSession, Rewrites
+from .state import ChainSession
 
 if TYPE_CHECKING:
     from .._runtime.engine import Engine
@@ -39,45 +33,6 @@ if TYPE_CHECKING:
 _MESSAGE_PHASES = ("rcpt_to", "data")
 _MARKS_NOTHING = ("rset", "quit")
 _REFUSALS = ("reject", "disconnect")
-_NO_LIMIT = 1 << 30
-
-
-class ChainSession:
-    """What a chain knows of one session.
-
-    Attributes:
-        views: the session as each member sees it.
-        rewrites: addresses of the transaction that members have rewritten.
-        bypassed: members from this number on are not asked any more.
-        junk_session: a mark of the session that could not be sent yet.
-        junk_message: the transaction whose mark could not be sent yet, or None.
-        pipeline: the message whose commit is to come.
-    """
-
-    __slots__ = ("bypassed", "junk_message", "junk_session", "pipeline", "rewrites", "views")
-
-    def __init__(self, host: Host, real: Session) -> None:
-        self.rewrites = Rewrites()
-        self.views = [
-            MemberSession(real, member.app.need_bits(), host, member.number, self.rewrites)
-            for member in host.members
-        ]
-        self.bypassed = _NO_LIMIT
-        self.junk_session = False
-        self.junk_message: Transaction | None = None
-        self.pipeline: Pipeline | None = None
-
-    def keep(self, engine: Engine, real: Any) -> None:
-        """Have the next worker know what smtpd does not tell it, should this one die."""
-        real.memo = b"%d,%d" % (self.bypassed, self.junk_session)
-        if engine.supervised:
-            engine.send(_control.KEEP + memo_report(real) + b"\n")
-
-    def restore(self, kept: bytes) -> None:
-        """Go on from what another worker has kept."""
-        bypassed, _, is_junk = kept.partition(b",")
-        self.bypassed = int(bypassed)
-        self.junk_session = is_junk == b"1"
 
 
 class Host:
@@ -93,10 +48,7 @@ class Host:
         self._asked: dict[str, list[tuple[Member, Handler | None]]] = {}
         self._told: dict[tuple[str, str], list[tuple[Member, Handler]]] = {}
         self._observers: dict[Member, Observer] = {}
-        self._open: dict[Any, float] = {}  # requests that members have not answered
-        self._replies: dict[Any, Decision] = {}  # what ctx.reply() has said
-        self._waiters: dict[Any, Event] = {}
-        self._engine: Engine | None = None
+        self._asking = Asking()
 
     # Its start
 
@@ -106,7 +58,6 @@ class Host:
         Raises:
             UsageError: a program does not start.
         """
-        self._engine = engine
         for member in self.members:
             member.app.config = self.chain.config
             if member.observe:
@@ -157,7 +108,7 @@ class Host:
     def state(self, real: Any) -> ChainSession:
         """Give what the chain knows of a session."""
         if real.extra is None:
-            real.extra = state = ChainSession(self, real)
+            real.extra = state = ChainSession(self.members, real, self._asking)
             real._read()
             if real.memo:
                 state.restore(real.memo)
@@ -168,13 +119,16 @@ class Host:
 
     def request(self, name: str) -> Callable[..., Any]:
         """Make the chain's handler of a phase."""
+        takes_message = name in ("data", "commit")
 
         def chain(ctx: Context, *values: Any) -> Decision:
-            return self._request(name, ctx)
+            return self._request(name, takes_message, ctx, values)
 
         return chain
 
-    def _request(self, name: str, call: Any) -> Decision:
+    def _request(
+        self, name: str, takes_message: bool, call: Any, values: tuple[Any, ...]
+    ) -> Decision:
         real = call.session
         state = self.state(real)
         engine: Engine = real.runtime
@@ -193,16 +147,21 @@ class Host:
                 if not pipeline.includes(member):
                     continue
                 decision = pipeline.verdict(member)
-            elif not member.is_asked(view, message=name in ("data", "commit")):
+            elif member.is_conditional and not member.is_asked(view, message=takes_message):
                 continue
             if member.observe:
                 self._observers[member].ask(view)
                 continue
             if decision is PROCEED and handler is not None:
-                decision = self._ask(engine, handler, view)
+                decision = self._asking.ask(handler, view, values)
+            if decision is PROCEED:
+                if call not in call.owed:
+                    return PROCEED  # answered at the chain's deadline
+                continue
             kind = decision.kind
             if kind in _REFUSALS:
                 self._log_decision(call, member, decision)
+                rewrites = []
                 break
             if kind == "junk":
                 is_junk = True
@@ -210,21 +169,19 @@ class Host:
                 rewritten = decision
                 value = _value(name, decision.value)
                 rewrites.append((member.number, value))
+                values = (value,)
                 line = line[:body] + value.encode("utf-8", "surrogateescape")
             elif kind == "report":
                 reported = decision
             elif kind == BYPASS.kind:
                 state.bypassed = member.number + 1
                 state.keep(engine, real)
-            if kind != "proceed":
-                self._log_decision(call, member, decision)
+            self._log_decision(call, member, decision)
             decision = PROCEED
-            if not engine.guard.is_owed(call):
-                return PROCEED  # answered at the chain's deadline
+            if call not in call.owed:
+                return PROCEED
         if name == "commit":
             state.pipeline = None
-        if decision.kind in _REFUSALS:
-            rewrites = []
         self._note_rewrites(name, call, state, rewrites)
         if decision is not PROCEED:
             return decision
@@ -281,77 +238,6 @@ class Host:
         if state.junk_session != was_pending:
             state.keep(call.session.runtime, call.session)
         return answer
-
-    def _ask(self, engine: Engine, handler: Handler, view: Any) -> Decision:
-        """Ask a member, and give a decision that is legal here: its own, or its policy."""
-        worker = view.session._real.worker
-        view.owed = self._open
-        self._open[view] = started = engine.clock()
-        try:
-            decision = engine.run(worker, handler, view, handler.fn, view, *view.values())
-            if decision is DEFERRED:
-                decision = self._wait(engine, worker, handler, view, started)
-            elif self._open.pop(view, None) is None:
-                if decision is not None and decision is not PROCEED:
-                    engine.answers.tell_late(view, handler)
-                decision = self._replies.pop(view)
-            if decision is None or decision is PROCEED:
-                return PROCEED
-            if type(decision) is not Decision:
-                raise DecisionError(f"returned {type(decision).__name__}, which is not a decision")
-            engine.guard.check(view, decision)
-        except BaseException as error:
-            if worker.abandoned:
-                raise
-            return self._policy(engine, handler, view, error)
-        finally:
-            self._open.pop(view, None)
-            self._replies.pop(view, None)
-            self._waiters.pop(view, None)
-        return decision
-
-    def _wait(
-        self, engine: Engine, worker: Any, handler: Handler, view: Any, started: float
-    ) -> Decision:
-        """Wait for ``ctx.reply()``, within the member's deadline. Switches greenlets."""
-        waiter = self._waiters[view] = Event()
-        outer = worker.running
-        worker.begin(handler, started)
-        try:
-            if view not in self._replies:
-                engine.park(waiter.wait)
-        finally:
-            worker.begin(outer, engine.clock())
-        return self._replies[view]
-
-    def reply(self, call: Any, decision: Decision | None) -> bool:
-        """Take what a member says by ``ctx.reply``, from any greenlet or thread."""
-        decision = PROCEED if decision is None else decision
-        engine = self._engine
-        assert engine is not None, "a chain runs"
-        if call.owed is None or call.owed.pop(call, None) is None:
-            if decision is not PROCEED:
-                engine.answers.tell_late(call, None)
-            return False
-        self._replies[call] = decision
-        engine.run_soon(self._wake, call)
-        return True
-
-    def _wake(self, call: Any) -> None:
-        waiter = self._waiters.get(call)
-        if waiter is not None:
-            waiter.set()
-
-    def _policy(
-        self, engine: Engine, handler: Handler, view: Any, error: BaseException
-    ) -> Decision:
-        decision = handler.on_error
-        try:
-            engine.guard.check(view, decision)
-        except DecisionError:
-            decision = last_resort(view)
-        engine.answers.log_failure(view, handler, error, f"taken for {decision!r}")
-        return decision
 
     def _log_decision(self, call: Any, member: Member, decision: Decision) -> None:
         shown = decision.kind if call.hook.name == "auth" else repr(decision)

@@ -34,6 +34,7 @@ class Member:
     Attributes:
         number: its place in the chain, from 0.
         where: file and line of its block in a chain file, or None.
+        is_conditional: there is anything to be asked before it is.
         filters: its filter handlers by phase, with the chain's limits.
         reports: its report handlers by (subsystem, event).
         data: the kind of its data handler and the handler, or None.
@@ -58,6 +59,7 @@ class Member:
         self.name = name or app.name
         self.when = _condition("when", when)
         self.unless = _condition("unless", unless)
+        self.is_conditional = when is not None or unless is not None
         self.observe = bool(observe)
         self.number = 0
         self._deadline = seconds(deadline, None) if deadline is not None else None

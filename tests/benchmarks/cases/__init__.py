@@ -4,6 +4,7 @@ from ..bench import Case
 from . import (
     big,
     blocking,
+    chain,
     growth,
     latency,
     many,
@@ -18,6 +19,7 @@ from . import (
 CASES: tuple[Case, ...] = (
     *throughput.CASES,
     *blocking.CASES,
+    *chain.CASES,
     signing.CASE,
     workers.CASE,
     latency.CASE,
