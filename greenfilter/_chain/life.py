@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 from contextlib import suppress
@@ -86,12 +85,12 @@ class Life:
         with theirs, their_log:
             os.set_blocking(theirs.fileno(), False)  # as fork_filter_process() does
             try:
+                # In the worker's group of processes, with which it ends whatever it does.
                 self._process = subprocess.Popen(
                     ["/bin/sh", "-c", f"exec {command}"],
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
                     stderr=their_log.fileno(),
-                    start_new_session=True,
                 )
             except OSError:
                 self._sock.close()
@@ -131,11 +130,10 @@ class Life:
         self.kill()
 
     def kill(self) -> None:
-        """Kill the process and what it has started. Never switches."""
+        """Kill the process. Never switches."""
         self._is_over = True
         if self._process is not None and self._process.poll() is None:
-            with suppress(OSError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
             gevent.spawn(self._wait)  # or the process table keeps it
         self._out.clear()
         self._room.set()

@@ -152,6 +152,16 @@ def test_a_program_ends_with_its_worker_and_the_next_worker_has_its_own(run, wri
     assert programs(smtpd) != [pid]
 
 
+def test_a_program_that_does_not_read_its_end_of_file_ends_with_its_worker(run, write, tmp_path):
+    script, pidfile = tmp_path / "stay.sh", tmp_path / "pid"
+    script.write_text(f"#!/bin/sh\necho $$ > {pidfile}\necho 'register|ready'\nexec sleep 600\n")
+    script.chmod(0o755)
+    smtpd = run(write(f"[[filter]]\nexec = '{script}'\n"))
+    pid = int(pidfile.read_text())
+    smtpd.signal_workers()
+    until(lambda: not runs(pid), "the end of the program")
+
+
 def test_a_program_that_is_killed_is_not_noticed(run, write):
     smtpd = run(write(program(), block("last", "bypass", "noop")))
     workers = smtpd.workers()
