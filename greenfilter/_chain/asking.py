@@ -36,7 +36,7 @@ class Asking:
             What the member decides; its policy where it fails, is late, or decides what the phase
             or the server does not allow.
         """
-        real = view.session._real
+        real = view.session._actual
         engine: Engine = real.runtime
         worker = real.worker
         view.owed = self._open
@@ -88,7 +88,7 @@ class Asking:
     def reply(self, call: Any, decision: Decision | None) -> bool:
         """Take what a member says by ``ctx.reply``, from any greenlet or thread."""
         decision = PROCEED if decision is None else decision
-        engine: Engine = call.session._real.runtime
+        engine: Engine = call.session._actual.runtime
         if call.owed is None or call.owed.pop(call, None) is None:
             if decision is not PROCEED:
                 engine.answers.tell_late(call, None)

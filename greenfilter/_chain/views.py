@@ -20,13 +20,13 @@ class MemberSession(Session):
         number: which of the chain's members it is.
     """
 
-    __slots__ = ("_number", "_real", "_real_tx", "_rewrites", "runtime")
+    __slots__ = ("_actual", "_number", "_real_tx", "_rewrites", "runtime")
 
     def __init__(
         self, real: Session, needs: int, runtime: Any, number: int, rewrites: Rewrites
     ) -> None:
         super().__init__(real.sid, real.incoming, needs)
-        self._real = real
+        self._actual = real
         self._real_tx: Transaction | None = None
         self._number = number
         self._rewrites = rewrites
@@ -34,7 +34,7 @@ class MemberSession(Session):
         self.runtime = runtime
 
     def _read(self) -> None:
-        real = self._real
+        real = self._actual
         real._read()
         self._src, self._dst = real._src, real._dst
         self._rdns, self._fcrdns = real._rdns, real._fcrdns
