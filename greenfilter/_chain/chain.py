@@ -140,6 +140,8 @@ class Chain(Filter):
                 "use app.lines, or run it as a program: exec"
             )
         member.number = len(self.members)
+        taken = sum(other.name == member.name for other in self.members)
+        member.key = f"{member.name} {taken + 1}" if taken else member.name
         self.members.append(member)
         return self
 

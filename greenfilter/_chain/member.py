@@ -33,6 +33,7 @@ class Member:
 
     Attributes:
         number: its place in the chain, from 0.
+        key: its name, with a number where another member of the chain has the same.
         where: file and line of its block in a chain file, or None.
         is_conditional: there is anything to be asked before it is.
         filters: its filter handlers by phase, with the chain's limits.
@@ -62,6 +63,7 @@ class Member:
         self.is_conditional = when is not None or unless is not None
         self.observe = bool(observe)
         self.number = 0
+        self.key = self.name
         self._deadline = seconds(deadline, None) if deadline is not None else None
         self._on_error = policy(on_error, None, None) if on_error is not None else None
         self._told: set[type[BaseException]] = set()

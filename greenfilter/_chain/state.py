@@ -33,9 +33,18 @@ class ChainSession:
         pipeline: the message whose commit is to come.
     """
 
-    __slots__ = ("bypassed", "junk_message", "junk_session", "pipeline", "rewrites", "views")
+    __slots__ = (
+        "_members",
+        "bypassed",
+        "junk_message",
+        "junk_session",
+        "pipeline",
+        "rewrites",
+        "views",
+    )
 
     def __init__(self, members: list[Member], real: Session, answering: Any) -> None:
+        self._members = members
         self.rewrites = Rewrites()
         self.views = [
             MemberSession(real, member.app.need_bits(), answering, member.number, self.rewrites)
@@ -48,12 +57,19 @@ class ChainSession:
 
     def keep(self, engine: Engine, real: Any) -> None:
         """Have the next worker know what smtpd does not tell it, should this one die."""
-        real.memo = b"%d,%d" % (self.bypassed, self.junk_session)
+        by = self._members[self.bypassed - 1].key if self.bypassed <= len(self._members) else ""
+        real.memo = b"%d,%b" % (self.junk_session, _on_the_wire(by))
         if engine.supervised:
             engine.send(_control.KEEP + memo_report(real) + b"\n")
 
     def restore(self, kept: bytes) -> None:
-        """Go on from what another worker has kept."""
-        bypassed, _, is_junk = kept.partition(b",")
-        self.bypassed = int(bypassed)
+        """Go on from what another worker has kept, perhaps of another version of the chain."""
+        is_junk, _, by = kept.partition(b",")
         self.junk_session = is_junk == b"1"
+        for member in self._members:
+            if by and _on_the_wire(member.key) == by:
+                self.bypassed = member.number + 1
+
+
+def _on_the_wire(name: str) -> bytes:
+    return name.replace("\n", " ").encode("utf-8", "surrogateescape")
