@@ -255,9 +255,9 @@ class Chain(Filter):
     def _fill_storage(self, host: Host, acting: list[Member]) -> None:
         self.session_storage = self.message_storage = None
         if any(member.app.session_storage for member in acting):
-            self.session_storage = LocalStorage(*host.storage("session_storage"), "local_session")
+            self.session_storage = _storage(*host.storage("session_storage"), "local_session")
         if any(member.app.message_storage for member in acting):
-            self.message_storage = LocalStorage(*host.storage("message_storage"), "local_message")
+            self.message_storage = _storage(*host.storage("message_storage"), "local_message")
 
     def _handler(
         self, hook: str, fn: Callable[..., Any], fields: int, acting: list[Member]
@@ -274,6 +274,12 @@ class Chain(Filter):
         )
         handler.where = None  # "built in", as the members' own handlers are named beside it
         return handler
+
+
+def _storage(create: Callable[..., Any], delete: Callable[..., Any], what: str) -> LocalStorage:
+    made = LocalStorage(create, delete, what)
+    made.create_with_ctx = made.delete_with_ctx = True  # compiled functions do not tell
+    return made
 
 
 def _asked(hook: str, acting: list[Member]) -> list[Handler]:

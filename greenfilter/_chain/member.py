@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .._filter.handlers import Handler, Policy, misuse, policy, seconds
 from .._process.log import session_logger
 from ..errors import RegistrationError
-from ..protocol import PHASES, TEMPFAIL, Decision, Phase
+from ..protocol import EVERYTHING, PHASES, TEMPFAIL, Decision, Phase
 from .conditions import Condition
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Member:
         key: its name, with a number where another member of the chain has the same.
         where: file and line of its block in a chain file, or None.
         is_conditional: there is anything to be asked before it is.
+        needs: the fields of session and transaction that it may read, as bits.
         filters: its filter handlers by phase, with the chain's limits.
         reports: its report handlers by (subsystem, event).
         data: the kind of its data handler and the handler, or None.
@@ -69,6 +70,7 @@ class Member:
         self._told: set[type[BaseException]] = set()
         self._copies: dict[Handler, Handler] = {}
         self.where: tuple[str, int] | None = None
+        self.needs = EVERYTHING
         self.filters: dict[str, Handler] = {}
         self.reports: dict[tuple[str, str], Handler] = {}
         self.data: tuple[str, Handler] | None = None
@@ -80,6 +82,7 @@ class Member:
     def take_handlers(self) -> None:
         """Take the filter's handlers as they are now, with the limits that the chain gives."""
         app = self.app
+        self.needs = app.need_bits()
         commit = PHASES["commit"]
         self.filters = {
             name: self._limited(handler, PHASES[name]) for name, handler in app.filters.items()

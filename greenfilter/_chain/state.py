@@ -47,7 +47,7 @@ class ChainSession:
         self._members = members
         self.rewrites = Rewrites()
         self.views = [
-            MemberSession(real, member.app.need_bits(), answering, member.number, self.rewrites)
+            MemberSession(real, member.needs, answering, member.number, self.rewrites)
             for member in members
         ]
         self.bypassed = _NO_LIMIT
