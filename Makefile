@@ -44,7 +44,7 @@ servers:
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
-	GREENFILTER_COMPILE=0 $(BIN)/python -m pip install --quiet --editable '.[test,rbl,dkim]'
+	GREENFILTER_COMPILE=0 $(BIN)/python -m pip install --quiet --editable '.[test,rbl,dkim_sign]'
 	@touch $@
 
 $(DEMO): pyproject.toml

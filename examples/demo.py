@@ -1,4 +1,4 @@
-"""Show what clients get from rbl.py: ``python examples/demo.py``.
+"""Show what clients get from the stock filter rbl: ``python examples/demo.py``.
 
 Needs no mail server and no network: greenfilter.testing plays smtpd, and the blocklists are a DNS
 server on loopback, slow or silent for some clients. Ends with status 1 if a client did not get
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dns.message
@@ -23,7 +22,6 @@ from greenfilter.testing import FakeSmtpd
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RBL = Path(__file__).with_name("rbl.py")
 SLOW_SECONDS = 0.8
 TIME_LIMIT_SECONDS = 2.0
 OPTIONS = (
@@ -127,8 +125,8 @@ def main() -> int:
     lists = DatagramServer("127.0.0.1:0", serve)
     lists.start()
     resolver = f"--resolver=127.0.0.1@{lists.server_port}"
-    command = [sys.executable, "-m", "greenfilter", "run", str(RBL), resolver, *OPTIONS]
-    print(f"rbl.py {' '.join([resolver, *OPTIONS])}")
+    command = [sys.executable, "-m", "greenfilter", "run", "rbl", resolver, *OPTIONS]
+    print(f"greenfilter run rbl {' '.join([resolver, *OPTIONS])}")
     print(f"{len(CLIENTS)} clients at once, about three seconds ...\n")
     with FakeSmtpd(command, timeout=20.0) as smtpd:
         begun = time.monotonic()

@@ -14,10 +14,16 @@ from tests.checks.conftest import check as check
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-@pytest.mark.parametrize("options", [["rbl.py", "--zone", "example.org"]])
-def test_nothing_is_said_of_the_examples(options):
-    done = call("--strict", EXAMPLES / options[0], *options[1:])
+def test_nothing_is_said_of_the_examples():
+    done = call("--strict", EXAMPLES / "rbl.py", "zen.example.org")
     assert (done.stderr, done.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize("action", ["disconnect", "reject", "junk", "header", "log"])
+def test_nothing_is_said_of_a_stock_filter(action):
+    done = call("--strict", "rbl", "--zone", "zen.example.org", "--action", action)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert f"greenfilter run rbl --zone zen.example.org --action {action}" in done.stdout
 
 
 @pytest.mark.parametrize(("more", "status"), [("", 0), ("1 / 0", 1)])

@@ -20,6 +20,7 @@ LAYERS = [
     {"_process"},
     {"_mail"},
     {"_filter", "_control", "osmtpd", "_checks", ""},
+    {"filters"},
     {"_waiting"},
     {"_runtime"},
     {"_supervisor"},
@@ -34,7 +35,16 @@ LAZY = {"_commands": {"gevent"}, "_supervisor": {"gevent"}, "_filter": {"_chain"
 # The class Chain is for authors, and imports what runs it inside functions.
 LAZY |= {"": {"_chain"}}
 # What patches, the runtime, what plays smtpd, and chains, which do both.
-GEVENT_AT_THE_TOP = {"_waiting", "_runtime", "testing", "_chain", "_serve", "_record", "_bench"}
+GEVENT_AT_THE_TOP = {
+    "_waiting",
+    "_runtime",
+    "filters",
+    "testing",
+    "_chain",
+    "_serve",
+    "_record",
+    "_bench",
+}
 
 
 def layer(name: str) -> int:

@@ -57,7 +57,7 @@ def refused(target: object, args: list[str] | None = None) -> str:
 # What can be loaded
 
 
-@pytest.mark.parametrize("name", ["guard.py", "guard", "sub/guard.py", "./guard.py", "a:b.py"])
+@pytest.mark.parametrize("name", ["guard.py", "./guard", "sub/guard.py", "./guard.py", "a:b.py"])
 def test_a_file_of_any_name_is_loaded(name):
     write(name, GOOD)
     assert load(name, []).name == "good"
@@ -154,13 +154,13 @@ def test_a_missing_file(target):
     assert refused(target) == f"{target.removesuffix(':app')}: no such file"
 
 
-@pytest.mark.parametrize("target", ["missing", "missing.module:app"])
+@pytest.mark.parametrize("target", ["missing.module", "missing.module:app", "missing:app"])
 def test_neither_file_nor_module(target):
     name = target.removesuffix(":app")
     assert refused(target) == f"{name}: no such file, and no module of that name"
 
 
-@pytest.mark.parametrize("target", [".", "sub", "sub/"])
+@pytest.mark.parametrize("target", [".", "./sub", "sub/"])
 def test_a_directory(target):
     Path("sub").mkdir()
     assert refused(target) == f"{target}: a directory; name the filter's file in it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from types import SimpleNamespace
 import pytest
 
 from greenfilter import Filter, reject
+from greenfilter._filter import stock
 from greenfilter.testing import FakeSmtpd
 from tests.conftest import unavailable
 from tests.support import smtpd as real
@@ -75,19 +77,29 @@ def test_smtpd_reads_the_lines_of_smtpd_conf(tmp_path, require_smtpd):
     rest = 'action "mbox" mbox\nmatch from any for local action "mbox"\n'
     for name, lines in (
         ("README", README.split("In smtpd.conf")[1].split("```\n")[1]),
-        ("rbl", example_conf("rbl")),
-        ("dkim", example_conf("dkim_sign").replace("tls-require pki mx.example.org auth ", "")),
+        *((f"example-{name}", conf_of(example(name))) for name in ("rbl", "dkim_sign")),
+        *((name, conf_of(manual(name))) for name in stock.names()),
     ):
+        lines = lines.replace("tls-require pki mx.example.org auth ", "")
         (tmp_path / name).write_text(lines + rest)
         done = run(f"{real.SMTPD} -n -f {name}", tmp_path)
         assert (done.returncode, done.stderr) == (0, "configuration OK\n"), lines
 
 
-def example_conf(name: str) -> str:
-    text = (ROOT / "examples" / f"{name}.py").read_text().split("In smtpd.conf")[1]
-    lines = text.split("\n\n")[1]
-    assert lines.startswith("    filter ")
-    return textwrap.dedent(lines) + "\n"
+def example(name: str) -> str:
+    tree = ast.parse((ROOT / "examples" / f"{name}.py").read_text())
+    return ast.get_docstring(tree) or ""
+
+
+def manual(name: str) -> str:
+    return run(f"greenfilter run {name} --help", ROOT).stdout
+
+
+def conf_of(text: str) -> str:
+    """The lines for smtpd.conf in a manual."""
+    lines = textwrap.dedent(text.split("In smtpd.conf")[1].split("\n\n")[1])
+    assert lines.startswith("filter "), lines
+    return f"{lines}\n"
 
 
 def test_the_message_handler_refuses_programs_and_marks_the_subject():

@@ -34,8 +34,10 @@ def _tell_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> N
 def cli() -> None:
     """Run OpenSMTPD filters written in Python.
 
-    FILTER is the path of a Python file that makes a greenfilter.Filter, or package.module:name.
-    What follows it are the filter's own options.
+    FILTER is the name of a stock filter (greenfilter filters lists them), the path of a Python file
+    that makes a greenfilter.Filter, with a slash in it or .py at its end, or package.module:name.
+    What follows it are the filter's own options: greenfilter run NAME --help shows those of a stock
+    filter.
     """
 
 
@@ -95,7 +97,12 @@ def cli() -> None:
 @click.argument("target", metavar="FILTER")
 @click.argument("args", metavar="[OPTION]...", nargs=-1, type=click.UNPROCESSED)
 def run(
-    supervised: bool, pidfile: str | None, max_memory: int, args: tuple[str, ...], **others: Any
+    target: str,
+    args: tuple[str, ...],
+    supervised: bool,
+    pidfile: str | None,
+    max_memory: int,
+    **others: Any,
 ) -> None:
     """Run FILTER under smtpd, which starts it: greenfilter check prints the lines for smtpd.conf.
 
@@ -106,7 +113,7 @@ def run(
 
     others["hang_seconds"] = others.pop("hang_timeout")
     others["drain_seconds"] = others.pop("drain_timeout")
-    options = Options(args=_own(args), max_memory=max_memory << 20, **others)
+    options = Options(target=target, args=_own(target, args), max_memory=max_memory << 20, **others)
     run_filter(options, supervised, pidfile)
 
 
@@ -142,7 +149,7 @@ def reload(pidfile: str) -> None:
 )
 @click.argument("target", metavar="FILTER")
 @click.argument("args", metavar="[OPTION]...", nargs=-1, type=click.UNPROCESSED)
-def check(args: tuple[str, ...], **others: Any) -> None:
+def check(target: str, args: tuple[str, ...], **others: Any) -> None:
     """Find what is wrong with FILTER before it starts.
 
     Imports it, lists its hooks, prints the lines that smtpd.conf needs, and looks for mistakes.
@@ -151,7 +158,7 @@ def check(args: tuple[str, ...], **others: Any) -> None:
     """
     from .check import CheckOptions, check_and_end
 
-    check_and_end(CheckOptions(args=_own(args), **others))
+    check_and_end(CheckOptions(target, _own(target, args), **others))
 
 
 @cli.command(context_settings=_PASS_ON)
@@ -206,7 +213,7 @@ def serve(target: str, args: tuple[str, ...], proc_exec: bool, **others: Any) ->
     from .._serve import Source
     from .serve import serve as serve_filter
 
-    serve_filter(Source(target, tuple(_own(args)), proc_exec), **others)
+    serve_filter(Source(target, tuple(_own(target, args)), proc_exec), **others)
 
 
 @cli.command(context_settings=_PASS_ON)
@@ -362,7 +369,16 @@ def bench(target: str, args: tuple[str, ...], as_json: bool, **others: Any) -> N
     run_options += ["--workers", str(others.pop("workers"))]
     if others["sessions"] is None and others["seconds"] is None:
         others["sessions"] = DEFAULT_SESSIONS
-    bench_filter(BenchOptions(target, _own(args), Load(**others), run_options, as_json))
+    bench_filter(BenchOptions(target, _own(target, args), Load(**others), run_options, as_json))
+
+
+@cli.command()
+def filters() -> None:
+    """List the stock filters, which greenfilter run NAME runs."""
+    from .._filter import stock
+
+    for name in stock.names():
+        click.echo(f"{name:<18}{stock.summary(name)}")
 
 
 @cli.command()
@@ -377,9 +393,18 @@ def new(name: str) -> None:
     new_filter(name)
 
 
-def _own(args: tuple[str, ...]) -> list[str]:
-    """The filter's own options; a ``--`` in front of them is not one."""
-    return list(args[1:] if args[:1] == ("--",) else args)
+def _own(target: str, args: tuple[str, ...]) -> list[str]:
+    """The filter's own options; a ``--`` in front of them is not one.
+
+    A stock filter's manual is shown here: nobody needs a mail server to read it.
+    """
+    own = list(args[1:] if args[:1] == ("--",) else args)
+    if {"-h", "--help"}.intersection(own):
+        from .._filter import stock
+
+        if stock.is_name(target):
+            stock.build(target, ["--help"])
+    return own
 
 
 def main() -> NoReturn:

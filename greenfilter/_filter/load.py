@@ -13,6 +13,7 @@ from types import ModuleType
 from .._process.python import OWN_FILES
 from .._process.snapshot import Snapshot, read_file
 from ..errors import RegistrationError, UsageError
+from . import stock
 from .app import Filter, Loaded
 
 _MODULE = "__greenfilter__"
@@ -34,7 +35,8 @@ def load(
     """Import a filter, or make the chain of a chain file.
 
     Args:
-        target: path of a file, ``path:name``, ``package.module:name``, or a chain file ``*.toml``.
+        target: name of a stock filter, path of a file with a slash in it or ``.py`` at its end,
+            ``path:name``, ``package.module:name``, or a chain file ``*.toml``.
         args: the filter's own options: its ``sys.argv[1:]``.
         snapshot: where its files may be instead of on disk.
         module: what a file is called among the modules.
@@ -43,16 +45,18 @@ def load(
         UsageError: there is no such file, it cannot be imported, or it does not define one filter
             with something registered. The text says which, where, and what to do.
         SystemExit: the file ended the process itself, with a status that says that it failed, as
-            option parsers do.
+            option parsers do; or a stock filter has shown its manual.
     """
     Loaded.applies = True
     for variable in _THREADS_OF_LIBRARIES:
         os.environ.setdefault(variable, "1")
     if target.endswith(".toml"):
         return _load_chain(target, args, snapshot)
+    sys.argv = [target, *args]
+    if stock.is_name(target):
+        return stock.build(target, args)
     is_file = snapshot.is_file if snapshot is not None else os.path.isfile
     name, attribute = _split(target, is_file)
-    sys.argv = [target, *args]
     try:
         app = _find(_import(name, is_file, module), target, attribute)
     except Loaded as loaded:
@@ -93,7 +97,9 @@ def _load_chain(path: str, args: list[str], snapshot: Snapshot | None) -> Filter
 
 
 def file_of(target: str) -> str | None:
-    """The file that ``path`` or ``path:name`` names; None for a module."""
+    """The file that ``path`` or ``path:name`` names; None for a module or a stock filter."""
+    if stock.is_name(target):
+        return None
     candidates = (target, target.rpartition(":")[0])
     return next((path for path in candidates if os.path.isfile(path)), None)
 

@@ -12,9 +12,9 @@ A module behaves as the file does: ``__file__``, tracebacks, ``inspect.getsource
 are those of the path that it has on disk. Cached bytecode is not looked at; the archive has its
 own. In the directories that were read, a file that has come since is not there for imports.
 
-These are still taken from disk: the standard library, greenfilter, packages with compiled modules
-(old Python and new C do not go together), what a filter opens as a file, and what is neither below
-its directory nor imported before it has loaded.
+These are still taken from disk: the standard library, greenfilter but for its stock filters,
+packages with compiled modules (old Python and new C do not go together), what a filter opens as a
+file, and what is neither below its directory nor imported before it has loaded.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ def start(options: dict[str, Any]) -> None:
 
     patch()
 
+    from .._filter import stock
     from .._filter.load import load
     from .._runtime import Runtime
 
@@ -41,9 +42,10 @@ def start(options: dict[str, Any]) -> None:
     fd = options["fd"]
     os.set_inheritable(fd, False)
     stdio.keep_from_children((fd, fd))
-    code = _accepted(options) or snapshot.take(options["target"])
+    target = options["target"]
+    code = _accepted(options) or snapshot.take(stock.file_of(target) or target)
     code.install()
-    app = load(options["target"], options["args"], code)
+    app = load(target, options["args"], code)
     if not code.complete:
         _keep(code, options["code_fd"])
     try:

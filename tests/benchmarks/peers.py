@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HERE = Path(__file__).parent
-EXAMPLES = HERE.parents[1] / "examples"
 DKIMSIGN_PLACES = (
     "/usr/libexec/opensmtpd/filter-dkimsign",
     "/usr/local/libexec/smtpd/filter-dkimsign",
@@ -58,19 +57,19 @@ def dkimsign(key: Path, domain: str, selector: str) -> list[str]:
     raise MissingPeer("filter-dkimsign is not installed")
 
 
-def greenfilter(filter_name: str | Path, *arguments: str) -> list[str]:
-    """``greenfilter run`` of a file in ``filters/`` or any other path, in one process."""
+def greenfilter(filter_name: str, *arguments: str) -> list[str]:
+    """``greenfilter run`` of a file in ``filters/``, or of a stock filter, in one process."""
     options = ("--no-supervisor",) if has_supervisor() else ()
     return _run(filter_name, arguments, options)
 
 
-def supervised(filter_name: str | Path, *arguments: str, workers: int = 1) -> list[str]:
+def supervised(filter_name: str, *arguments: str, workers: int = 1) -> list[str]:
     """The same under the supervisor, with that many worker processes."""
     options = ("--workers", str(workers)) if workers > 1 else ()
     return _run(filter_name, arguments, options)
 
 
-def recorded(log: Path, filter_name: str | Path, *arguments: str) -> list[str]:
+def recorded(log: Path, filter_name: str, *arguments: str) -> list[str]:
     """The same under the supervisor, with ``greenfilter record`` in front."""
     record = [sys.executable, "-m", "greenfilter", "record", "-o", str(log), "--"]
     return [*record, *supervised(filter_name, *arguments)]
@@ -92,6 +91,7 @@ def _help() -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout
 
 
-def _run(filter_name: str | Path, arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    path = str(HERE / "filters" / filter_name)
-    return [sys.executable, "-m", "greenfilter", "run", *options, path, *arguments]
+def _run(filter_name: str, arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    is_file = filter_name.endswith(".py")
+    target = str(HERE / "filters" / filter_name) if is_file else filter_name
+    return [sys.executable, "-m", "greenfilter", "run", *options, target, *arguments]

@@ -2,14 +2,17 @@
 
 import os
 import shutil
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import greenfilter
 from greenfilter._process import snapshot
 from greenfilter._supervisor import code as code_module
 from greenfilter._supervisor.code import Code
-from tests.supervisor.conftest import until
+from tests.supervisor.conftest import Supervised, until
 
 FILTER = """
 import helper, inspect, linecache, importlib.resources, importlib.util
@@ -70,6 +73,38 @@ def lay_out(directory, files):
         path = directory / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(content)
+
+
+STOCK = """
+\"\"\"Answer with a word.\"\"\"
+from .. import Filter, reject
+from ._word import WORD
+def build(arguments):
+    app = Filter("answer")
+    @app.filter.mail_from
+    def answer(ctx, sender):
+        return reject(550, WORD)
+    return app
+"""
+
+
+@pytest.mark.parametrize("change", ["edited", "deleted"])
+def test_a_stock_filter_is_kept_as_it_was_accepted_too(tmp_path, monkeypatch, change):
+    package = Path(greenfilter.__file__).parent
+    filters = shutil.copytree(package, tmp_path / "greenfilter") / "filters"
+    lay_out(filters, {"answer.py": STOCK, "_word.py": "WORD = 'old'"})
+    monkeypatch.chdir(tmp_path)  # where python -m looks first
+    with Supervised([sys.executable, "-m", "greenfilter", "run", "answer"]) as smtpd:
+        assert ask(smtpd, "x").endswith("old")
+        for name in ("answer.py", "_word.py"):
+            (filters / name).unlink() if change == "deleted" else (filters / name).write_text("!")
+        replace_worker(smtpd)
+        assert ask(smtpd, "x").endswith("old")
+        lay_out(filters, {"answer.py": STOCK, "_word.py": "WORD = 'new'"})
+        replace_worker(smtpd)
+        assert ask(smtpd, "x").endswith("old")
+        smtpd.reload()
+        until(lambda: ask(smtpd, "x").endswith("new"), "the new code")
 
 
 def ask(smtpd, question):

@@ -131,10 +131,10 @@ def _threads(bench: Bench) -> list[Row]:
 
 def _blocklist(bench: Bench) -> list[Row]:
     sessions = bench.size(2000, 100)
-    case = "RBL example, DNS answers after 50 ms"
+    case = "the stock filter rbl, DNS answers after 50 ms"
     with slow_server("dns") as server:
         where = ("--resolver", f"127.0.0.1@{server.port}", "--zone", ZONE)
-        rbl = peers.greenfilter(peers.EXAMPLES / "rbl.py", "--action", "disconnect", *where)
+        rbl = peers.greenfilter("rbl", "--action", "disconnect", *where)
         try:
             with start(bench, "rbl", rbl) as process:
                 runs, at_once = _all_at_once(bench, process, server, sessions)
@@ -155,5 +155,5 @@ def _blocklist(bench: Bench) -> list[Row]:
 CASES = (
     Case("blocking", "Clients that wait 50 ms at the same time", _greenlets),
     Case("threads", "The same in the thread pool", _threads),
-    Case("blocklist", "The RBL example against a slow DNS server", _blocklist),
+    Case("blocklist", "The stock filter rbl against a slow DNS server", _blocklist),
 )

@@ -89,15 +89,15 @@ def _run(bench: Bench) -> list[Row]:
         kind = Sessions(hooks, message, lambda lines: lines)
         return build(kind, messages, units=messages, lanes=1, at_once=64, markers=ENDS)
 
-    example = peers.EXAMPLES / "dkim_sign.py"
+    stock = "dkim_sign"
     options = ("--key", f"{DOMAIN}:{SELECTOR}:{key}", "--network", "203.0.0.0/8")
-    contestants = [Contestant(GREENFILTER, lambda: peers.greenfilter(example, *options), traffic)]
+    contestants = [Contestant(GREENFILTER, lambda: peers.greenfilter(stock, *options), traffic)]
     if peers.has_workers():
         contestants += [
-            Contestant(SUPERVISED, lambda: peers.supervised(example, *options), traffic),
+            Contestant(SUPERVISED, lambda: peers.supervised(stock, *options), traffic),
             Contestant(
                 "greenfilter 2 workers",
-                lambda: peers.supervised(example, *options, workers=2),
+                lambda: peers.supervised(stock, *options, workers=2),
                 traffic,
                 1.5,
             ),

@@ -1,4 +1,4 @@
-"""rbl.py end to end: under FakeSmtpd by ``greenfilter run``, and under the real smtpd."""
+"""rbl end to end: under FakeSmtpd by ``greenfilter run``, and under the real smtpd."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from greenfilter.filters import rbl
 from greenfilter.testing import FakeSmtpd, SmtpdWouldDie
+from tests.filters.support import deliver, lines, log_all, try_once
 from tests.support import smtpd as real
 from tests.support.client import Client
 from tests.support.dns import DROP, DnsServer
 from tests.support.sink import Sink
 from tests.support.wait import wait_until
 
-from .conftest import EXAMPLES, load_example
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from greenfilter.testing import Session
 
-RBL = str(EXAMPLES / "rbl.py")
 ZEN, BL = "zen.example.org", "bl.example.net"
+LISTS = f"{ZEN} (127.0.0.2), {BL} (127.0.0.2)"
 LISTED, CLEAN = "203.0.113.5:4000", "192.0.2.10:4000"
 LISTED6 = "[2001:db8::abcd]:4000"
 NIBBLES = "d.c.b.a.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2"
@@ -44,7 +44,7 @@ def options(dns: DnsServer, *more: str) -> list[str]:
 
 
 def command(dns: DnsServer, *more: str) -> list[str]:
-    return [sys.executable, "-m", "greenfilter", "run", RBL, *options(dns, *more)]
+    return [sys.executable, "-m", "greenfilter", "run", "rbl", *options(dns, *more)]
 
 
 def greet(smtpd: FakeSmtpd, src: str) -> Session:
@@ -68,7 +68,7 @@ def test_disconnect_refuses_a_listed_client_at_connect(dns: DnsServer) -> None:
             assert session.closed
         assert smtpd.connect(src=CLEAN).reply.code == 220
     assert any(
-        f"disconnect: 203.0.113.5, score 7.5: {ZEN} (127.0.0.2), {BL} (127.0.0.2)" in line
+        f'rbl: disconnect client=203.0.113.5 score=7.5 lists="{LISTS}"' in line
         for line in smtpd.log
     )
 
@@ -155,13 +155,68 @@ def test_a_zone_with_many_answers_makes_no_line_that_smtpd_would_not_take(action
             assert max(map(len, head.split(b"\r\n"))) < 998
 
 
+DBL = "dbl.example.com"
+
+
+@pytest.mark.parametrize(
+    ("what", "facts"),
+    [
+        ("sender", {"sender": "a@spam.example"}),
+        ("helo", {"helo": "spam.example"}),
+        ("rdns", {"rdns": "spam.example"}),
+    ],
+)
+@pytest.mark.parametrize("log_only", [False, True])
+def test_names_of_a_client_are_looked_up_too(
+    what: str, facts: dict[str, str], log_only: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_all(caplog)
+    with DnsServer(
+        {f"{name}.{DBL}": {"A": "127.0.1.2"} for name in ("test", "spam.example")}
+    ) as dns:
+        options = [f"--domain-zone={DBL}", f"--resolver=127.0.0.1@{dns.port}"]
+        with FakeSmtpd(rbl.build([*options, *["--log-only"] * log_only])) as smtpd:
+            reply = try_once(smtpd, CLEAN, **facts)
+            assert try_once(smtpd, CLEAN, "a@good.example").ok
+            assert try_once(smtpd, CLEAN, "").ok
+    hit = f"{DBL} ({what} spam.example: 127.0.1.2)"
+    assert reply.text.endswith(f"spam.example is listed by {hit}") == (not log_only)
+    assert reply.ok == log_only
+    observed = "log-only=yes " if log_only else ""
+    assert lines(caplog, "rbl") == [f'reject {observed}client=192.0.2.10 score=1 lists="{hit}"']
+
+
+def test_only_the_names_that_are_asked_for_are_looked_up() -> None:
+    with DnsServer() as dns:
+        options = [f"--domain-zone={DBL}", f"--resolver=127.0.0.1@{dns.port}"]
+        with FakeSmtpd(rbl.build([*options, "--domain-of=rdns"])) as smtpd:
+            assert try_once(smtpd, CLEAN, "a@spam.example", helo="h.example", rdns="r.example").ok
+        names = {query.name.removesuffix(f".{DBL}") for query in dns.queries}
+    assert names == {"r.example", "test", "invalid"}
+
+
+@pytest.mark.parametrize("action", ["disconnect", "reject", "junk", "header"])
+def test_log_only_lets_all_pass_and_tells_what_would_have_been_done(
+    dns: DnsServer, action: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_all(caplog)
+    app = rbl.build(options(dns, f"--action={action}", "--log-only"))
+    with FakeSmtpd(app, received=False) as smtpd:
+        assert deliver(smtpd, LISTED, message=MESSAGE).ok
+    assert smtpd.messages[0].data == MESSAGE
+    assert not smtpd.messages[0].junk
+    assert lines(caplog, "rbl") == [
+        f'{action} log-only=yes client=203.0.113.5 score=7.5 lists="{LISTS}"'
+    ]
+
+
 @pytest.mark.parametrize("action", ["disconnect", "reject", "header", "log"])
 def test_nobody_is_told_a_key(action: str) -> None:
     key = "q7w3e9r5t1y8u2i6o4pazsxdcf"
     zone = f"{key}.zen.dq.example"
     with DnsServer({f"5.113.0.203.{zone}": {"A": "127.0.0.4"}}) as dns:
         arguments = [f"--zone={zone}=9", f"--action={action}", f"--resolver=127.0.0.1@{dns.port}"]
-        with FakeSmtpd([sys.executable, "-m", "greenfilter", "run", RBL, *arguments]) as smtpd:
+        with FakeSmtpd([sys.executable, "-m", "greenfilter", "run", "rbl", *arguments]) as smtpd:
             session = smtpd.connect(src=LISTED)
             told = session.reply.text
             if not session.closed:
@@ -181,7 +236,7 @@ def test_log_refuses_nobody_and_logs_the_listed(dns: DnsServer) -> None:
         assert session.mail_from("a@example.net").ok
         assert session.rcpt_to("bob@example.org").ok
         assert session.quit().ok
-    assert any("log: 203.0.113.5, score 7.5" in line for line in smtpd.log)
+    assert any("rbl: log client=203.0.113.5 score=7.5" in line for line in smtpd.log)
 
 
 def test_clients_pass_when_dns_is_down_and_each_zone_is_logged_once(dns: DnsServer) -> None:
@@ -235,24 +290,18 @@ def test_the_lists_are_asked_before_the_client_says_anything(dns: DnsServer) -> 
         wait_until(lambda: len(dns.queries) == 2 + 4, 10, "the questions")
 
 
-def test_it_runs_as_a_script_too(dns: DnsServer) -> None:
-    script = [sys.executable, RBL, *options(dns, "--action=disconnect")]
-    with FakeSmtpd(script) as smtpd:
-        assert smtpd.connect(src=LISTED).reply.code == 550
-
-
 def test_it_runs_in_memory_too(dns: DnsServer) -> None:
-    app = load_example("rbl", *options(dns, "--action=disconnect")).app
+    app = rbl.build(options(dns, "--action=disconnect"))
     with FakeSmtpd(app) as smtpd:
         assert smtpd.connect(src=LISTED).reply.code == 550
         assert smtpd.connect(src=CLEAN).reply.code == 220
 
 
 def test_wrong_options_under_greenfilter_run_end_with_status_2_and_one_line() -> None:
-    smtpd = FakeSmtpd([sys.executable, "-m", "greenfilter", "run", RBL, "--zone="])
+    smtpd = FakeSmtpd([sys.executable, "-m", "greenfilter", "run", "rbl", "--zone="])
     with pytest.raises(SmtpdWouldDie, match="its exit status was 2"), smtpd:
         pass
-    assert smtpd.log == ["rbl.py: argument --zone: invalid zone value: ''; see --help"]
+    assert smtpd.log == ["greenfilter: rbl: argument --zone: invalid zone value: ''; see --help"]
 
 
 def test_real_smtpd_refuses_a_listed_client(dns: DnsServer, require_smtpd: None) -> None:

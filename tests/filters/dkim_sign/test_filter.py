@@ -1,4 +1,4 @@
-"""dkim_sign.py end to end: under FakeSmtpd by ``greenfilter run``, and under the real smtpd."""
+"""dkim_sign end to end: under FakeSmtpd by ``greenfilter run``, and under the real smtpd."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from greenfilter.filters import dkim_sign
 from greenfilter.testing import FakeSmtpd
 from tests.support import smtpd as real
 from tests.support.client import Client
 from tests.support.sink import Sink
 
-from .conftest import EXAMPLES, load_example
-from .dkim_support import key_options, verified
+from .support import key_options, verified
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,9 +28,8 @@ MESSAGE = (
 
 
 def command(directory: Path, *options: str) -> list[str]:
-    filter_file = str(EXAMPLES / "dkim_sign.py")
     keys = key_options(directory)
-    return [sys.executable, "-m", "greenfilter", "run", filter_file, *keys, *options]
+    return [sys.executable, "-m", "greenfilter", "run", "dkim_sign", *keys, *options]
 
 
 def deliver(session: Session, message: bytes) -> bytes:
@@ -145,7 +144,7 @@ def test_many_messages_at_once_are_signed(tmp_path: Path) -> None:
 
 
 def test_it_runs_in_memory_too(tmp_path: Path) -> None:
-    app = load_example("dkim_sign", *key_options(tmp_path)).app
+    app = dkim_sign.build(key_options(tmp_path))
     with FakeSmtpd(app) as smtpd:
         assert verified(deliver(greet(smtpd, LOCAL), MESSAGE)) == [True, True]
 

@@ -1,0 +1,77 @@
+"""The filters that are installed with greenfilter, by their names: see ``greenfilter.filters``."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from .._process.python import OWN_FILES
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from .app import Filter
+
+_DIRECTORY = os.path.join(OWN_FILES, "filters")
+_NAME = re.compile(r"[A-Za-z][\w-]*")
+
+
+def is_name(target: str) -> bool:
+    """Whether FILTER names a stock filter, be there one or not: a word, without slash and dot."""
+    return _NAME.fullmatch(target) is not None
+
+
+def names() -> list[str]:
+    """List the stock filters."""
+    files = sorted(os.listdir(_DIRECTORY))
+    return [file[:-3] for file in files if file.endswith(".py") and not file.startswith("_")]
+
+
+def file_of(target: str) -> str | None:
+    """Give the file of a stock filter; None for what is none."""
+    return os.path.join(_DIRECTORY, f"{target}.py") if target in names() else None
+
+
+def summary(name: str) -> str:
+    """Give a filter's first line, without what it needs to run."""
+    with open(os.path.join(_DIRECTORY, f"{name}.py"), encoding="utf-8") as file:
+        text = ast.get_docstring(ast.parse(file.read())) or ""
+    return text.partition("\n")[0]
+
+
+def build(name: str, arguments: Sequence[str]) -> Filter:
+    """Make a stock filter.
+
+    Raises:
+        UsageError: there is none of this name, one of its options is wrong, or a package that it
+            needs is not installed. The text says what to do.
+        SystemExit: ``--help`` was given, and printed.
+    """
+    where = f"greenfilter.filters.{name}"
+    try:
+        app: Filter = importlib.import_module(where).build(arguments)
+    except ImportError as error:
+        if error.name == where:
+            raise UsageError(_unknown(name)) from error
+        if (error.name or "greenfilter").partition(".")[0] == "greenfilter":
+            raise
+        text = f"{name}: {error}; install what it needs: pip install 'greenfilter[{name}]'"
+        raise UsageError(text) from error
+    return app
+
+
+def _unknown(name: str) -> str:
+    text = f"{name}: no stock filter has this name"
+    if near := get_close_matches(name.replace("-", "_"), names(), 1):
+        text += f"; do you mean {near[0]}?"
+    elif os.path.isfile(name):
+        text += f"; for the file write ./{name}"
+    else:
+        text += (
+            "; greenfilter filters lists them, and a file has a slash in its name or ends in .py"
+        )
+    return text

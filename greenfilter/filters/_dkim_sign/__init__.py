@@ -1,0 +1,1 @@
+"""The parts of the stock filter ``dkim_sign``."""

@@ -1,0 +1,267 @@
+"""Options of a stock filter: on the command line, in a TOML file, lists also from files."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import math
+import re
+import textwrap
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from ..errors import UsageError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Server(NamedTuple):
+    """A DNS server."""
+
+    address: str
+    port: int
+
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_MOST_SECONDS = 1e9
+
+
+class Options:
+    """The options of one filter.
+
+    Args:
+        name: of the filter.
+        summary: what it does, in one line.
+        manual: the rest of what ``--help`` says: smtpd.conf lines, what happens when its service
+            is away.
+    """
+
+    def __init__(self, name: str, summary: str, manual: str) -> None:
+        self.name = name
+        self._parser = _Parser(
+            prog=name,
+            usage=f"greenfilter run {name} [options]",
+            description=f"{summary}\n\n{textwrap.dedent(manual).strip()}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        text = "file of options, long names without dashes; what is given here wins, lists add up"
+        self._parser.add_argument("--config", metavar="FILE.toml", help=text)
+
+    def add(self, *names: str, **settings: Any) -> None:
+        """Add an option; arguments as for :meth:`argparse.ArgumentParser.add_argument`."""
+        self._parser.add_argument(*names, **settings)
+
+    def add_list(self, name: str, type: Callable[[str], Any], help: str, metavar: str) -> None:
+        """Add an option that may be repeated; ``@FILE`` takes its values from lines of a file."""
+        self._parser.add_argument(
+            name,
+            metavar=metavar,
+            type=_ListType(type),
+            action="extend",
+            default=[],
+            help=f"{help}; repeatable, @FILE has one in each line, # begins a comment",
+        )
+
+    def add_log_only(self) -> None:
+        """Add ``--log-only``."""
+        text = "decide and log, but let all mail pass"
+        self._parser.add_argument("--log-only", action="store_true", help=text)
+
+    def add_store(self, default_path: str) -> None:
+        """Add ``--store`` and ``--store-timeout``."""
+        self._parser.add_argument(
+            "--store",
+            metavar="URL",
+            default=f"sqlite:{default_path}",
+            help="sqlite:PATH for all workers of this host (the directory must exist, and belong "
+            "to smtpd's user), redis://HOST/0 for several hosts (%(default)s)",
+        )
+        text = "how long the store may take before it counts as away (%(default)g)"
+        self._parser.add_argument(
+            "--store-timeout", metavar="TIME", type=seconds, default=2.0, help=text
+        )
+
+    def add_local(self) -> None:
+        """Add ``--local``: clients that are left alone besides this host's own."""
+        text = "network whose clients are left alone, as those of this host and authenticated ones"
+        self.add_list("--local", network, text, "NETWORK")
+
+    def add_resolver(self) -> None:
+        """Add ``--resolver``: which DNS servers to ask."""
+        text = "DNS server instead of those of resolv.conf"
+        self.add_list("--resolver", server, text, "ADDRESS[@PORT]")
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Read the options.
+
+        Raises:
+            UsageError: one is wrong; the text is one line.
+            SystemExit: ``--help`` was given, and printed.
+        """
+        words = list(arguments)
+        first, _ = _ConfigOnly(self.name).parse_known_args(words)
+        if first.config is not None:
+            words = [*self._from_file(first.config), *words]
+        return self._parser.parse_args(words)
+
+    def error(self, text: str) -> UsageError:
+        """Make the error for options that are wrong together."""
+        return UsageError(f"{self.name}: {text}; see --help")
+
+    def _from_file(self, path: str) -> list[str]:
+        words = []
+        for key, value in _read_toml(path).items():
+            action = self._parser.option(f"--{key}")
+            if action is None or key in ("config", "help"):
+                raise UsageError(f"{path}: there is no option {key!r}; see --help")
+            for text in _texts(path, key, value, flag=action.nargs == 0):
+                self._check(path, key, action, text)
+                words.append(f"--{key}" if text is None else f"--{key}={text}")
+        return words
+
+    def _check(self, path: str, key: str, action: argparse.Action, text: str | None) -> None:
+        if text is None:
+            return
+        try:
+            value = action.type(text) if callable(action.type) else text
+        except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
+            raise UsageError(f"{path}: {key}: {_reason(error, text)}") from None
+        if action.choices is not None and value not in action.choices:
+            choices = ", ".join(map(str, action.choices))
+            raise UsageError(f"{path}: {key}: {text!r} is none of {choices}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises an error of one line, which smtpd logs as one."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {' '.join(message.split())}; see --help")
+
+    def option(self, name: str) -> argparse.Action | None:
+        """Give the option of a name."""
+        return self._option_string_actions.get(name)
+
+
+class _ConfigOnly(_Parser):
+    """Finds ``--config`` among the others."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(prog=name, add_help=False, allow_abbrev=False)
+        self.add_argument("--config")
+
+
+class _ListType:
+    """Gives the values of one argument: itself, or the lines of a file."""
+
+    def __init__(self, type: Callable[[str], Any]) -> None:
+        self._type = type
+        self.__name__ = getattr(type, "__name__", "value")
+
+    def __call__(self, text: str) -> list[Any]:
+        if not text.startswith("@"):
+            return [self._type(text)]
+        return read_list(text[1:], self._type)
+
+
+def read_list(path: str, type: Callable[[str], Any]) -> list[Any]:
+    """Read a list: one value in each line, ``#`` begins a comment.
+
+    Raises:
+        argparse.ArgumentTypeError: the file cannot be read, or a line is wrong; names the line.
+    """
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        text = getattr(error, "strerror", None) or str(error)
+        raise argparse.ArgumentTypeError(f"{path}: {text}") from None
+    values = []
+    for number, line in enumerate(lines, 1):
+        text = re.sub(r"(^|\s)#.*", "", line).strip()
+        try:
+            values += [type(text)] if text else []
+        except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
+            raise argparse.ArgumentTypeError(f"{path}:{number}: {_reason(error, text)}") from None
+    return values
+
+
+def seconds(text: str) -> float:
+    """A time above 0: ``30``, ``90s``, ``5m``, ``12h``, ``36d``, ``2w``."""
+    return _in_units(text, "time", _UNITS, _MOST_SECONDS)
+
+
+def size(text: str) -> int:
+    """A number of bytes above 0: ``4096``, ``64k``, ``10M``, ``1G``."""
+    return int(_in_units(text, "size", {**_SIZES}, float(1 << 60)))
+
+
+def network(text: str) -> Network:
+    """An address or a network."""
+    try:
+        found = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address and no network") from None
+    # More than one address, or the wrong length of it?
+    if "/" in text and ipaddress.ip_interface(text).ip != found.network_address:
+        raise argparse.ArgumentTypeError(f"{text!r} is no network; do you mean {found}?")
+    return found
+
+
+def server(text: str) -> Server:
+    """A DNS server: ``192.0.2.53``, ``2001:db8::53@5353``."""
+    address, _, port = text.partition("@")
+    try:
+        return Server(str(ipaddress.ip_address(address)), whole(1, 65_535)(port or "53"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address, nor ADDRESS@PORT") from None
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """A whole number between two others."""
+
+    def number(text: str) -> int:
+        if not re.fullmatch(r"-?\d{1,18}", text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
+        return int(text)
+
+    return number
+
+
+def _in_units(text: str, what: str, units: dict[str, Any], most: float) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]?)", text.strip().lower())
+    if match is None or match[2] not in units:
+        letters = ", ".join(unit for unit in units if unit)
+        raise argparse.ArgumentTypeError(f"{text!r} is no {what}; units are {letters}")
+    value = float(match[1]) * float(units[match[2]])
+    if not (0 < value <= most and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} is out of range")
+    return value
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _texts(path: str, key: str, value: object, *, flag: bool) -> list[str | None]:
+    """Give a value of the file as words of the command line; None is an option without value."""
+    if flag:
+        if isinstance(value, bool):
+            return [None] if value else []
+        raise UsageError(f"{path}: {key}: {value!r} is neither true nor false")
+    values = value if isinstance(value, list) else [value]
+    if any(isinstance(each, bool) or not isinstance(each, (str, int, float)) for each in values):
+        raise UsageError(f"{path}: {key}: takes text, a number, or a list of them")
+    return [str(each) for each in values]
+
+
+def _reason(error: Exception, text: str) -> str:
+    told = isinstance(error, argparse.ArgumentTypeError) and str(error)
+    return " ".join((told or f"{text!r} is not valid").split())
