@@ -4,6 +4,7 @@ Make a :class:`Filter`, decorate functions, and start the file with ``greenfilte
 smtpd.conf. Importing this package does not import gevent.
 """
 
+from ._chain.chain import Chain as Chain
 from ._filter.app import Filter as Filter
 from ._filter.context import Context as Context
 from ._mail.headers import Headers as Headers
@@ -26,6 +27,7 @@ from .protocol import Need as Need
 from .protocol import Session as Session
 from .protocol import Status as Status
 from .protocol import Transaction as Transaction
+from .protocol import bypass as bypass
 from .protocol import disconnect as disconnect
 from .protocol import junk as junk
 from .protocol import proceed as proceed
@@ -36,6 +38,7 @@ from .protocol import rewrite as rewrite
 __all__ = [
     "DROP",
     "Address",
+    "Chain",
     "Config",
     "Context",
     "Decision",
@@ -56,6 +59,7 @@ __all__ = [
     "Status",
     "Transaction",
     "WaitError",
+    "bypass",
     "disconnect",
     "junk",
     "proceed",

@@ -5,6 +5,8 @@ Their socket carries the filter protocol itself. Lines that begin with ``greenfi
 - ``hello|JSON`` (worker): the filter is loaded; what it registers, its deadlines and policies.
 - ``alive`` (worker): the loop turns.
 - ``worn-out`` (worker): its threads hang; it should be replaced.
+- ``keep|LINE`` (worker): what the filter has to know of a session for as long as it lives, in the
+  form of a report. The next worker gets it with those that smtpd has made.
 - ``replay|LINE`` (supervisor): a report of a session that another worker had. It only rebuilds
   the session's state; no handler is called for it.
 - ``forget|SID`` (supervisor): another worker has this session now. Its delete hooks are run.
@@ -26,6 +28,7 @@ PREFIX = b"greenfilter|"
 ALIVE = PREFIX + b"alive\n"
 WORN_OUT = PREFIX + b"worn-out\n"
 HELLO = PREFIX + b"hello|"
+KEEP = PREFIX + b"keep|"
 REPLAY = PREFIX + b"replay|"
 FORGET = PREFIX + b"forget|"
 # Seconds between two ALIVE lines.

@@ -15,12 +15,14 @@ import tempfile
 import textwrap
 from email.message import EmailMessage
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from greenfilter import Filter, reject
 from greenfilter._filter import stock
 from greenfilter.testing import FakeSmtpd
+from tests.conftest import unavailable
 from tests.support import smtpd as real
 from tests.support.wait import wait_until
 
@@ -118,7 +120,7 @@ def test_the_message_handler_refuses_programs_and_marks_the_subject():
 
 
 def test_the_c_filter_and_the_test_of_a_filter_work(tmp_path):
-    port, test = blocks("python")[2:]
+    port, test = blocks("python")[-2:]
     (tmp_path / "port.py").write_text(port)
     (tmp_path / "guard.py").write_text(blocks("python")[0])
     (tmp_path / "test_guard.py").write_text(test)
@@ -126,6 +128,32 @@ def test_the_c_filter_and_the_test_of_a_filter_work(tmp_path):
         done = run(command, tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
+
+
+def test_the_chain_file_and_the_chain_in_python_work(tmp_path):
+    (text,) = blocks("toml")
+    key = tmp_path / "k1.pem"
+    subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+    key.chmod(0o600)
+    text = text.replace("/usr/local/libexec/", f"{ROOT}/examples/")
+    text = text.replace("/etc/mail/k1.pem", str(key))
+    senderscore = "/usr/libexec/opensmtpd/filter-senderscore"
+    if not os.access(senderscore, os.X_OK):
+        unavailable("Debian: opensmtpd-filter-senderscore")
+    (tmp_path / "mx.toml").write_text(text)
+    done = run("greenfilter check mx.toml", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    (code,) = [block for block in blocks("python") if "Chain(" in block]
+    guard = SimpleNamespace(app=Filter("guard"))
+    guard.app.filter.rcpt_to(lambda ctx, recipient: reject(550, "guarded"))
+    names = {"rbl": SimpleNamespace(app=Filter("rbl")), "guard": guard}
+    exec(code, names)
+    with FakeSmtpd(names["app"]) as smtpd:
+        for port, code in ((25, 250), (587, 550)):
+            session = smtpd.connect(dst=f"192.0.2.25:{port}")
+            session.ehlo("client.example.net")
+            session.mail_from("a@example.net")
+            assert session.rcpt_to("b@example.org").code == code
 
 
 def _path_without_ours() -> str:
@@ -207,7 +235,7 @@ def shell():
 def test_a_test_of_a_filter_with_options_passes_as_it_is_written(tmp_path):
     # As the README's, with a filter that reads sys.argv when it is imported, and pytest's own -q.
     assert run("greenfilter new guard", tmp_path).returncode == 0
-    (tmp_path / "test_guard.py").write_text(blocks("python")[3])
+    (tmp_path / "test_guard.py").write_text(blocks("python")[-1])
     done = run("pytest -q --maxfail 3", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout

@@ -274,6 +274,22 @@ class Filter:
             return EVERYTHING
         return (self.needs | Need.MESSAGE_ID if self.message_storage else self.needs).value
 
+    def configure(self, engine: Any) -> None:
+        """Do what can only be done once :attr:`config` is known; for chains. May switch.
+
+        Args:
+            engine: of the runtime that the filter is in.
+
+        Raises:
+            UsageError: the filter cannot start.
+        """
+
+    def on_end(self) -> None:
+        """End what :meth:`configure` has begun. May switch greenlets."""
+
+    def on_close(self, session: Any) -> None:
+        """Take note that a client has left; for chains. Never switches greenlets."""
+
     def freeze(self) -> None:
         """End registration: from now on it raises RegistrationError."""
         self._started = True
@@ -314,6 +330,7 @@ class Filter:
             _parameters(kind, name),
             deadline=seconds(options.get("deadline", self.deadline), at),
             on_error=self._policy(options, phase if kind != "report" else None, hook, at),
+            explicit=frozenset(options),
             thread=bool(options.get("thread", False)),
             cancel_on_close=bool(options.get("cancel_on_close", False)),
         )

@@ -84,16 +84,20 @@ class Handler:
         on_error: what answers when it fails or passes its deadline.
         thread: run it in the thread pool.
         cancel_on_close: end it when the client leaves.
+        explicit: names of the options that it was registered with; the others are the filter's.
         where: ``file:line``, or None.
+        owner: name of the member of a chain whose it is, else "".
         report: the number of the report that it handles, else 0 (``_process/mark.py``).
     """
 
     __slots__ = (
         "cancel_on_close",
         "deadline",
+        "explicit",
         "fn",
         "hook",
         "on_error",
+        "owner",
         "report",
         "thread",
         "where",
@@ -109,6 +113,7 @@ class Handler:
         on_error: Decision,
         thread: bool,
         cancel_on_close: bool,
+        explicit: frozenset[str] = frozenset(),
     ) -> None:
         self.fn = fn
         self.hook = hook
@@ -116,14 +121,17 @@ class Handler:
         self.on_error = on_error
         self.thread = thread
         self.cancel_on_close = cancel_on_close
+        self.explicit = explicit
         self.where = where(fn)
+        self.owner = ""
         self.report = number_of(hook)
         check_parameters(fn, parameters, hook)
 
     @property
     def name(self) -> str:
-        """Name of the function, as logs show it."""
-        return getattr(self.fn, "__name__", None) or repr(self.fn)
+        """Name of the function, as logs show it, with its member where it is in a chain."""
+        name = getattr(self.fn, "__name__", None) or repr(self.fn)
+        return f"{self.owner}: {name}" if self.owner else name
 
     def __repr__(self) -> str:
         return f"{self.name} ({self.hook}, {self.where or 'built in'})"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 from .._process.python import OWN_FILES
-from .._process.snapshot import Snapshot
+from .._process.snapshot import Snapshot, read_file
 from ..errors import RegistrationError, UsageError
 from . import stock
 from .app import Filter, Loaded
@@ -29,14 +29,17 @@ _THREADS_OF_LIBRARIES = (
 )
 
 
-def load(target: str, args: list[str], snapshot: Snapshot | None = None) -> Filter:
-    """Import a filter.
+def load(
+    target: str, args: list[str], snapshot: Snapshot | None = None, module: str = _MODULE
+) -> Filter:
+    """Import a filter, or make the chain of a chain file.
 
     Args:
         target: name of a stock filter, path of a file with a slash in it or ``.py`` at its end,
-            ``path:name``, or ``package.module:name``.
+            ``path:name``, ``package.module:name``, or a chain file ``*.toml``.
         args: the filter's own options: its ``sys.argv[1:]``.
         snapshot: where its files may be instead of on disk.
+        module: what a file is called among the modules.
 
     Raises:
         UsageError: there is no such file, it cannot be imported, or it does not define one filter
@@ -47,13 +50,15 @@ def load(target: str, args: list[str], snapshot: Snapshot | None = None) -> Filt
     Loaded.applies = True
     for variable in _THREADS_OF_LIBRARIES:
         os.environ.setdefault(variable, "1")
+    if target.endswith(".toml"):
+        return _load_chain(target, args, snapshot)
     sys.argv = [target, *args]
     if stock.is_name(target):
         return stock.build(target, args)
     is_file = snapshot.is_file if snapshot is not None else os.path.isfile
     name, attribute = _split(target, is_file)
     try:
-        app = _find(_import(name, is_file), target, attribute)
+        app = _find(_import(name, is_file, module), target, attribute)
     except Loaded as loaded:
         app = loaded.app
     if app.is_empty():
@@ -61,6 +66,34 @@ def load(target: str, args: list[str], snapshot: Snapshot | None = None) -> Filt
     if app is _osmtpd_app():
         app.name = _stem(name)  # which the C API has no word for
     return app
+
+
+def _load_chain(path: str, args: list[str], snapshot: Snapshot | None) -> Filter:
+    from .._chain.file import load_chain
+
+    if args:
+        raise UsageError(f"{path}: a chain takes no options; its filters have theirs in the file")
+    directory = os.path.dirname(os.path.abspath(path))
+    loaded: list[Filter] = []
+
+    def load_member(target: str, options: list[str]) -> Filter:
+        if not os.path.isabs(target) and (os.path.sep in target or target.endswith(".py")):
+            target = os.path.join(directory, target)  # wherever smtpd has been started
+        app = load(target, options, snapshot, f"__greenfilter_{len(loaded) + 1}__")
+        if app in loaded and app is _osmtpd_app():
+            raise UsageError(f"{target}: a chain can have one filter that uses greenfilter.osmtpd")
+        loaded.append(app)
+        return app
+
+    try:
+        source = snapshot.read(path) if snapshot is not None else read_file(path).source
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    argv = sys.argv
+    try:
+        return load_chain(path, source, load_member)
+    finally:
+        sys.argv = argv
 
 
 def file_of(target: str) -> str | None:
@@ -78,14 +111,14 @@ def _split(target: str, is_file: Callable[[str], bool]) -> tuple[str, str | None
     return (name, attribute) if colon else (target, None)
 
 
-def _import(name: str, is_file: Callable[[str], bool]) -> ModuleType:
+def _import(name: str, is_file: Callable[[str], bool], module: str) -> ModuleType:
     names_file = os.path.sep in name or name.endswith(".py") or is_file(name)
     if os.path.isdir(name):
         raise UsageError(f"{name}: a directory; name the filter's file in it")
     if names_file and not is_file(name):
         raise UsageError(f"{name}: no such file")
     try:
-        return _import_file(name) if names_file else importlib.import_module(name)
+        return _import_file(name, module) if names_file else importlib.import_module(name)
     except UsageError:
         raise
     except Loaded:
@@ -108,13 +141,13 @@ def _import(name: str, is_file: Callable[[str], bool]) -> ModuleType:
         raise UsageError(" ".join(text.splitlines())) from error
 
 
-def _import_file(path: str) -> ModuleType:
+def _import_file(path: str, name: str) -> ModuleType:
     path = os.path.abspath(path)
-    loader = importlib.machinery.SourceFileLoader(_MODULE, path)
-    spec = importlib.util.spec_from_file_location(_MODULE, path, loader=loader)
+    loader = importlib.machinery.SourceFileLoader(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[_MODULE] = module
+    sys.modules[name] = module
     sys.path.insert(0, os.path.dirname(path))
     try:
         loader.exec_module(module)

@@ -206,6 +206,19 @@ def split_lines(data: bytes) -> list[bytes]:
     return lines
 
 
+def marked_as_spam(message: Message) -> Iterator[list[bytes]]:
+    """Mark a message as smtpd marks junk, and give its lines in batches.
+
+    That is ``X-Spam: Yes`` on top, unless smtpd has put it there already.
+
+    Raises:
+        MessageTooBig, SpoolError: see :attr:`Message.headers`.
+    """
+    if "yes" not in (value.strip().lower() for value in message.headers.get_all("X-Spam")):
+        message.headers.prepend("X-Spam", "Yes")
+    return message.lines()
+
+
 def _find_parts(spool: Content, max_header_bytes: int) -> _Parts:
     """Find the blank line. Any line before it belongs to the header block, well-formed or not."""
     window = _FIRST_READ_BYTES

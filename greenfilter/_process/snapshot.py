@@ -185,6 +185,17 @@ class Snapshot:
         sys.path_hooks.insert(0, self._finder)
         sys.path_importer_cache.clear()
 
+    def read(self, path: str) -> bytes:
+        """Give the content of a file that is read, not imported; it is kept from now on.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        path = os.path.abspath(path)
+        if path not in self.files:
+            self.files[path] = read_file(path)
+        return self.files[path].source
+
     def is_file(self, path: str) -> bool:
         """Return whether a file is in the snapshot, or on disk."""
         return os.path.abspath(path) in self.files or os.path.isfile(path)

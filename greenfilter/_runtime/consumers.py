@@ -15,11 +15,11 @@ from greenlet import GreenletExit
 
 from .._filter.context import Context
 from .._filter.handlers import Handler
-from .._mail.message import Message, split_lines
+from .._mail.message import Message, marked_as_spam, split_lines
 from .._mail.spool import Spool
 from .._process.log import logger
 from ..errors import MessageError, SessionClosed
-from ..protocol import DROP, TEMPFAIL, Chunk, Decision, Stream
+from ..protocol import DROP, JUNK, TEMPFAIL, Chunk, Decision, Stream
 from .taps import Tap
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class EachLine(HandledConsumer):
                 if result is None:
                     keep(line)
                 elif result is not DROP:
-                    out.extend(stuff(_as_lines(result)))
+                    out.extend(stuff(as_lines(result)))
             except BaseException:
                 keep(line)
                 raise
@@ -224,7 +224,7 @@ class Generated(HandledConsumer):
                     self.decide(stop.value)
                 return
             if type(line) is not bytes or b"\n" in line:
-                line = _as_line(line)
+                line = as_line(line)
             out.append(b"." + line if line[:1] == b"." else line)
             if worker.turn.missed:
                 worker.give_turn()
@@ -357,6 +357,8 @@ class Whole(HandledConsumer):
             if not isinstance(result, Decision):
                 kind = type(result).__name__
                 raise TypeError(f"returned {kind}; None, bytes or a decision is expected")
+            if result == JUNK:
+                return marked_as_spam(message)
         except BaseException as error:
             self.fail(error)
         else:
@@ -364,7 +366,12 @@ class Whole(HandledConsumer):
         return self._spool.batches()
 
 
-def _as_line(value: Any) -> bytes:
+def as_line(value: Any) -> bytes:
+    """Check one line of a handler's.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
     if not isinstance(value, (bytes, bytearray)):
         raise TypeError(f"a line is bytes, not {type(value).__name__}")
     if b"\n" in value:
@@ -372,10 +379,11 @@ def _as_line(value: Any) -> bytes:
     return bytes(value)
 
 
-def _as_lines(result: Any) -> list[bytes]:
+def as_lines(result: Any) -> list[bytes]:
+    """Give the lines that a data_line handler has returned. Errors as of :func:`as_line`."""
     if isinstance(result, (bytes, bytearray, str)):
-        return [_as_line(result)]
-    return [_as_line(line) for line in result]
+        return [as_line(result)]
+    return [as_line(line) for line in result]
 
 
 def _ends_message(item: Any) -> bool:

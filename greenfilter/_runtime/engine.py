@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gevent.monkey import get_original
 from greenlet import GreenletExit
 
 from .._filter.context import DEFERRED, Context
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .._filter.app import Filter
     from .workers import Worker
 
+_get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _COMMIT = PHASES["commit"]
 _DATA_LINE = PHASES["data_line"]
 # State ends with these, so their handlers see it as it was.
@@ -95,6 +97,8 @@ class Engine:
         self.park = park
         self.start_task = start_task
         self.page = page
+        self._own_thread = _get_ident()
+        self.supervised = page is not None
         self.clock = clock
         self.now = self.clock()  # of the last input or tick
         slots = free_slots(page)
@@ -102,14 +106,19 @@ class Engine:
         self.moved = Moved(
             Threads(1, page, slots), self.answers.errors_of, self._start_moved, self._end_moved
         )
-        self._filters: dict[Phase | Event, Handler] = {
-            PHASES[name]: handler for name, handler in app.filters.items()
-        }
-        self._reports: dict[tuple[bool, Phase | Event], Handler] = {
-            (subsystem == "smtp-in", EVENTS[name]): handler
-            for (subsystem, name), handler in app.reports.items()
-        }
+        self._filters: dict[Phase | Event, Handler] = {}
+        self._reports: dict[tuple[bool, Phase | Event], Handler] = {}
         self._storage = Storage(app, self.clock)
+        self._plain: dict[Phase | Event, _Plain] = {}
+        self.take_handlers()
+
+    def take_handlers(self) -> None:
+        """Take the filter's handlers as they are now; a chain may know some only at its start."""
+        self._filters = {PHASES[name]: handler for name, handler in self.app.filters.items()}
+        self._reports = {
+            (subsystem == "smtp-in", EVENTS[name]): handler
+            for (subsystem, name), handler in self.app.reports.items()
+        }
         self._plain = {} if self._storage.used else self._find_plain()
 
     def _start_moved(self, handler: Handler) -> None:
@@ -281,10 +290,24 @@ class Engine:
         """
         if self._storage.used:
             self._storage.begin(worker, ctx)
-        outer, worker.call = worker.running, ctx
-        worker.begin(handler, self.clock())
+        worker.call = ctx
         if handler.report and self.page is not None:
             self.page[SID_BYTES] = handler.report
+        try:
+            return self.run(worker, handler, ctx, fn, *args)
+        finally:
+            if handler.report and self.page is not None:
+                self.page[SID_BYTES] = 0
+
+    def run(
+        self, worker: Worker, handler: Handler, ctx: Context, fn: Callable[..., Any], *args: Any
+    ) -> Any:
+        """Call the author's code with its deadline running, within a call of other code or not.
+
+        Arguments and errors as for :meth:`call`.
+        """
+        outer = worker.running
+        worker.begin(handler, self.clock())
         try:
             if handler.thread:
                 return self.threads.call(ctx.session.sid, handler.report, fn, *args)
@@ -292,8 +315,6 @@ class Engine:
                 return self.moved.call(ctx.session.sid, handler, fn, *args)
             return fn(*args)
         finally:
-            if handler.report and self.page is not None:
-                self.page[SID_BYTES] = 0
             worker.begin(outer, self.clock())
             if worker.abandoned:
                 raise GreenletExit  # its session has gone on without it
@@ -301,6 +322,10 @@ class Engine:
     def is_threaded(self, handler: Handler) -> bool:
         """Tell whether a handler's next call will be made in another thread."""
         return handler.thread or handler in self.moved.handlers
+
+    def is_in_thread(self) -> bool:
+        """Tell whether the caller runs in another thread than the loop's."""
+        return _get_ident() != self._own_thread
 
     @contextmanager
     def unhurried(self, worker: Worker) -> Iterator[None]:

@@ -17,7 +17,7 @@ from gevent.event import Event
 from .._control import ALIVE, BEAT, WORN_OUT, hello
 from .._filter.handlers import Handler
 from .._process.log import logger
-from ..errors import ProtocolError, SessionClosed
+from ..errors import ProtocolError, SessionClosed, UsageError
 from ..protocol import registration
 from .clock import Clock
 from .engine import Engine
@@ -194,6 +194,15 @@ class Runtime:
                 fn(self.app.config)
             except BaseException as error:
                 logger.error("on_config %s failed: %s: %s", fn, type(error).__name__, error)
+        try:
+            self.app.configure(self._engine)
+        except UsageError as error:
+            logger.critical("%s: cannot start: %s", self.app.name, error)
+            self._wire.close()
+            self._on_end()
+            return
+        self._engine.take_handlers()
+        self._connection.deliver(self.app.deliveries())
         if self._supervised:
             self._wire.send(hello(self.app))
         else:
@@ -229,6 +238,7 @@ class Runtime:
     def _on_close(self, session: Any) -> None:
         """The client has left. End what asked to be ended then."""
         self._clock.drop(session)
+        self.app.on_close(session)
         if session.queued:
             gevent.get_hub().loop.run_callback(self._cancel, session)
 
@@ -277,6 +287,7 @@ class Runtime:
         for session in sessions:
             self._engine.abandon_session(session)
         self._until(lambda: not self._workers.ready and self._is_idle())
+        self.app.on_end()
         self._clock.stop()
         self._workers.turn.stop()
         self._engine.threads.close()

@@ -380,6 +380,12 @@ class Router:
         worker.beat = self.clock()
         if line == _control.WORN_OUT.rstrip():
             self._on_worn_out(worker)
+        elif line.startswith(_control.KEEP):
+            fact = line.removeprefix(_control.KEEP)
+            session: Any = self.connection.sessions.get(fact.split(b"|", 6)[5])
+            if session is not None and session.worker is worker:
+                session.keep_fact(fact)
+            return
         # Before smtpd has said all, it would not survive the registration.
         if line.startswith(_control.HELLO) and self.connection.configured:
             try:

@@ -21,11 +21,13 @@ from ._catalogue import (
 from ._config import Config
 from ._connection import LONGEST_MESSAGE, MAX_LINE_BYTES, Connection
 from ._decision import (
+    BYPASS,
     DROP,
     JUNK,
     MAX_REPLY_BYTES,
     PROCEED,
     Decision,
+    bypass,
     disconnect,
     junk,
     proceed,
@@ -33,12 +35,13 @@ from ._decision import (
     report,
     rewrite,
 )
-from ._fields import Address, text
+from ._fields import Address, at_version, text
 from ._guard import LINE_TOO_LONG, TEMPFAIL, Guard, last_resort
 from ._registration import registration
-from ._session import EVERYTHING, Session, Transaction
+from ._session import EVERYTHING, Session, Transaction, memo_report
 
 __all__ = [
+    "BYPASS",
     "DROP",
     "EVENTS",
     "EVERYTHING",
@@ -68,9 +71,12 @@ __all__ = [
     "Status",
     "Stream",
     "Transaction",
+    "at_version",
+    "bypass",
     "disconnect",
     "junk",
     "last_resort",
+    "memo_report",
     "proceed",
     "registration",
     "reject",

@@ -17,7 +17,8 @@ class Decision:
     """The answer to one request. Made by the functions below, never changed.
 
     Attributes:
-        kind: ``proceed``, ``reject``, ``disconnect``, ``rewrite``, ``junk`` or ``report``.
+        kind: ``proceed``, ``reject``, ``disconnect``, ``rewrite``, ``junk``, ``report`` or
+            ``bypass``.
         value: reply text (with its code), new address or identity, or report text; else "".
         wire: the answer as it follows ``filter-result|SID|TOKEN|``.
 
@@ -68,11 +69,20 @@ DROP: Final = _Drop()
 
 PROCEED: Final = Decision("proceed")
 JUNK: Final = Decision("junk")
+BYPASS: Final = Decision("bypass")
 
 
 def proceed() -> Decision:
     """Let the command go on, and let the next filter of a chain see it. The same as None."""
     return PROCEED
+
+
+def bypass() -> Decision:
+    """Let the command go on, and keep this session from all later members of the chain.
+
+    It holds until the session ends. Outside a chain it is the same as :func:`proceed`.
+    """
+    return BYPASS
 
 
 def junk() -> Decision:

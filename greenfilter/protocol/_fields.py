@@ -198,3 +198,38 @@ def parse_report(event: Event, version: tuple[int, int], rest: bytes | None) -> 
             raise RemoteProtocolError(f"report {event.wire} without its {field.name}")
         values.append(None)
     return values
+
+
+def at_version(line: bytes, version: tuple[int, int]) -> bytes:
+    """Write a line of smtpd's as one that speaks another version would.
+
+    A report whose fields make no sense only gets the version.
+
+    Args:
+        line: a request or a report, without its LF.
+        version: the version to write.
+    """
+    parts = line.split(b"|", 6)
+    if len(parts) < 6:
+        return line
+    own = version_of(parts[1])
+    event = _SWAPPED_BY_NAME.get(parts[4]) if parts[0] == b"report" else None
+    if event is not None and len(parts) == 7:
+        is_swapped, swap = own < event.swapped_before, version < event.swapped_before
+        count = len(event.fields)
+        *before, first, second = _split_swapped(parts[6], count, is_swapped)
+        if len(before) == count - 2 and is_swapped != swap:
+            parts[6] = b"|".join([*before, second, first])
+    parts[1] = b"%d.%d" % version
+    return b"|".join(parts)
+
+
+def _split_swapped(rest: bytes, count: int, is_swapped: bool) -> list[bytes]:
+    """Cut the fields of a report whose last two change places; the longer one may hold ``|``."""
+    parts = rest.split(b"|", count - 1)
+    if is_swapped and len(parts) == count:
+        parts[-2], _, parts[-1] = b"|".join(parts[-2:]).rpartition(b"|")
+    return parts if len(parts) >= 2 else [b"", b"", *parts]
+
+
+_SWAPPED_BY_NAME = {event.wire.encode(): event for event in _SWAPPED}

@@ -16,7 +16,7 @@ from ..errors import DecisionError
 from ._call import Call, Stream
 from ._catalogue import DECISION_SINCE, DECISION_SINCE_RELEASE, PHASES, Phase
 from ._config import Config
-from ._decision import PROCEED, Decision, reject
+from ._decision import BYPASS, PROCEED, Decision, reject
 
 TEMPFAIL = reject(451, "Temporary failure, please try again later", enhanced="4.3.0")
 LINE_TOO_LONG = reject(554, "Message has a line that cannot pass the filter", enhanced="5.6.0")
@@ -36,6 +36,7 @@ _AUTH_PARAMETER = re.compile(r"(?:PLAIN|LOGIN)(?: |\Z)", re.IGNORECASE)
 _BRACKETED = (PHASES["mail_from"], PHASES["rcpt_to"])
 _TOKEN_FIRST = frozenset(b"0.%d|" % minor for minor in range(5))  # before protocol 0.5
 _REFUSALS = ("reject", "disconnect")
+_LET_PASS = (PROCEED.kind, BYPASS.kind)
 _WITHOUT_VALUE = ("proceed", "junk")
 # What is not of this form becomes "421 Internal server error" to the client.
 _REPLY = re.compile(rb"(?:reject|disconnect)\|[45]\d\d [^\r\n\0]+\Z")
@@ -154,7 +155,7 @@ class Guard:
         Raises:
             DecisionError: it is neither a refusal nor proceed, which changes nothing.
         """
-        if decision.kind == "proceed":
+        if decision.kind in _LET_PASS:
             return
         if decision.kind not in _REFUSALS:
             raise DecisionError(f"{decision.kind} cannot be kept for commit; reject or disconnect")
@@ -208,12 +209,23 @@ class Guard:
             stream.damaged = True
         return b"".join(stream.head + line + b"\n" for line in legal)
 
+    def check(self, call: Call, decision: Decision) -> None:
+        """Check a decision that is not sent, or not yet.
+
+        Raises:
+            DecisionError: the phase or the server does not allow it.
+        """
+        if decision is not PROCEED:
+            self._legal(call, decision)
+
     def _legal(self, call: Call, decision: Decision) -> Decision:
         """Return the decision as it can be sent at this phase."""
         phase = call.hook
         if not isinstance(phase, Phase):
             raise DecisionError("a report takes no decision")
         kind = decision.kind
+        if kind == BYPASS.kind:
+            return PROCEED
         if kind not in phase.decisions:
             allowed = ", ".join(sorted(phase.decisions))
             raise DecisionError(f"{kind} is not legal at {phase.wire} (legal: {allowed})")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 EVERYTHING = sum(need.value for need in Need)
 _TX_NEEDS = (Need.MESSAGE_ID | Need.MAIL_FROM | Need.RCPT_TO | Need.ENVELOPE_IDS).value
 _NO_MESSAGE = "00000000"
+_MEMO = b"greenfilter-memo"
 # Reports wait unread up to this number, so that a session that nobody asks about stays small.
 _MAX_UNREAD = 32
 
@@ -124,6 +125,7 @@ class Session:
         "incoming",
         "last_stream",
         "local",
+        "memo",
         "queue",
         "queued",
         "seen",
@@ -142,7 +144,8 @@ class Session:
         self.queue: deque[Any] = deque()  # Call, Chunk, bytes; what else is up to who works on it
         self.queued = False  # in somebody's hands, or about to be
         self.worker: Any = None  # who has it in hand
-        self.extra: Any = None  # what greenfilter.osmtpd keeps with it
+        self.extra: Any = None  # what greenfilter.osmtpd or a chain keeps with it
+        self.memo = b""  # of a chain; it outlives a worker, see :func:`memo_report`
         self.born = self.seen = 0  # the parser's generation when it first, and last, saw a line
         self.stream: Stream | None = None  # the message whose lines are coming in
         self.last_stream: Stream | None = None  # the message that commit is about
@@ -259,6 +262,8 @@ class Session:
             parts = line.split(b"|", 6)
             event = _EVENTS.get(parts[4])
             if event is None:
+                if parts[4] == _MEMO:
+                    self.memo = parts[6]
                 continue
             try:
                 rest = parts[6] if len(parts) > 6 else None
@@ -332,6 +337,11 @@ class Session:
         if self._tx is not None:
             self._tx._session = None
             self._tx = None
+
+
+def memo_report(session: Session) -> bytes:
+    """Give ``session.memo`` as a report, which no smtpd writes, for another process."""
+    return b"report|0.7|0|smtp-in|%b|%b|%b" % (_MEMO, session.sid, session.memo)
 
 
 def _check_need(needs: int, need: Need) -> None:

@@ -118,9 +118,9 @@ ERRORS = {
         """
         @app.message
         def answer(ctx, message):
-            return junk()
+            return rewrite("a@b")
         """,
-        "8: message: junk is not legal here (legal: disconnect, proceed, reject)",
+        "8: message: rewrite is not legal here (legal: disconnect, junk, proceed, reject)",
     ),
 }
 

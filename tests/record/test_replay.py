@@ -165,6 +165,31 @@ def test_after_an_answer_that_ends_the_session_no_more_of_it_is_played(write):
     assert done.stdout.endswith("2 sessions, 2 requests, 0 messages: 1 difference in 1 session\n")
 
 
+def test_an_observing_filter_ends_no_session_and_has_one_line_for_each_difference(write):
+    asked = [request("mail-from", sender) for sender in ("nobody@example.net", "ok@example.net")]
+    asked.append(request("mail-from", "spammer@example.net"))
+    lines = [CONNECT, *(line for ask in asked for line in (ask, result("proceed"))), LEAVE]
+    done = replay(JUDGE, write(*lines), options=["--observe"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"session {SID} (rdns.example 192.0.2.10:1), mail-from nobody@example.net: proceed, "
+        "would be disconnect|550 go away",
+        f"session {SID} (rdns.example 192.0.2.10:1), mail-from spammer@example.net: proceed, "
+        "would be reject|550 5.7.1 refused",
+        "1 session, 3 requests, 0 messages: 2 differences in 1 session",
+    ]
+
+
+def test_a_chain_is_replayed_like_any_filter(write, tmp_path):
+    chain = tmp_path / "mx.toml"
+    block = f"[[filter]]\nrun = {str(JUDGE)!r}\n"
+    chain.write_text(block + "when = { networks = ['198.51.100.0/24'] }\n" + block)
+    asked = [request("mail-from", "spammer@example.net"), result("proceed")]
+    done = replay(chain, write(CONNECT, *asked, LEAVE))
+    assert done.returncode == 1
+    assert done.stdout.count("now:      reject|550 5.7.1 refused") == 1
+
+
 def test_after_another_answer_the_session_is_played_on_and_later_differences_are_marked(write):
     log = write(
         CONNECT,

@@ -10,7 +10,7 @@ import gevent.event
 import pytest
 from greenlet import GreenletExit
 
-from greenfilter import Filter, HandlerTimeout, disconnect, junk, proceed, reject, report
+from greenfilter import Filter, HandlerTimeout, bypass, disconnect, junk, proceed, reject, report
 from greenfilter._mail import email
 from greenfilter.errors import SpoolError
 from greenfilter.testing import FakeSmtpd
@@ -76,9 +76,25 @@ def test_proceed_passes_the_original():
     assert send(whole(handler)).message == b"Subject: x\r\n\r\none\r\n"
 
 
-@pytest.mark.parametrize(
-    "wrong", ["text", 7, True, [b"line"], object, junk(), report("hello")], ids=repr
-)
+def test_junk_marks_the_message_as_edited():
+    def handler(ctx, message):
+        message.body = b"two"
+        return junk()
+
+    assert send(whole(handler)).message == b"X-Spam: Yes\r\nSubject: x\r\n\r\ntwo\r\n"
+
+
+def test_junk_does_not_mark_a_message_twice():
+    marked = b"X-Spam: Yes\nSubject: x\n\none\n"
+    reply = send(whole(lambda ctx, message: junk()), marked)
+    assert reply.message == marked.replace(b"\n", b"\r\n")
+
+
+def test_bypass_outside_a_chain_is_proceed():
+    assert send(whole(lambda ctx, message: bypass())).message == b"Subject: x\r\n\r\none\r\n"
+
+
+@pytest.mark.parametrize("wrong", ["text", 7, True, [b"line"], object, report("hello")], ids=repr)
 def test_a_wrong_result_applies_the_policy(wrong):
     assert send(whole(lambda ctx, message: wrong)).lines == (TEMPFAIL,)
     reply = send(whole(lambda ctx, message: wrong, on_error="proceed"))

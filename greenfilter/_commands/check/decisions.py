@@ -13,7 +13,7 @@ from ...errors import DecisionError
 
 MAKERS: dict[str, Callable[..., Any]] = {
     name: getattr(protocol, name)
-    for name in ("proceed", "junk", "reject", "disconnect", "rewrite", "report")
+    for name in ("proceed", "bypass", "junk", "reject", "disconnect", "rewrite", "report")
 }
 # Stand for what cannot be seen, and are right.
 _PLACEHOLDERS = {"code": 550, "text": "text", "value": "value"}

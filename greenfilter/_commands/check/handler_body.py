@@ -29,7 +29,7 @@ _BEFORE_TX = frozenset(
 )
 _DATA_HOOKS = ("lines", "message", "tap")
 # What these decide is kept until smtpd asks about the whole message.
-_AT_COMMIT = frozenset({"proceed", "reject", "disconnect"})
+_AT_COMMIT = frozenset({"proceed", "bypass", "reject", "disconnect"})
 _NO_ITERATORS = (ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.ListComp, ast.JoinedStr)
 
 
@@ -156,7 +156,8 @@ class _Examined:
                     text += "decide in app.filter.commit"
                     yield self._problem(value.lineno, text)
                 elif kind not in legal:
-                    text = f"{kind} is not legal here (legal: {', '.join(sorted(legal))})"
+                    shown = ", ".join(sorted(legal - {"bypass"}))  # which says nothing of its own
+                    text = f"{kind} is not legal here (legal: {shown})"
                     yield self._problem(value.lineno, text)
             elif legal and (hook != "lines" or inspect.isgeneratorfunction(self._handler.fn)):
                 allowed = (bytes,) if hook == "message" else ()
@@ -174,7 +175,10 @@ class _Examined:
         """Return what the handler may decide; nothing if it does not return decisions."""
         kind, _, name = self._handler.hook.partition(".")
         if kind == "filter":
-            return PHASES[name].decisions
+            decisions = PHASES[name].decisions
+            return decisions | {"bypass"} if decisions else decisions
+        if kind == "message":
+            return _AT_COMMIT | {"junk"}
         return _AT_COMMIT if kind in _DATA_HOOKS else frozenset()
 
     def _made(self) -> Iterator[Problem]:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import click
 
+from ..._chain.chain import Chain
 from ..._filter.app import Filter
 from ..._filter.handlers import Handler
 from ..._filter.load import file_of, load
 from ...errors import UsageError
 from ...protocol import NEED_EVENTS
+from . import chain
 from .conf import Conf, find_filters, read_conf
 from .deployment import check_deployment, check_syntax, smtpd_command
 from .handler_body import check_handlers
@@ -61,9 +63,13 @@ def check(options: CheckOptions) -> int:
         raise UsageError(str(error), exit_code=1) from error
     # Functions that call functions are followed for a while.
     sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION_LIMIT))
+    problems = chain.start_programs(app) if isinstance(app, Chain) else []
     _describe(app, options)
     conf = _read_conf(options.smtpd_conf) if options.smtpd_conf is not None else None
-    problems = check_top(app) + check_handlers(app)
+    if isinstance(app, Chain):
+        problems += chain.check_members(app, options.target)
+    else:
+        problems += check_top(app) + check_handlers(app)
     if conf is not None:
         problems += check_deployment(app, options.target, conf)
         problems += check_syntax(conf.path)
@@ -123,12 +129,23 @@ def _check_permissions(options: CheckOptions, conf: Conf | None) -> list[Problem
 
 def _describe(app: Filter, options: CheckOptions) -> None:
     click.echo(f"{app.name}: {options.target}")
-    for handler in app.handlers():
-        click.echo(f"  {_described(app, handler)}")
+    if isinstance(app, Chain):
+        app.freeze()
+        for member in app.members:
+            for line in chain.describe(member):
+                click.echo(f"  {line}")
+            _tell_handlers(app, member.handlers(), "     ")
+    else:
+        _tell_handlers(app, app.handlers(), "  ")
     click.echo(f"needs: {_needs(app)}")
     click.echo("smtpd.conf:")
     for line in conf_lines(app, options.target, options.args):
         click.echo(f"  {line}")
+
+
+def _tell_handlers(app: Filter, handlers: list[Handler], indent: str) -> None:
+    for handler in handlers:
+        click.echo(f"{indent}{_described(app, handler)}")
 
 
 def _described(app: Filter, handler: Handler) -> str:
@@ -141,7 +158,7 @@ def _described(app: Filter, handler: Handler) -> str:
         options.append(f"on_error={handler.on_error!r}")
     options += [name for name in ("thread", "cancel_on_close") if getattr(handler, name)]
     options += ["outgoing"] if outgoing else []
-    return f"{handler.hook:24} {handler.name} ({handler.where}) {', '.join(options)}"
+    return f"{handler.hook:24} {handler.name} ({handler.where or 'built in'}) {', '.join(options)}"
 
 
 def _needs(app: Filter) -> str:

@@ -61,15 +61,22 @@ class Player:
         timeout: seconds to wait for each answer.
         original: keep the pauses of the recording.
         timeline: keep all requests in the result.
+        observe: what the filter decides changes nothing: each session is played to its end.
     """
 
     def __init__(
-        self, target: Callable[[], Target], timeout: float, original: bool, timeline: bool
+        self,
+        target: Callable[[], Target],
+        timeout: float,
+        original: bool,
+        timeline: bool,
+        observe: bool = False,
     ) -> None:
         self.result = Result(timeline=[] if timeline else None)
         self._target = target
         self._timeout = timeout
         self._original = original
+        self._observe = observe
         self._link: ReplayLink | None = None
         self._config: list[bytes] = []
         self._new_config: list[bytes] = []
@@ -345,7 +352,9 @@ class Player:
     def _judge(self, session: _Session, request: Request) -> None:
         if request.changed:
             self.result.differences.append(request)
-            ends = request.fault or _ends_session(request.phase, request.decision)
+            ends = request.fault or (
+                not self._observe and _ends_session(request.phase, request.decision)
+            )
             session.stopped = session.stopped or bool(ends)
 
 

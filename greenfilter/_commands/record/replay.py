@@ -51,6 +51,11 @@ _LONG_BYTES = 1 << 20
     metavar="HTML",
     help="Write a page that shows every session and how long each answer took.",
 )
+@click.option(
+    "--observe",
+    is_flag=True,
+    help="Show what FILTER would have done: one line per difference, and no session ends by it.",
+)
 @click.argument("target", metavar="FILTER")
 @click.argument("logs", metavar="LOG...", nargs=-1, required=True, type=click.Path())
 def replay(
@@ -61,11 +66,12 @@ def replay(
     is_command: bool,
     timeout: float,
     timeline: str | None,
+    observe: bool,
 ) -> None:
     """Play recordings into FILTER and show where it decides differently from the recorded one.
 
-    The exit status is 0 if all decisions are the same, 1 if not, 2 if a recording cannot be read
-    or the filter does not start.
+    The exit status is 0 if all decisions are the same, or with --observe; 1 if not; 2 if a
+    recording cannot be read or the filter does not start.
     """
     from ..._smtpd.target import Process
     from ..words import command_words
@@ -74,11 +80,13 @@ def replay(
 
     command = command_words(target) if is_command else _run_command(target)
     command += filter_options
-    player = Player(lambda: Process(command), timeout, speed == "original", timeline is not None)
+    player = Player(
+        lambda: Process(command), timeout, speed == "original", timeline is not None, observe
+    )
     result = player.play(_with_bar(logs))
     if not result.sessions + result.left_out:
         raise UsageError(f"{', '.join(logs)}: no sessions in it; nothing was played")
-    for line in result.report():
+    for line in result.observed() if observe else result.report():
         click.echo(line)
     click.echo(result.summary())
     if timeline is not None:
@@ -88,7 +96,7 @@ def replay(
             Path(timeline).write_text(page(result, target), encoding="utf-8")
         except OSError as error:
             raise UsageError(f"--timeline {timeline}: {error.strerror}") from error
-    if result.differences or result.trouble:
+    if result.trouble or (result.differences and not observe):
         for line in result.log:
             click.echo(f"the filter's log: {readable(line.encode())}", err=True)
         sys.exit(1)

@@ -80,6 +80,20 @@ class Result:
         )
         return f"{text} in {_count(changed, 'session')}" if changed else text
 
+    def observed(self) -> list[str]:
+        """What the filter would have done otherwise: a line for each, then troubles and notes."""
+        lines: list[str] = []
+        for request in self.differences:
+            client = f" ({request.client})" if request.client else ""
+            what = f"{request.phase} {readable(request.parameter)}".strip()
+            fault = f" ({readable(request.fault.encode())})" if request.fault else ""
+            lines.append(
+                f"session {request.session_id}{client}, {what}: "
+                f"{readable(request.recorded or b'')}, would be {readable(request.decision or b'')}"
+                f"{fault}"
+            )
+        return lines + self._ending()
+
     def report(self) -> list[str]:
         """The differences, troubles and notes, as lines to read."""
         lines: list[str] = []
@@ -96,7 +110,10 @@ class Result:
             ]
             if request.fault:
                 lines.append(f"    smtpd:    {readable(request.fault.encode())}")
-        lines += [f"smtpd would not forgive this: {text}" for text in self.trouble]
+        return lines + self._ending()
+
+    def _ending(self) -> list[str]:
+        lines = [f"smtpd would not forgive this: {text}" for text in self.trouble]
         lines += self.notes
         if self.left_out:
             left_out = _count(self.left_out, "session")

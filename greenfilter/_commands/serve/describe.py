@@ -19,9 +19,14 @@ from ...protocol import PHASES
 
 def handlers(app: Filter) -> dict[str, list[str]]:
     """Name the functions that decide, by phase on the wire."""
-    named = {PHASES[name].wire: [handler.name] for name, handler in app.filters.items()}
-    data = [app.data[1]] if app.data else []
-    names = [handler.name for handler in [*data, *app.taps]]
+    named: dict[str, list[str]] = {}
+    names: list[str] = []
+    for handler in app.handlers():
+        kind, _, name = handler.hook.partition(".")
+        if kind == "filter" and name != "data_line":
+            named.setdefault(PHASES[name].wire, []).append(handler.name)
+        elif kind != "report":
+            names.append(handler.name)
     if names:
         named["data-line"] = names
         # What they return about the message is applied at commit.
@@ -44,6 +49,8 @@ def files(target: str, error: BaseException | None = None) -> list[str]:
         paths.update(_files_of(error, folder))
         error = error.__cause__
     loaded = {os.path.abspath(path) for path in paths if path}
+    if target.endswith(".toml"):
+        loaded.add(os.path.abspath(target))
     own = {path for path in loaded if path.startswith(folder + os.path.sep)}
     return sorted(path for path in own if f"{os.path.sep}site-packages{os.path.sep}" not in path)
 

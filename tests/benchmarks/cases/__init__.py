@@ -4,6 +4,7 @@ from ..bench import Case
 from . import (
     big,
     blocking,
+    chain,
     growth,
     latency,
     many,
@@ -19,6 +20,7 @@ from . import (
 CASES: tuple[Case, ...] = (
     *throughput.CASES,
     *blocking.CASES,
+    *chain.CASES,
     signing.CASE,
     scanning.CASE,
     workers.CASE,

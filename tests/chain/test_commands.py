@@ -1,0 +1,152 @@
+"""The commands take a chain like any filter."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import smtplib
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from ..serve.command import TIMEOUT, ServeCommand
+from ..testing.driving import tap
+
+GUARD = """
+import sys
+from greenfilter import Filter, reject
+
+app = Filter("guard")
+refused = sys.argv[1:]
+
+@app.filter.rcpt_to
+def rcpt(ctx, recipient):
+    return reject(550, "no") if recipient.partition("@")[0] in refused else None
+
+@app.lines
+def footer(ctx, lines):
+    yield from lines
+    yield b"-- "
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    (tmp_path / "guard.py").write_text(GUARD)
+
+    def write_chain(text: str) -> str:
+        path, new = tmp_path / "mx.toml", tmp_path / "mx.new"
+        new.write_text(text)
+        new.rename(path)
+        return str(path)
+
+    return write_chain
+
+
+TWO = """
+[[filter]]
+run = "guard.py"
+options = ["carol"]
+
+[[filter]]
+run = "guard.py"
+options = ["dave"]
+name = "second"
+"""
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "greenfilter", *words],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT * 3,
+    )
+
+
+class TestCheck:
+    def test_lists_members_with_hooks_and_conditions_and_the_lines_of_smtpd_conf(self, write):
+        path = write(
+            TWO + 'when = { tls = true, networks = ["192.0.2.0/24"] }\nobserve = true\n'
+            f"[[filter]]\nexec = {json.dumps(shlex.join(tap(register=['filter|smtp-in|ehlo'])))}\n"
+            "name = 'other'\n"
+        )
+        done = command("check", path)
+        assert (done.returncode, done.stderr) == (0, "other: registered\n")
+        lines = [line.strip() for line in done.stdout.splitlines()]
+        assert lines[:2] == [f"mx: {path}", "1. guard: filter guard"]
+        assert "2. second: filter guard, observes" in lines
+        assert "when tls = True, networks = ['192.0.2.0/24']" in lines
+        (other,) = [line for line in lines if line.startswith("filter.ehlo")]
+        assert " other: " in other
+        assert re.search(r'filter "mx" proc-exec ".*greenfilter run .*mx\.toml"', done.stdout)
+        assert 'listen on 0.0.0.0 filter "mx"' in lines
+
+    def test_warns_of_conditions_that_the_client_chooses(self, write):
+        done = command("check", write(TWO + 'unless = { senders = ["@example.net"] }\n'))
+        assert done.returncode == 0
+        (line,) = done.stderr.splitlines()
+        assert re.search(r"mx\.toml:6: warning: second: unless\.senders: the client cho", line)
+
+    def test_finds_the_mistakes_of_members(self, write, tmp_path):
+        (tmp_path / "wrong.py").write_text(
+            "from greenfilter import *\napp = Filter('wrong')\n"
+            "@app.filter.commit\ndef commit(ctx):\n    return junk()\n"
+        )
+        done = command("check", write('[[filter]]\nrun = "wrong.py"\n'))
+        assert done.returncode == 1
+        assert "wrong.py:5: filter.commit: junk is not legal here" in done.stderr
+
+    def test_tells_all_that_is_wrong_with_the_file(self, write):
+        done = command("check", write('nam = 1\n[[filter]]\nrun = "x.py"\n[[filter]]\n'))
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 3
+
+    def test_tells_of_a_program_that_does_not_register(self, write):
+        done = command("check", write('[[filter]]\nexec = "/bin/true"\n'))
+        assert done.returncode == 1
+        assert re.search(r"mx\.toml:1: true: it ended, status 0", done.stderr)
+
+
+def test_bench_times_each_member(write):
+    done = command("bench", "--sessions", "30", "--json", write(TWO))
+    assert done.returncode == 0, done.stderr
+    names = {handler["name"] for handler in json.loads(done.stdout)["handlers"]}
+    assert {"guard: rcpt", "guard: footer", "second: rcpt", "second: footer"} <= names
+
+
+def test_serve_names_the_member_that_decided_and_takes_a_new_file(write):
+    path = write(TWO)
+    with ServeCommand(path) as server:
+        with smtplib.SMTP("127.0.0.1", server.port, "me.example.net", TIMEOUT) as client:
+            client.ehlo()
+            client.mail("alice@example.net")
+            assert client.rcpt("dave@example.org")[0] == 550
+        decided = server.wait_for("decided", decision="reject|550 no")
+        assert decided["handlers"] == ["guard: rcpt", "second: rcpt"]
+        assert "by second (member 2)" in server.wait_for_log("rcpt-to: reject('550 no')")
+        write(TWO.replace('"dave"', '"erin"'))
+        server.wait_for("filter-started", again=True)
+        with smtplib.SMTP("127.0.0.1", server.port, "me.example.net", TIMEOUT) as client:
+            client.ehlo()
+            client.mail("alice@example.net")
+            assert client.rcpt("dave@example.org")[0] == 250
+            assert client.rcpt("erin@example.org")[0] == 550
+
+
+def test_a_broken_file_is_told_by_run(write):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        done = subprocess.run(
+            [sys.executable, "-m", "greenfilter", "run", write("[[filter]]\n")],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT,
+        )
+    assert done.returncode != 0
+    assert "filter 1 (line 1): one of run, exec, milter is needed" in done.stderr
