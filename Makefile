@@ -47,7 +47,7 @@ servers:
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
-	GREENFILTER_COMPILE=0 $(BIN)/python -m pip install --quiet --editable '.[test,rbl,dkim_sign]'
+	GREENFILTER_COMPILE=0 $(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@
 
 $(DEMO): pyproject.toml
