@@ -214,7 +214,10 @@ def _check_path(path: str) -> None:
         raise UsageError("sqlite: names no file; write sqlite:PATH")
     directory = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(directory):
-        raise UsageError(f"sqlite:{path}: there is no directory {directory}")
+        raise UsageError(
+            f"sqlite:{path}: there is no directory {directory}; make it, for smtpd's user to write "
+            "in, or name another place by --store"
+        )
     if os.path.isdir(path):
         raise UsageError(f"sqlite:{path}: is a directory")
     writable = os.access(path if os.path.exists(path) else directory, os.W_OK)

@@ -41,8 +41,8 @@ MANUAL = """
     Counts are kept in steps of a sixtieth of the period, each until the period has passed since it
     began. What a worker had reserved that was killed is free again after 15 minutes.
 
-    Above a limit --answer is given, with the time to wait. A message that is larger than a limit is
-    refused with 552, and one with more recipients is told to send the others later (452).
+    Above a limit --answer is given, with the time to wait. A message that is larger than a limit
+    could never pass, so it is refused with 552.
 
     --notify runs a command once for each limit of a network, user or sender within the limit's
     period. It gets the facts as a JSON object on its standard input, and in its environment:
@@ -201,12 +201,9 @@ class _Limiter:
         if math.isinf(refusal.wait) and limit.kind == "bytes":
             text = f"Message is larger than what this {limit.scope} may send ({limit.shown})"
             return reject(552, text, enhanced="5.3.4")
-        if math.isinf(refusal.wait):
-            text = f"Too many recipients at once from this {limit.scope} ({limit.shown})"
-            return reject(452, text, enhanced="4.5.3")
         code: int = self._options.answer
         text = f"Too many {limit.kind} from this {limit.scope} ({limit.shown})"
-        text = f"{text}; try again in {in_words(refusal.wait)}"
+        text = f"{text}; try again in {in_words(min(refusal.wait, limit.period))}"
         return reject(code, text, enhanced=f"{code // 100}.7.1")
 
     def _message(self, ctx: Any) -> Message:

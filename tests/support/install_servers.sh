@@ -5,9 +5,9 @@
 set -eu
 
 packages=(opensmtpd libopensmtpd-dev opensmtpd-filter-dkimsign gcc libc6-dev python3-dev
-    chromium chromium-driver redis-server postgresql)
+    chromium chromium-driver redis-server postgresql slapd)
 if [ "${1:-}" = --all ]; then
-    packages+=(clamav-daemon mariadb-server memcached rspamd slapd
+    packages+=(clamav-daemon mariadb-server memcached rspamd
         default-libmysqlclient-dev libldap-dev libsasl2-dev pkg-config)
 fi
 policy=/usr/sbin/policy-rc.d

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from .like_smtpd import MAX_LINE, SPACE, octets, too_long
+from .._smtpd_edits import MAX_LINE, SPACE, octets, too_long
 
 MAX_WRITTEN = 100  # fields that are written anew: RFC 5322, 3.6 allows three with addresses
 _NEXT_FIELD = re.compile(rb"\r\n(?![ \t])")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..._mail.header_text import to_a_labels
+from .._smtpd_edits import EDITED, complete_addresses, edit_like_smtpd, scan, split_addresses
 from .canonical import (
     MAX_WRITTEN,
     NotSigned,
@@ -22,7 +23,6 @@ from .canonical import (
     unverifiable,
 )
 from .keys import Key
-from .like_smtpd import EDITED, complete_addresses, edit_like_smtpd, scan, split_addresses
 from .ring import KeyRing
 
 # RFC 6376, 5.4.1. The first are signed once more than they occur, so that none can be added.

@@ -77,8 +77,11 @@ def is_below(domain: str, domains: frozenset[str]) -> bool:
 
 def network_or_domain(text: str) -> Network | str:
     """An address, a network, or a domain of client names."""
-    if re.fullmatch(r"[0-9a-f:./]*", text, re.I) and (":" in text or text[:1].isdigit()):
+    try:
         return network(text)
+    except ArgumentTypeError:
+        if re.fullmatch(r"[\d./]*", text) or ":" in text:
+            raise
     return _domain(text, "address, network or domain")
 
 

@@ -20,8 +20,8 @@ from greenfilter import Headers
 from greenfilter.errors import UsageError
 from greenfilter.filters import dkim_sign
 from greenfilter.filters._dkim_sign.canonical import NotSigned, body_hash
-from greenfilter.filters._dkim_sign.like_smtpd import complete_addresses
 from greenfilter.filters._dkim_sign.signer import Signer, from_domain, signature
+from greenfilter.filters._smtpd_edits import complete_addresses
 from greenfilter.protocol import Address
 
 from .support import RSA, key_options, verified, write_key
