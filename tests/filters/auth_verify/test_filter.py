@@ -389,3 +389,23 @@ def test_smtpds_own_name_is_the_default(dns_server):
     with FakeSmtpd(app) as smtpd:
         _, delivered = send(smtpd, MAIL)
     assert results(delivered).startswith(f"{app.config.admd}; spf=pass")
+
+
+def test_a_filter_that_fails_defers_mail_so_that_no_forged_header_passes(
+    start, monkeypatch, caplog
+):
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(auth_verify, "compose", fail)
+    with start() as smtpd:
+        reply, delivered = send(smtpd, FORGED + MAIL)
+        assert reply.rejected(451, "4.3.0")
+        assert delivered == b""
+    assert "failed: RuntimeError: a bug" in caplog.text
+
+
+def test_headers_beyond_all_bounds_are_refused(start):
+    with start() as smtpd:
+        reply, _ = send(smtpd, (b"X-Any: " + b"x" * 900 + b"\r\n") * 1200 + MAIL)
+    assert reply.rejected(552)
