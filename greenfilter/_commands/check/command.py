@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     "--run",
     is_flag=True,
     help="Play some sessions to the filter, in a process of its own, and report which handlers "
-    "kept its loop busy for 100 ms or more, and in which line. The filter really works: it asks its "
-    "servers and databases, and writes its files, about made-up clients of example.net.",
+    "kept its loop busy for 100 ms or more, and in which line. The filter really works: it asks "
+    "its servers and databases, and writes its files, about made-up clients of example.net.",
 )
 @filter_arguments
 def check(
