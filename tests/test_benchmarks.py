@@ -189,3 +189,29 @@ def test_the_peak_of_memory_and_the_processor_time_of_a_filter_are_seen() -> Non
         print(file=child.stdin, flush=True)
     assert 49 <= peak / 2**20 < 55
     assert cpu >= 0.2
+
+
+def test_the_chart_shows_a_case_with_its_c_filter_and_its_values_beside_the_bars() -> None:
+    rows = [
+        Row("lines", C_LIBRARY, (10.0,), "lines/s", ratio=1.0),
+        Row("lines", "greenfilter", (80.0,), "lines/s", ratio=8.0),
+        Row("lines", SUPERVISED, (50.0,), "lines/s", ratio=5.0),
+        Row("alone", C_LIBRARY, (10.0,), "lines/s", ratio=1.0),
+    ]
+    chart = ElementTree.fromstring(svg(rows))
+    texts = {text.text: float(text.get("x", "")) for text in chart.iter(f"{SVG}text")}
+    names = [text for text in texts if text and ": " in text and "lines: " in text]
+    assert names == [f"lines: {name}" for name in (C_LIBRARY, "greenfilter", SUPERVISED)]
+    bars = [bar for bar in chart.iter(f"{SVG}rect") if bar.get("x")]
+    widths = [float(bar.get("width", "")) for bar in bars]
+    assert widths == pytest.approx([widths[0], 8 * widths[0], 5 * widths[0]], rel=0.01)
+    end = max(float(bar.get("x", "")) + float(bar.get("width", "")) for bar in bars)
+    labels = [x for text, x in texts.items() if text and "lines/s" in text]
+    assert len(labels) == 3
+    assert min(labels) > end
+
+
+def test_a_quick_chart_says_that_it_is_quick() -> None:
+    rows = [Row("lines", "greenfilter", (9.0,), "lines/s", ratio=7.9)]
+    assert "Quick" in svg(rows, quick=True)
+    assert "Quick" not in svg(rows)

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 import pytest
 
 from greenfilter import Filter, reject
+from greenfilter._commands import cli
 from greenfilter._filter import stock
 from greenfilter.testing import FakeSmtpd
 from tests.conftest import unavailable
@@ -54,9 +55,9 @@ def listens() -> bool:
         return probe.connect_ex(("127.0.0.1", PORT)) == 0
 
 
-def test_the_first_filter_is_twelve_lines_long_and_passes_its_check(tmp_path):
+def test_the_first_filter_is_sixteen_lines_long_and_passes_its_check(tmp_path):
     first = blocks("python")[0]
-    assert len(first.splitlines()) == 12
+    assert len(first.splitlines()) == 16
     (tmp_path / "guard.py").write_text(first)
     done = run("greenfilter check --strict guard.py", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -71,6 +72,42 @@ def test_the_first_filter_takes_no_error_for_a_listing(monkeypatch, answer, code
     monkeypatch.setattr(socket, "gethostbyname", lambda name: answer)
     with FakeSmtpd(names["app"]) as smtpd:
         assert smtpd.connect().reply.code == code
+
+
+@pytest.mark.parametrize(
+    ("src", "name"),
+    [
+        ("192.0.2.10:4711", "10.2.0.192.zen.spamhaus.org"),
+        ("[2001:db8::10]:4711", f"{'0.1' + '.0' * 22}.8.b.d.0.1.0.0.2.zen.spamhaus.org"),
+        ("unix:/var/run/smtpd.sock", None),
+    ],
+)
+def test_the_first_filter_asks_for_clients_of_both_kinds(monkeypatch, src, name):
+    names, asked = {}, []
+    exec(blocks("python")[0], names)
+
+    def not_listed(name):
+        asked.append(name)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "gethostbyname", not_listed)
+    with FakeSmtpd(names["app"]) as smtpd:
+        assert smtpd.connect(src=src).reply.code == 220
+    assert asked == ([name] if name else [])
+
+
+def test_operations_lists_every_option_of_run_with_its_default():
+    section = README.split("## Operations")[1].split("\n## ")[0]
+    cells = [row.split(" | ") for row in section.splitlines() if row.startswith("| `--")]
+    listed = {option.strip("| `").split()[0]: default for option, default, *_ in cells}
+    command = cli.get_command(None, "run")
+    options = [each for each in command.params if each.opts[0].startswith("--")]
+    assert {option.replace("--no-", "--") for option in listed} == {o.opts[0] for o in options}
+    for option in options:
+        if option.show_default:
+            default = option.default
+            text = f"{default:g}" if isinstance(default, float) else str(default)
+            assert listed[option.opts[0]].strip("`") == text
 
 
 def test_smtpd_reads_the_lines_of_smtpd_conf(tmp_path, require_smtpd):

@@ -4,8 +4,8 @@ import json
 
 import click
 
-from greenfilter._commands.serve import file_watch
-from greenfilter._commands.serve.file_watch import Watch
+from greenfilter._commands.serve import protocol_watch
+from greenfilter._commands.serve.protocol_watch import Watch
 from greenfilter._commands.serve.transcript import Transcript
 
 REQUEST = b"filter|0.7|1.0|smtp-in|%b|0123456789abcdef|fedcba9876543210|%b"
@@ -32,7 +32,7 @@ def test_the_time_of_an_answer_is_that_since_its_request():
 
 def test_what_waits_for_its_answer_for_long_is_told_once(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(file_watch.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(protocol_watch.time, "monotonic", lambda: now[0])
     watch = Watch()
     watch("<", REQUEST % (b"ehlo", b"me"))
     assert watch.unanswered(10.0) == []

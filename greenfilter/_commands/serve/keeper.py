@@ -20,7 +20,7 @@ from ..._smtpd.oracle import OracleError, SmtpdWouldDie, SmtpdWouldHang
 from ..._smtpd.target import Process
 from ..._smtpd.wire import Version
 from ...errors import UsageError
-from .file_watch import Watch
+from .protocol_watch import Watch
 from .transcript import Transcript
 
 # Seconds: how long smtpd waits (it waits for ever), how long a start and an end may take, how
