@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from .._filter.context import Context
 from .._filter.handlers import Handler
 from .._process.log import logger, origin, session_logger
-from ..errors import GreenfilterError
 from ..protocol import (
     BYPASS,
     JUNK,
@@ -19,6 +18,7 @@ from ..protocol import (
     PROCEED,
     Decision,
 )
+from ..protocol._credentials import carries_credentials
 from .asking import Asking
 from .member import Member
 from .observer import Observer
@@ -299,11 +299,12 @@ class Host:
                 args = (view,) if hooks.create_with_ctx else ()
                 try:
                     value = hooks.create(*args)
-                except GreenfilterError:
-                    raise
                 except Exception as error:
                     self._log_local(ctx, member, "create", error)
                     continue
+                except BaseException:  # its session goes on without it, and without any object
+                    delete(ctx, made)
+                    raise
                 self._set_local(kind, view, value)
                 made.append((member, value))
             return made
@@ -336,8 +337,9 @@ class Host:
 
     @staticmethod
     def _log_local(ctx: Context, member: Member, what: str, error: Exception) -> None:
+        shown = type(error).__name__ + ("" if carries_credentials(ctx) else f": {error}")
         session_logger(ctx.session.id).error(
-            "%s of %r failed: %s at %s", what, member, type(error).__name__, origin(error, None)
+            "%s of %r failed: %s at %s", what, member, shown, origin(error, None)
         )
 
 

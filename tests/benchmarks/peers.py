@@ -92,6 +92,6 @@ def _help() -> str:
 
 
 def _run(filter_name: str, arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    is_file = filter_name.endswith(".py")
+    is_file = filter_name.endswith((".py", ".toml"))
     target = str(HERE / "filters" / filter_name) if is_file else filter_name
     return [sys.executable, "-m", "greenfilter", "run", *options, target, *arguments]

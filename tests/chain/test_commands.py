@@ -110,6 +110,14 @@ class TestCheck:
         assert done.returncode == 1
         assert re.search(r"mx\.toml:1: true: it ended, status 0", done.stderr)
 
+    def test_tells_of_a_program_that_the_user_may_not_run(self, write, tmp_path):
+        script = tmp_path / "own.sh"
+        script.write_text("#!/bin/sh\necho register\\|ready\nexec sleep 60\n")
+        script.chmod(0o700)
+        done = command("check", "--user", "nobody", write(f"[[filter]]\nexec = '{script}'\n"))
+        assert done.returncode == 1
+        assert "own.sh" in done.stderr
+
 
 def test_bench_times_each_member(write):
     done = command("bench", "--sessions", "30", "--json", write(TWO))

@@ -102,6 +102,18 @@ class TestLoading:
             assert smtpd.connect().ehlo("b.example").code == 550
             assert in_transaction(smtpd)
 
+    def test_a_stock_filter_is_named_and_may_come_twice(self, write):
+        block = '[[filter]]\nrun = "rbl"\noptions = ["--zone", "{}.example.org"]\n'
+        made = load(write(block.format("a") + block.format("b")), [])
+        assert [member.key for member in made.members] == ["rbl", "rbl 2"]
+        with FakeSmtpd(made) as smtpd:
+            assert greeted(smtpd, src="127.0.0.1:4711").mail_from("alice@example.net").ok
+
+    def test_options_of_a_stock_filter_are_checked(self, write, capsys):
+        path = write('[[filter]]\nrun = "rbl"\noptions = ["--zonne", "x"]\n')
+        with pytest.raises(ChainFileError, match=r"filter 1 \(line 1\): "):
+            load(path, [])
+
     def test_a_chain_takes_no_options_on_the_command_line(self, write):
         with pytest.raises(UsageError, match="takes no options"):
             load(write('[[filter]]\nrun = "guard.py"\n'), ["--verbose"])

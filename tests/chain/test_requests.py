@@ -500,6 +500,31 @@ class TestState:
             ("session", ["b", "s"]),
         ]
 
+    def test_an_object_that_cannot_be_made_or_deleted_hinders_no_other_member(self, caplog):
+        log = []
+
+        def fail(*args):
+            raise LookupError("no room")
+
+        def member(create, delete):
+            app = Filter("storing")
+            app.local_session(create, delete)
+            app.filter.ehlo(lambda ctx, identity: log.append(ctx.session.local))
+            return app
+
+        made = chain(
+            member(lambda: 1, lambda value: log.append("deleted 1")),
+            member(lambda: fail(), lambda value: log.append("never")),
+            member(lambda: 3, lambda value: fail()),
+            member(lambda: 4, lambda value: log.append("deleted 4")),
+        )
+        with FakeSmtpd(made) as smtpd:
+            greeted(smtpd).quit()
+            smtpd.settle()
+        assert log == [1, None, 3, 4, "deleted 1", "deleted 4"]
+        assert "create of storing (member 2) failed: LookupError: no room" in caplog.text
+        assert "delete of storing (member 3) failed: LookupError: no room" in caplog.text
+
     def test_a_field_outside_of_a_members_needs_raises_for_that_member_only(self):
         found = {}
         narrow = Filter("narrow", needs=Need.SRC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from ..._chain.chain import Chain
@@ -50,6 +51,12 @@ def describe(member: Member) -> Iterator[str]:
     for word, condition in (("when", member.when), ("unless", member.unless)):
         if condition is not None:
             yield f"   {word} {condition}"
+
+
+def commands(chain: Chain) -> list[list[str]]:
+    """Give the words of the commands that a chain starts."""
+    apps = [member.app for member in chain.members]
+    return [shlex.split(app.command) for app in apps if isinstance(app, Program)]
 
 
 def check_members(chain: Chain, target: str) -> list[Problem]:

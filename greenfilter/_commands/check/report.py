@@ -74,7 +74,7 @@ def check(options: CheckOptions) -> int:
         problems += check_deployment(app, options.target, conf)
         problems += check_syntax(conf.path)
     if conf is not None or options.user is not None:
-        problems += _check_permissions(options, conf)
+        problems += _check_permissions(app, options, conf)
     if options.run:
         from .played import check_played
 
@@ -115,16 +115,18 @@ def _runs(options: CheckOptions, conf: Conf | None) -> list[tuple[str | None, li
     return runs or [(default, [own_command()])]
 
 
-def _check_permissions(options: CheckOptions, conf: Conf | None) -> list[Problem]:
+def _check_permissions(app: Filter, options: CheckOptions, conf: Conf | None) -> list[Problem]:
     found: list[Problem] = []
+    programs = chain.commands(app) if isinstance(app, Chain) else []
     for user, command in _runs(options, conf):
         if user is None:
             continue  # smtpd is not installed here
         try:
-            found += check_permissions(options.target, user, command)
+            for words in (command, *programs):
+                found += check_permissions(options.target, user, words)
         except KeyError as error:
             raise UsageError(f"no user {user} on this machine", exit_code=1) from error
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _describe(app: Filter, options: CheckOptions) -> None:
