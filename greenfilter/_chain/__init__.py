@@ -11,8 +11,8 @@ within the chain's, ``Filter.configure`` lets it begin what only then tells its 
 - ``host.py``: requests, reports and local objects; ``asking.py``: one request to one member;
   ``state.py``, ``views.py``: what is known of a session, and how a member sees it.
 - ``stages.py``: the message.
-- ``program.py``, ``child.py``, ``life.py``: members that are other programs: as a filter, as what is
-  started again and again, and as one process.
+- ``program.py``, ``child.py``, ``life.py``: members that are other programs: as a filter, as what
+  is started again and again, and as one process.
 - ``observer.py``: members that only look on.
 
 A member that answers later (``ctx.defer()``) holds up its own session only: smtpd says nothing more
