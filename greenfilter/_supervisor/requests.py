@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from .. import _control
@@ -9,7 +10,7 @@ from .._process.log import logger, session_logger
 from ..protocol import PROCEED, Call, Chunk, Stream
 from .answers import COMMIT, Answers
 from .blame import key_of
-from .message import Passage
+from .message import Passage, passage_of
 from .poison import ALONE, FREE, MESSAGE, REFUSED, Poison, message_key, report_key
 from .quarantine import Patient, Quarantine
 from .sessions import Sessions, SupervisedSession
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from ..protocol import Session
     from .process import WorkerProcess
 
+# Lines of one message, which differ in time stamp and content.
+_DATA_LINES = re.compile(
+    rb"filter\|[^|\n]++\|[^|\n]++(\|[^|\n]++\|data-line\|[0-9a-f]{16}\|[0-9a-f]{16}\|)[^\n]*+\n"
+    rb"(?:filter\|[^|\n]++\|[^|\n]++\1[^\n]*+\n)*+"
+)
 # Of a message that is to be tried in quarantine; a longer one is not kept back for it.
 _MAX_HELD = 1 << 20
 
@@ -193,6 +199,25 @@ class Requests:
         passage.hold(chunk)
         if passage.header_ended:
             self._look_at_message(session, stream, passage, chunk.ended)
+
+    def may_pass(self, session: SupervisedSession, lines: bytes) -> WorkerProcess | None:
+        """Return who may get a piece as it is: nothing but lines from the middle of a message.
+
+        Args:
+            session: whose message it seems to be.
+            lines: whole lines.
+        """
+        stream = session.stream
+        passage = passage_of(stream)
+        if stream is None or passage is None or passage.worker is None:
+            return None
+        if not passage.header_ended or passage.held is not None or b"|.\n" in lines:
+            return None
+        found = _DATA_LINES.fullmatch(lines)
+        if found is None or not passage.prefix.endswith(found[1]):
+            return None
+        session.seen = self._sessions.generation
+        return passage.worker
 
     def _begin(self, session: SupervisedSession, stream: Stream) -> Passage:
         passage = Passage(None if session.stale else session.worker, stream)

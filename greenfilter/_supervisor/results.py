@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .. import _control
 from ..errors import DecisionError
-from ..protocol import TEMPFAIL
+from ..protocol import TEMPFAIL, Stream
 from ..protocol._credentials import carries_credentials, redact
 from .answers import COMMIT, Answers, parse_decision
 from .message import passage_of
@@ -46,12 +46,8 @@ class Results:
 
     def take(self, worker: WorkerProcess, data: bytes) -> None:
         """Take whole lines of a worker's."""
-        if data.startswith(b"filter-dataline|"):
-            head = data[:_HEAD]
-            run = data[_HEAD:-1].split(b"\n" + head)
-            if data.count(b"\n") == len(run):  # nothing but lines of one message
-                self._data_lines(worker, head, run)
-                return
+        if data.startswith(b"filter-dataline|") and self._whole_piece(worker, data):
+            return
         lines = data.split(b"\n")
         lines.pop()
         index, count = 0, len(lines)
@@ -70,6 +66,22 @@ class Results:
             else:
                 text = f"worker wrote a line of its own: {redact(line)[:80]!r}"
                 self._answers.warn_once("stray", text)
+
+    def _whole_piece(self, worker: WorkerProcess, data: bytes) -> bool:
+        """Pass a piece on that is nothing but lines of one message; return whether it is that.
+
+        What most pieces of a long message are: 0.05 instead of 0.4 us for each line.
+        """
+        head = data[:_HEAD]
+        if data.count(b"\n" + head) != data.count(b"\n") - 1:
+            return False
+        stream = self._stream_of(worker, head)
+        if stream is not None and self._answers.guard.may_pass(stream, data):
+            worker.mute = None
+            self._answers.send(data)
+        else:
+            self._data_lines(worker, head, data[_HEAD:-1].split(b"\n" + head))
+        return True
 
     def catch_up(self, worker: WorkerProcess, answered: list[bytes]) -> None:
         """Note answers that have passed unread."""
@@ -135,16 +147,22 @@ class Results:
 
     def _data_lines(self, worker: WorkerProcess, head: bytes, run: list[bytes]) -> None:
         """Send lines of a worker's, if they are of a message that it has."""
-        session = self._sessions.of_line(worker, head)
-        stream = session.last_stream if session is not None else None
-        passage = passage_of(stream) if stream is not None and stream.head == head else None
-        if session is None or stream is None or passage is None or passage.worker is not worker:
+        stream = self._stream_of(worker, head)
+        passage = passage_of(stream)
+        if stream is None or passage is None:
             return
         worker.mute = None
         ended = b"." in run
-        if ended and session.stream is stream:
+        if ended and stream.session.stream is stream:
             # smtpd would take a message for whole of which it has not sent the end yet.
             self._answers.warn_once("dot", "worker ended a message before its end; refused")
             self._answers.bypass(stream, passage, TEMPFAIL)
             return
         self._answers.send_lines(stream, run[: run.index(b".")] if ended else run, ended)
+
+    def _stream_of(self, worker: WorkerProcess, head: bytes) -> Stream | None:
+        """Find the message that lines of a worker's belong to, if it has it."""
+        session = self._sessions.of_line(worker, head)
+        stream = session.last_stream if session is not None else None
+        passage = passage_of(stream) if stream is not None and stream.head == head else None
+        return stream if passage is not None and passage.worker is worker else None

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ..protocol import Call
     from .process import WorkerProcess
 
+_DATA_LINE = re.compile(rb"filter\|[^|\n]*\|[^|\n]*\|[^|\n]*\|data-line\|([0-9a-f]{16})\|")
 _ENDED = re.compile(rb"\|link-disconnect\|([0-9a-f]{16})\n")
 _MAX_LINE = 1 << 20
 # A beginning of a line that is longer goes to the parser, which knows how to cut it.
@@ -123,7 +124,7 @@ class Router:
             return
         if b"|data-line|" in lines:
             self._has_messages = True
-            self._read(lines)
+            self._data_lines(lines)
             return
         if (self._has_messages and b"|commit|" in lines) or _control.PREFIX in lines:
             self._read(lines)
@@ -133,6 +134,17 @@ class Router:
         worker.link.send(lines)
         if self._journal.is_long:
             self.catch_up()
+
+    def _data_lines(self, lines: bytes) -> None:
+        """Take a piece with lines of a message; they are in no journal."""
+        self.catch_up()
+        found = _DATA_LINE.match(lines)
+        session: Any = self.sessions.sessions.get(found[1]) if found is not None else None
+        worker = self._requests.may_pass(session, lines) if session is not None else None
+        if worker is not None:
+            worker.link.send(lines)
+        else:
+            self._read(lines)
 
     def _who_needs_no_reader(self) -> WorkerProcess | None:
         """Return the worker that smtpd's lines may go to unread."""

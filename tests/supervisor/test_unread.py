@@ -6,11 +6,13 @@ from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from greenfilter._control import ALIVE, HELLO, Hello
 from greenfilter._supervisor.lifecycle import State
 from greenfilter._supervisor.router import Router
-from greenfilter.protocol import PHASES
+from greenfilter.protocol import PHASES, Guard, Stream
 from tests.protocol.driver import Driver, report, request
 from tests.protocol.legality import Judge
 from tests.testing.recordings import lines as recorded
@@ -329,3 +331,89 @@ def test_half_a_line_is_passed_when_it_is_whole():
         world.answer(answer[at : at + 1])
     assert world.smtpd.judge.unanswered() == 0
     assert world.unread() == 2
+
+
+# What two clients may do; each message is sent in pieces that may end anywhere.
+CONTENT = st.one_of(
+    st.sampled_from(
+        [b"", b"..", b"a|.", b"|", b"x" * 2_100, b"x" * 63_901, b"filter|0.7|1|", b"\r"]
+    ),
+    st.binary(max_size=40).map(lambda line: line.replace(b"\n", b" ").replace(b".", b",")),
+)
+STEP = st.one_of(
+    st.tuples(st.just("ask"), st.sampled_from([SID, OTHER]), st.sampled_from(WIRE[:4])),
+    st.tuples(st.just("message"), st.sampled_from([SID, OTHER]), st.lists(CONTENT, max_size=12)),
+    st.tuples(st.just("leave"), st.sampled_from([SID, OTHER]), st.none()),
+)
+
+
+def traffic(steps: list[tuple[str, bytes, object]]) -> list[bytes]:
+    """What smtpd says between two times at which it waits; two clients may be in one."""
+    units: list[tuple[bytes, bytes]] = []
+    for kind, sid, what in steps:
+        if kind == "ask":
+            units.append((sid, request(str(what), b"x", sid=sid, token=TOKEN)))
+        elif kind == "leave":
+            units.append((sid, report("link-disconnect", sid=sid)))
+        else:
+            lines = [b"Subject: x", b"", *what, b"."]  # type: ignore[misc]
+            units.append((sid, b"".join(request("data-line", line, sid=sid) for line in lines)))
+            units.append((sid, request("commit", sid=sid, token=TOKEN)))
+    found: list[bytes] = []
+    there: set[bytes] = set()  # in the last one
+    for sid, unit in units:
+        if found and sid not in there:
+            found[-1] += unit
+            there.add(sid)
+        else:
+            found.append(unit)
+            there = {sid}
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(STEP, max_size=12), st.lists(st.integers(1, 3_000), min_size=1, max_size=8))
+def test_what_passes_unread_is_what_passes_when_it_is_read(steps, sizes):
+    told, given_to_worker = [], []
+    for sole in (True, False):
+        world = World()
+        out: list[bytes] = []
+        inputs: list[bytes] = []
+        world.router.answers.send = world.router._send = out.append
+        if not sole:
+            world.router.set_sole(None)
+        for turn, unit in enumerate(traffic(steps)):
+            size = sizes[turn % len(sizes)]
+            for at in range(0, len(unit), size):
+                world.router.from_smtpd(unit[at : at + size])
+                inputs += world.worker.link.unread
+                answers = world.worker.work()
+                for begin in range(0, len(answers), size):
+                    world.answer(answers[begin : begin + size])
+        world.router.catch_up()
+        told.append(b"".join(out))
+        given_to_worker.append(b"".join(inputs))
+        assert len(world.router.answers.ledger) == 0
+        assert list(world.router.answers.guard.owes()) == []
+    assert told[0] == told[1]
+    assert [*map(without_time, given_to_worker[0].split(b"\n"))] == [
+        *map(without_time, given_to_worker[1].split(b"\n"))
+    ]
+
+
+def without_time(line: bytes) -> list[bytes]:
+    parts = line.split(b"|")
+    return parts[:2] + parts[3:]
+
+
+@given(st.booleans(), st.lists(CONTENT | st.sampled_from([b".", b"a\0b"]), min_size=1, max_size=9))
+def test_lines_that_may_pass_as_they_are_are_written_just_so_by_the_guard(old, lines):
+    guard = Guard()
+    line = request("data-line", b"", sid=SID, version="0.6" if old else "0.7").rstrip()
+    streams = [Stream(Driver().connection.make_session(SID, True), TOKEN, line) for _ in range(2)]
+    data = b"".join(streams[0].head + each + b"\n" for each in lines)
+    if guard.may_pass(streams[0], data):
+        assert guard.data(streams[1], lines) == data
+        assert not streams[1].damaged
+    elif not any(each.endswith(b"|.") or b"\0" in each or each == b"." for each in lines):
+        assert guard.data(streams[1], lines) != data
