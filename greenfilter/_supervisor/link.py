@@ -133,8 +133,9 @@ class Link:
         except OSError:
             sent = len(data)  # the other end is gone; reading tells
         self.pending -= sent
-        self._stuck = data[sent:]  # a view: a reader that takes little costs no copies
-        self._watch()
+        if sent < len(data) or self.stuck:
+            self._stuck = data[sent:]  # a view: a reader that takes little costs no copies
+            self._watch()
 
     def _watch(self) -> None:
         masks = dict.fromkeys(self._fds, 0)

@@ -312,6 +312,7 @@ class Pool:
             self.ending.append(worker)
         worker.move_on(Event.END)
         self._router.catch_up()
+        self._router.recall({sid for sid, _ in worker.marked()})
 
     def _refill(self, worker: WorkerProcess, place: Place, reason: str, sessions: int) -> None:
         """See to the place of a worker that has ended."""

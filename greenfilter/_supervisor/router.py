@@ -27,7 +27,7 @@ from .._process.log import session_logger
 from ..errors import ProtocolError
 from ..protocol import EVENTS, LONGEST_MESSAGE
 from .answers import DEADLINE, GRACE, Answers
-from .journal import Journal
+from .journal import Journal, Piece, ended_in, only, passed_through, without
 from .message import passage_of
 from .poison import Poison, report_kind
 from .quarantine import Quarantine
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from .process import WorkerProcess
 
 _DATA_LINE = re.compile(rb"filter\|[^|\n]*\|[^|\n]*\|[^|\n]*\|data-line\|([0-9a-f]{16})\|")
-_ENDED = re.compile(rb"\|link-disconnect\|([0-9a-f]{16})\n")
 _MAX_LINE = 1 << 20
 # A beginning of a line that is longer goes to the parser, which knows how to cut it.
 _LONG_REST = 1 << 16
@@ -87,6 +86,7 @@ class Router:
         self._send = send
         self._ledger = self.answers.ledger
         self._journal = Journal()
+        self._skipped: list[Piece] = []  # with the last sessions that nobody has looked at
         self._has_messages = False  # smtpd has sent lines of one
         self._rest = b""  # the beginning of a line of smtpd's
         self._kinds: set[object] = set()  # of poison that the parser knows of
@@ -102,7 +102,7 @@ class Router:
         if worker is self._sole:
             return
         self.catch_up()
-        self._sole = worker
+        self._sole, self._skipped = worker, []
         if worker is not None and worker.hello is not None:
             self._shortest = min(worker.hello.deadlines.values(), default=DEADLINE) + GRACE
 
@@ -185,12 +185,29 @@ class Router:
 
     def catch_up(self) -> None:
         """Read what has passed unread. Safe at any time."""
-        worker = self._sole
-        if worker is None:
-            return  # then nothing passes unread
         pieces = self._journal.take()
         if not pieces:
             return
+        gone = passed_through(pieces)
+        if gone:
+            self._skipped, pieces = pieces, without(pieces, gone)
+        self._read_behind(pieces)
+        self._ledger.forget([*gone, *ended_in(pieces)])
+
+    def recall(self, sids: set[bytes]) -> None:
+        """Read what was skipped lately of sessions whose code still runs though they have ended.
+
+        Args:
+            sids: their ids; others do not matter.
+        """
+        sids = sids - self.sessions.sessions.keys()
+        if sids and self._skipped:
+            self._read_behind(only(self._skipped, sids))
+
+    def _read_behind(self, pieces: list[Piece]) -> None:
+        worker = self._sole
+        if worker is None:
+            return  # then nothing passes unread
         self.answers.reading_behind = True
         try:
             for piece in pieces:
@@ -201,8 +218,6 @@ class Router:
                     self._results.catch_up(worker, piece.answered)
         finally:
             self.answers.reading_behind = False
-        ended = [sid for piece in pieces for sid in _ENDED.findall(piece.lines)]
-        self._ledger.forget(ended)
 
     # Answers that no worker gives
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenfilter._control import ALIVE, HELLO, Hello
+from greenfilter._supervisor.journal import Piece, only, passed_through, without
 from greenfilter._supervisor.lifecycle import State
 from greenfilter._supervisor.router import Router
 from greenfilter.protocol import PHASES, Guard, Stream
@@ -417,3 +418,35 @@ def test_lines_that_may_pass_as_they_are_are_written_just_so_by_the_guard(old, l
         assert not streams[1].damaged
     elif not any(each.endswith(b"|.") or b"\0" in each or each == b"." for each in lines):
         assert guard.data(streams[1], lines) != data
+
+
+CAME = (b"x", b"pass", b"192.0.2.7:1", b"192.0.2.25:25")
+
+
+def test_sessions_that_came_and_went_between_two_looks_are_not_looked_at():
+    world = World()
+    sids = [b"%016x" % number for number in range(20)]
+    for sid in sids:
+        world.say(report("link-connect", *CAME, sid=sid), request("noop", sid=sid))
+    world.answer(world.worker.work())
+    world.say(*[report("link-disconnect", sid=sid) for sid in sids[:-1]])
+    world.router.catch_up()
+    assert list(world.router.sessions.sessions) == sids[-1:]
+    assert world.worker.departed == []
+    # A handler of one of them still runs, and ends the worker.
+    world.router.recall({sids[3]})
+    ((departed, call),) = world.worker.departed
+    assert (departed.sid, call) == (sids[3], None)
+    assert str(departed.state().src) == "192.0.2.7"
+
+
+def test_lines_that_make_no_sense_are_left_in_what_is_read():
+    sid = b"%016x" % 7
+    lines = [report("link-connect", *CAME, sid=sid), b"nonsense\n", request("noop", sid=SID)]
+    lines += [request("noop", sid=sid), b"\n", report("link-disconnect", sid=sid)]
+    pieces = [Piece(1.0, b"".join(lines), 5, []), Piece(2.0, b"", 0, [SID + b"|x", sid + b"|x"])]
+    assert passed_through(pieces) == {sid}
+    read = [b"nonsense\n" + lines[2] + b"\n", [SID + b"|x"]]
+    assert [piece.lines or piece.answered for piece in without(pieces, {sid})] == read
+    left = [lines[0] + lines[3] + lines[5], [sid + b"|x"]]
+    assert [piece.lines or piece.answered for piece in only(pieces, {sid})] == left
