@@ -10,7 +10,7 @@ from .. import _control
 from .._control import Hello
 from .._process.log import logger
 from .blame import blame, suspects
-from .code import Code
+from .code import Code, Generations
 from .lifecycle import Event, State
 from .options import Options
 from .place import Place
@@ -57,8 +57,7 @@ class Pool:
         self._selector = selector
         self._router = router
         self._sink = sink
-        self._code = Code()
-        self._new_code: Code | None = None  # of a reload that goes on
+        self._codes = Generations()
         self._registered: Hello | None = None
         self._config = b""
         self._reload_is_due = False
@@ -119,17 +118,11 @@ class Pool:
 
     def _spawn(self, place: Place, code: Code | None = None) -> WorkerProcess | None:
         now = self._router.clock()
-        options: dict[str, object] = {
-            "target": self._options.target,
-            "args": self._options.args,
-            "log_level": self._options.log_level,
-            "log_format": self._options.log_format,
-        }
         try:
             worker = WorkerProcess(
                 self._selector,
-                options,
-                code or self._code,
+                self._options.for_worker(),
+                code or self._codes.current,
                 now,
                 self._router.from_worker,
                 self.lose,
@@ -141,7 +134,7 @@ class Pool:
             return None
         self.workers[worker] = place
         if code is None:
-            self._code.tell_changes()
+            self._codes.current.tell_changes()
         if self._config:
             worker.link.send_first(self._config)
         return worker
@@ -174,7 +167,7 @@ class Pool:
     def _begin(self, hello: Hello) -> None:
         """Register with smtpd what the first worker has loaded, and start the others."""
         self._registered = hello
-        self._code.seal()
+        self._codes.current.seal()
         self._router.answers.register(hello)
         for place in self.places:
             place.current = place.current or self._spawn(place)
@@ -192,14 +185,14 @@ class Pool:
         logger.info("reload: starting workers with the present code")
         self._forgive()
         self._give_up_coming()
-        self._new_code = Code()
+        self._codes.begin_reload()
         self._start_coming(self.places[:1])  # the others, when it has loaded: all run the same
         self.settle()
 
     def _start_coming(self, places: list[Place]) -> None:
         """Start workers with the new code."""
         for place in places:
-            place.coming = self._spawn(place, self._new_code)
+            place.coming = self._spawn(place, self._codes.coming)
             if place.coming is None:
                 self._refuse(place, "not all workers could be started")
                 break
@@ -210,25 +203,17 @@ class Pool:
         if all(worker is not None and worker.state is State.SERVING for worker in coming):
             for place in self.places:
                 self._promote(place)
-            self._adopt_code()
+            self._codes.adopt()
             self._forgive()
             logger.info("reload: new sessions go to the new code")
         else:
-            if self._new_code is not None:
-                self._new_code.seal()
+            self._codes.seal_coming()
             self._start_coming([place for place in self.places if place.coming is None])
 
     def _forgive(self) -> None:
         """Forget what has ended workers: the code is another."""
         self._router.poison.clear()
         self._router.quarantine.retire()
-
-    def _adopt_code(self) -> None:
-        """From now on start workers with the code of the reload."""
-        if self._new_code is not None:
-            self._code.close()
-            self._code, self._new_code = self._new_code, None
-            self._code.seal()
 
     def _refuse(self, place: Place, reason: str) -> None:
         """Go on with the old code."""
@@ -245,9 +230,7 @@ class Pool:
             place.replaces_alone = False
             if worker is not None:
                 self.let_go(worker)
-        if self._new_code is not None:
-            self._new_code.close()
-            self._new_code = None
+        self._codes.give_up()
 
     def _promote(self, place: Place) -> None:
         """Give new sessions to the worker that has come, and let the old one finish its own."""
