@@ -34,10 +34,15 @@ COMPILED = [
     "greenfilter/_chain/host.py",
     "greenfilter/_chain/state.py",
     "greenfilter/_chain/views.py",
-    "greenfilter/_supervisor/flow.py",
+    "greenfilter/_supervisor/answers.py",
+    "greenfilter/_supervisor/journal.py",
+    "greenfilter/_supervisor/ledger.py",
     "greenfilter/_supervisor/link.py",
+    "greenfilter/_supervisor/message.py",
+    "greenfilter/_supervisor/requests.py",
+    "greenfilter/_supervisor/results.py",
     "greenfilter/_supervisor/router.py",
-    "greenfilter/_supervisor/tracked.py",
+    "greenfilter/_supervisor/sessions.py",
 ]
 WISH = os.environ.get("GREENFILTER_COMPILE")
 # Where mypyc leaves room for a docstring: of a method or function, of a class, of a property. It

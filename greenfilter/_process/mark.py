@@ -13,6 +13,9 @@ stands which report's handler it is, if it is one.
   runs, not who was called last.
 * A thread of the pool marks its own slot for each call that it makes.
 
+Behind the slots stands how much the worker has read of its socket: requests that lie behind that
+it has not begun.
+
 Greenlets and threads that the author has started himself are nobody's: then nothing is marked.
 """
 
@@ -27,9 +30,11 @@ from ..protocol import EVENTS
 
 SLOT_BYTES = 32
 SID_BYTES = 16
-_SIZE = 64 << 10  # pages that are never touched cost nothing
+_SIZE = 64 << 10  # of the slots; pages that are never touched cost nothing
 SLOTS = _SIZE // SLOT_BYTES
 NOBODY = bytes(SLOT_BYTES)
+_COUNT = slice(_SIZE, _SIZE + 8)
+_WHOLE = _SIZE + 8
 
 _EVENTS = list(EVENTS.values())
 _NUMBERS = {f"report.{name}": number for number, name in enumerate(EVENTS, 1)}
@@ -46,17 +51,27 @@ def make() -> int:
     """
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("greenfilter")
-        os.ftruncate(fd, _SIZE)
+        os.ftruncate(fd, _WHOLE)
         return fd
     with tempfile.TemporaryFile() as file:
-        file.write(bytes(_SIZE))
+        file.write(bytes(_WHOLE))
         file.flush()
         return os.dup(file.fileno())
 
 
 def take(fd: int) -> mmap.mmap:
     """Map a page that was made with :func:`make`."""
-    return mmap.mmap(fd, _SIZE)
+    return mmap.mmap(fd, _WHOLE)
+
+
+def note_read(page: mmap.mmap, count: int) -> None:
+    """Leave the number of bytes that were read of the socket."""
+    page[_COUNT] = count.to_bytes(8, "little")
+
+
+def bytes_read(page: mmap.mmap) -> int:
+    """Return the number of bytes that the worker had read when it last read any."""
+    return int.from_bytes(page[_COUNT], "little")
 
 
 def free_slots(page: mmap.mmap | None) -> list[int]:

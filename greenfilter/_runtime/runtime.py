@@ -16,6 +16,7 @@ from gevent.event import Event
 
 from .._control import ALIVE, BEAT, WORN_OUT, hello
 from .._filter.handlers import Handler
+from .._process import mark
 from .._process.log import logger
 from ..errors import ProtocolError, SessionClosed, UsageError
 from ..protocol import registration
@@ -105,6 +106,8 @@ class Runtime:
         self._engine.threads.vital = self._vital
         self._engine.moved.threads.vital = self._vital
         self._supervised = page is not None
+        self._page = page
+        self._bytes_read = 0
         self._monitor = Monitor(
             self._workers.inside,
             partial(self._wire.from_threads.call, self._on_kept),
@@ -172,6 +175,9 @@ class Runtime:
 
     def _receive(self, data: bytes) -> None:
         self._engine.now = self._engine.clock()
+        if self._page is not None:
+            self._bytes_read += len(data)
+            mark.note_read(self._page, self._bytes_read)
         self._workers.ready.extend(self._connection.receive(data))  # type: ignore[arg-type]
         self._workers.dispatch()
         if self._connection.configured and not self._registered:

@@ -100,6 +100,41 @@ class Code:
         self.sealed = False
 
 
+class Generations:
+    """The code that runs and, during a reload, the one that is to.
+
+    Attributes:
+        current: what workers are started with.
+        coming: of a reload that goes on; else None.
+    """
+
+    def __init__(self) -> None:
+        self.current = Code()
+        self.coming: Code | None = None
+
+    def begin_reload(self) -> None:
+        """Take what is on disk now as the code to come."""
+        self.coming = Code()
+
+    def seal_coming(self) -> None:
+        """Note that a worker has loaded the code to come."""
+        if self.coming is not None:
+            self.coming.seal()
+
+    def adopt(self) -> None:
+        """Start workers with the code of the reload from now on."""
+        if self.coming is not None:
+            self.current.close()
+            self.current, self.coming = self.coming, None
+            self.current.seal()
+
+    def give_up(self) -> None:
+        """Go on with the old code."""
+        if self.coming is not None:
+            self.coming.close()
+            self.coming = None
+
+
 def _private_file() -> int:
     """Make a file without a name, in memory if possible."""
     if hasattr(os, "memfd_create"):

@@ -22,6 +22,7 @@ class Link:
 
     Attributes:
         pending: bytes that the other end has not taken yet.
+        given: bytes that were ever queued.
         closed: nothing more comes or goes.
         reading: input is being taken.
         held: nothing of what is queued goes out yet.
@@ -44,6 +45,7 @@ class Link:
         self._stuck = _NOTHING
         self._masks = dict.fromkeys(fds, 0)
         self.pending = 0
+        self.given = 0
         self.closed = False
         self.reading = True
         self.held = False
@@ -59,10 +61,12 @@ class Link:
         if data and not self.closed:
             self._out.append(data)
             self.pending += len(data)
+            self.given += len(data)
 
     def send_first(self, data: bytes) -> None:
         """Send bytes ahead of all that is queued, as the first of all, even while it is held."""
         self.pending += len(data)
+        self.given += len(data)
         self._put(memoryview(data))
 
     def flush(self) -> None:
@@ -129,8 +133,9 @@ class Link:
         except OSError:
             sent = len(data)  # the other end is gone; reading tells
         self.pending -= sent
-        self._stuck = data[sent:]  # a view: a reader that takes little costs no copies
-        self._watch()
+        if sent < len(data) or self.stuck:
+            self._stuck = data[sent:]  # a view: a reader that takes little costs no copies
+            self._watch()
 
     def _watch(self) -> None:
         masks = dict.fromkeys(self._fds, 0)

@@ -28,3 +28,8 @@ class Options:
     drain_seconds: float = 300.0
     log_level: str = "info"
     log_format: str = "text"
+
+    def for_worker(self) -> dict[str, object]:
+        """Return what a worker process is told of them."""
+        names = ("target", "args", "log_level", "log_format")
+        return {name: getattr(self, name) for name in names}

@@ -1,41 +1,29 @@
-"""The worker processes: how they come, are watched, and go."""
+"""The worker processes: how they come into their places, and how they go."""
 
 from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .. import _control
 from .._control import Hello
 from .._process.log import logger
-from .code import Code
-from .memory import Memory
+from .blame import blame, suspects
+from .code import Code, Generations
+from .lifecycle import Event, State
 from .options import Options
+from .place import Place
 from .process import WorkerProcess
-from .slot import Slot
-from .suspects import blame, suspects
 
 if TYPE_CHECKING:
     from .._process.stderr import Sink
     from .router import Router
-    from .tracked import Tracked
 
-_MEMORY_TICK = 0.25
-# A filter that has not loaded by then never will; smtpd's clients are waiting.
-_LOAD_SECONDS = 60.0
-# A worker that is above its memory from the start on would be replaced forever.
-_MEMORY_SECONDS = 10.0
-# One of several workers for which this much waits may be silent for these seconds only.
-CROWDED_BYTES = 32 << 20
-_CROWDED_SECONDS = 2.0
 # To end by itself: finish callbacks, run the delete hooks.
 _LEAVE_SECONDS = 3.0
-# From the end of its socket to that of the process; what it owed has been answered by then.
+# From the end of its socket to that of the process.
 _REAP_SECONDS = 0.1
-# So many old workers of each place may finish their sessions as they like; those of older ones are
-# moved to the newest between two transactions.
-_MAX_OLD = 2
 # As many as a socket's buffer can hold; a child of the worker's may go on writing.
 _LAST_READS = 64
 
@@ -47,54 +35,146 @@ class Pool:
         options: how to run them.
         selector: of the loop.
         router: passes their lines on.
-        register: is told what the first filter that has loaded registers.
-        flush: writes to smtpd what is queued.
-        fail: is called if the filter cannot be loaded at the start, with the exit status to give.
         sink: gets what the workers log.
 
     Attributes:
-        workers: all that serve sessions, with their places.
+        workers: all that serve sessions or are about to, with their places.
+        ending: those that may still run and serve nobody.
+        places: one for each of the ``--workers``.
+        ward: the place of the worker in quarantine.
+        exit_code: what to end with, if the filter cannot be loaded at the start; else None.
     """
 
     def __init__(
-        self,
-        options: Options,
-        selector: selectors.BaseSelector,
-        router: Router,
-        register: Callable[[Hello], None],
-        flush: Callable[[], None],
-        fail: Callable[[int], None],
-        sink: Sink,
+        self, options: Options, selector: selectors.BaseSelector, router: Router, sink: Sink
     ) -> None:
-        self.workers: dict[WorkerProcess, Slot] = {}
+        self.workers: dict[WorkerProcess, Place] = {}
+        self.ending: list[WorkerProcess] = []
+        self.places = [Place() for _ in range(options.workers)]
+        self.ward = Place()
+        self.exit_code: int | None = None
         self._options = options
         self._selector = selector
         self._router = router
-        self._register = register
-        self._flush = flush
-        self._fail = fail
         self._sink = sink
-        self._slots = [Slot() for _ in range(options.workers)]
-        self._code = Code()
-        self._new_code: Code | None = None  # of a reload that goes on
-        self._ward = Slot()  # of the worker in quarantine
-        self._ending: list[WorkerProcess] = []
+        self._codes = Generations()
         self._registered: Hello | None = None
         self._config = b""
-        self._next_memory = 0.0
-        self._memory = Memory()
-        self._warned_of_load = False
         self._reload_is_due = False
+
+    @property
+    def has_loaded(self) -> bool:
+        """Whether a worker has ever loaded the filter."""
+        return self._registered is not None
 
     def start(self) -> None:
         """Start the first worker; the others follow when it has loaded the filter."""
-        self._slots[0].current = self._spawn(self._slots[0])
+        self.places[0].current = self._spawn(self.places[0])
+        self.settle()
 
     def configure(self, config: bytes) -> None:
         """Tell the workers, and each that comes, what smtpd said of itself."""
         self._config = config
         for worker in self.workers:
             worker.link.send_first(config)
+
+    def listen(self) -> None:
+        """Deal with what the workers have said to the supervisor itself."""
+        said = self._router.said
+        while said:
+            worker, line = said.pop(0)
+            # Before smtpd has said all, it would not survive the registration.
+            if line.startswith(_control.HELLO) and self._router.sessions.configured:
+                try:
+                    hello = _control.parse_hello(line)
+                except ValueError as error:
+                    self._router.answers.warn_once("hello", f"worker {worker.pid}: {error}")
+                else:
+                    self.on_hello(worker, hello)
+            elif line + b"\n" == _control.WORN_OUT and worker in self.workers:
+                self.relieve(worker, "has no threads left that do not hang")
+
+    def settle(self) -> None:
+        """Have the router know who is there now."""
+        router, place = self._router, self.places[0]
+        serving = [worker for worker in self.workers if worker.state is State.SERVING]
+        alone = len(self.workers) == len(self.places) == 1 and serving == [place.current]
+        router.set_sole(place.current if alone else None)
+        router.sessions.homes = [each.current for each in self.places]
+        router.sessions.adopt_all()
+
+    # They come
+
+    def fill(self, now: float) -> None:
+        """Start workers in the places that are empty, if it is time."""
+        for place in self.places if self.has_loaded else self.places[:1]:
+            if place.current is None and now >= place.next_start:
+                place.current = self._spawn(place)
+        ward = self.ward
+        wanted = self._router.quarantine.is_wanted() and self.has_loaded
+        if wanted and ward.current is None and now >= ward.next_start:
+            ward.current = self._spawn(ward)
+        self.settle()
+
+    def _spawn(self, place: Place, code: Code | None = None) -> WorkerProcess | None:
+        now = self._router.clock()
+        try:
+            worker = WorkerProcess(
+                self._selector,
+                self._options.for_worker(),
+                code or self._codes.current,
+                now,
+                self._router.from_worker,
+                self.lose,
+                self._sink,
+            )
+        except (OSError, MemoryError) as error:
+            delay = place.failed(now, 0.0)
+            logger.critical("cannot start a worker: %s; next try in %g s", error, delay)
+            return None
+        self.workers[worker] = place
+        if code is None:
+            self._codes.current.tell_changes()
+        if self._config:
+            worker.link.send_first(self._config)
+        return worker
+
+    def on_hello(self, worker: WorkerProcess, hello: Hello) -> None:
+        """Take up a worker that has loaded its filter."""
+        place = self.workers.get(worker)
+        if place is None or worker.state is not State.LOADING:
+            return
+        if self._registered is not None and (problem := _missing(self._registered, hello)):
+            text = f"new code needs what was not registered with smtpd ({problem}); restart smtpd"
+            if place.coming is worker:
+                self._refuse(place, text)
+            else:
+                self.lose(worker, text)
+            return
+        worker.serve(hello, self._router.clock())
+        if self._registered is None:
+            self._begin(hello)
+        elif place is self.ward:
+            self._router.quarantine.open(worker)
+        elif place.coming is not worker:
+            self._router.answers.hello = hello
+        elif place.replaces_alone:
+            self._promote(place)
+        else:
+            self._go_on_with_reload()
+        self.settle()
+
+    def _begin(self, hello: Hello) -> None:
+        """Register with smtpd what the first worker has loaded, and start the others."""
+        self._registered = hello
+        self._codes.current.seal()
+        self._router.answers.register(hello)
+        for place in self.places:
+            place.current = place.current or self._spawn(place)
+        if self._reload_is_due:
+            self.reload()
+
+    # New code
 
     def reload(self) -> None:
         """Start workers with the present code; when all have loaded, new sessions go to them."""
@@ -105,140 +185,82 @@ class Pool:
         logger.info("reload: starting workers with the present code")
         self._forgive()
         self._give_up_coming()
-        self._new_code = Code()
-        self._start_coming(self._slots[:1])  # the others, when it has loaded: all run the same
+        self._codes.begin_reload()
+        self._start_coming(self.places[:1])  # the others, when it has loaded: all run the same
+        self.settle()
 
-    def _start_coming(self, slots: list[Slot]) -> None:
+    def _start_coming(self, places: list[Place]) -> None:
         """Start workers with the new code."""
-        for slot in slots:
-            slot.coming = self._spawn(slot, self._new_code)
-            if slot.coming is None:
-                self._refuse(slot, "not all workers could be started")
+        for place in places:
+            place.coming = self._spawn(place, self._codes.coming)
+            if place.coming is None:
+                self._refuse(place, "not all workers could be started")
                 break
+
+    def _go_on_with_reload(self) -> None:
+        """Start the other workers with the new code, or have all of them take over."""
+        coming = [place.coming for place in self.places]
+        if all(worker is not None and worker.state is State.SERVING for worker in coming):
+            for place in self.places:
+                self._promote(place)
+            self._codes.adopt()
+            self._forgive()
+            logger.info("reload: new sessions go to the new code")
+        else:
+            self._codes.seal_coming()
+            self._start_coming([place for place in self.places if place.coming is None])
 
     def _forgive(self) -> None:
         """Forget what has ended workers: the code is another."""
         self._router.poison.clear()
         self._router.quarantine.retire()
 
-    def start_ward(self) -> None:
-        """Start a worker for quarantine, if there is none and one may be started."""
-        slot = self._ward
-        if slot.current is None and self._registered and self._router.clock() >= slot.next_start:
-            slot.current = self._spawn(slot)
-
-    def assign(self, session: Tracked) -> WorkerProcess | None:
-        """Give the worker for a session, or None while there is none."""
-        worker = self._slots[int(session.sid[-4:], 16) % len(self._slots)].current
-        if worker is not None:
-            worker.sessions[session.sid] = session
-        return worker
-
-    # They come
-
-    def _spawn(self, slot: Slot, code: Code | None = None) -> WorkerProcess | None:
-        now = self._router.clock()
-        options: dict[str, object] = {
-            "target": self._options.target,
-            "args": self._options.args,
-            "log_level": self._options.log_level,
-            "log_format": self._options.log_format,
-        }
-        try:
-            worker = WorkerProcess(
-                self._selector,
-                options,
-                code or self._code,
-                now,
-                self._router.from_worker,
-                self._on_end,
-                self._sink,
-            )
-        except (OSError, MemoryError) as error:
-            delay = slot.failed(now, 0.0)
-            logger.critical("cannot start a worker: %s; next try in %g s", error, delay)
-            return None
-        self.workers[worker] = slot
-        if code is None:
-            self._code.tell_changes()
-        if self._config:
-            worker.link.send_first(self._config)
-        return worker
-
-    def on_hello(self, worker: WorkerProcess, hello: Hello) -> None:
-        """A worker has loaded its filter."""
-        slot = self.workers.get(worker)
-        if slot is None or worker.hello is not None:
-            return
-        if self._registered is not None and (problem := _missing(self._registered, hello)):
-            text = f"new code needs what was not registered with smtpd ({problem}); restart smtpd"
-            if slot.coming is worker:
-                self._refuse(slot, text)
-            else:
-                self._lose(worker, text)
-            return
-        worker.hello = hello
-        worker.link.held = False
-        worker.loaded = worker.beat = self._router.clock()
-        if self._registered is None:
-            self._registered = self._router.hello = hello
-            self._code.seal()
-            self._register(hello)
-            for other in self._slots:
-                other.current = other.current or self._spawn(other)
-            if self._reload_is_due:
-                self.reload()
-        elif slot is self._ward:
-            self._router.quarantine.open(worker)
-        elif slot.coming is not worker:
-            self._router.hello = hello
-        elif slot.replaces_alone:
-            self._promote(slot)
-        elif all(each.coming is not None and each.coming.hello for each in self._slots):
-            for each in self._slots:
-                self._promote(each)
-            self._adopt_code()
-            self._forgive()
-            logger.info("reload: new sessions go to the new code")
-
-        else:
-            if self._new_code is not None:
-                self._new_code.seal()
-            self._start_coming([each for each in self._slots if each.coming is None])
-
-    def _adopt_code(self) -> None:
-        """From now on workers are started with the code of the reload."""
-        if self._new_code is not None:
-            self._code.close()
-            self._code, self._new_code = self._new_code, None
-            self._code.seal()
-
-    def _refuse(self, slot: Slot, reason: str) -> None:
-        """Have the old code go on."""
-        if slot.replaces_alone:
-            delay = slot.failed(self._router.clock(), 0.0)
+    def _refuse(self, place: Place, reason: str) -> None:
+        """Go on with the old code."""
+        if place.replaces_alone:
+            delay = place.failed(self._router.clock(), 0.0)
             logger.error("not replaced: %s; next try in %g s", reason, delay)
         else:
             logger.error("reload: %s; the old code goes on", reason)
         self._give_up_coming()
 
-    def _promote(self, slot: Slot) -> None:
+    def _give_up_coming(self) -> None:
+        for place in self.places:
+            worker, place.coming = place.coming, None
+            place.replaces_alone = False
+            if worker is not None:
+                self.let_go(worker)
+        self._codes.give_up()
+
+    def _promote(self, place: Place) -> None:
         """Give new sessions to the worker that has come, and let the old one finish its own."""
-        old, slot.current, slot.coming = slot.current, slot.coming, None
-        slot.replaces_alone = False
-        if slot.current is not None and slot.current.hello is not None:
-            self._router.hello = slot.current.hello
+        old, place.current, place.coming = place.current, place.coming, None
+        place.replaces_alone = False
+        if place.current is not None and place.current.hello is not None:
+            self._router.answers.hello = place.current.hello
         if old is not None:
-            old.leaving = self._router.clock() + self._options.drain_seconds
-        self._router.adopt(self.assign)
+            old.move_on(Event.RETIRE)
+            old.leave_by = self._router.clock() + self._options.drain_seconds
+
+    def relieve(self, worker: WorkerProcess, reason: str) -> None:
+        """Start another worker in the place of one that lives, unless that is being done."""
+        place = self.workers[worker]
+        if place is self.ward:
+            self._router.quarantine.retire()
+        elif (
+            place.current is worker
+            and place.coming is None
+            and self._router.clock() >= place.next_start
+            and worker.state is State.SERVING
+        ):
+            logger.warning("worker %d %s: replaced", worker.pid, reason)
+            place.coming = self._spawn(place)
+            place.replaces_alone = place.coming is not None
+            self.settle()
 
     # They go
 
-    def _on_end(self, worker: WorkerProcess) -> None:
-        """A worker's socket has closed."""
-        self._lose(worker)
-
-    def _lose(self, worker: WorkerProcess, reason: str = "", *, blamed: bool = False) -> None:
+    def lose(self, worker: WorkerProcess, reason: str = "", *, blamed: bool = False) -> None:
         """Answer what a worker owed that has ended or is to, and put another in its place.
 
         Args:
@@ -246,40 +268,55 @@ class Pool:
             reason: why it is ended here; empty if it ended by itself.
             blamed: one of its requests may be the reason; if it ended by itself, it may be.
         """
-        slot = self.workers.pop(worker, None)
-        if slot is None:
+        place = self.workers.pop(worker, None)
+        if place is None:
             return
         blamed = blamed or not reason
-        found = suspects(worker) if blamed and slot is not self._ward else []
-        sessions = self._router.abandon(worker)
-        self._flush()
-        worker.link.close()
-        worker.kill()
-        if not worker.wait(_REAP_SECONDS):
-            self._ending.append(worker)
+        self._stop(worker)
+        found = suspects(worker) if blamed and place is not self.ward else []
+        sessions = self._router.abandon(worker, worker.bytes_read())
+        self._router.flush()
         if worker is self._router.quarantine.worker:
             self._router.quarantine.lose(blamed)
         blame(self._router.poison, worker, found)
         self._router.look_at_reports()
-        reason = reason or worker.end()
+        self._refill(worker, place, reason or worker.end(), sessions)
+        self.settle()
+        self._router.ask_again()
+
+    def _stop(self, worker: WorkerProcess) -> None:
+        """End a worker at once. What it has written counts; nothing is written after that."""
+        worker.kill()
+        for _ in range(_LAST_READS):  # never to the end of its file: a child may hold it open
+            if worker.link.closed or not worker.link.read():
+                break
+        worker.link.close()
+        if not worker.wait(_REAP_SECONDS):
+            self.ending.append(worker)
+        worker.move_on(Event.END)
+        self._router.catch_up()
+        self._router.recall({sid for sid, _ in worker.marked()})
+
+    def _refill(self, worker: WorkerProcess, place: Place, reason: str, sessions: int) -> None:
+        """See to the place of a worker that has ended."""
+        now = self._router.clock()
         if self._registered is None:
             self._give_up_start(worker, reason)
-        elif worker is slot.coming:
-            self._refuse(slot, f"new code did not load ({reason})")
-        elif slot is self._ward:
-            slot.current = None
-            slot.failed(self._router.clock(), self._router.clock() - worker.loaded)
+        elif worker is place.coming:
+            self._refuse(place, f"new code did not load ({reason})")
+        elif place is self.ward:
+            place.current = None
+            place.failed(now, now - worker.loaded)
             logger.error("worker %d, in quarantine, ended (%s)", worker.pid, reason)
-        elif worker is slot.current:
-            self._replace(worker, slot, reason, sessions)
+        elif worker is place.current:
+            self._replace(worker, place, reason, sessions)
         else:
             logger.error("old worker %d ended (%s), %d sessions", worker.pid, reason, sessions)
-        self._router.adopt(self.assign)
 
-    def _replace(self, worker: WorkerProcess, slot: Slot, reason: str, sessions: int) -> None:
+    def _replace(self, worker: WorkerProcess, place: Place, reason: str, sessions: int) -> None:
         now = self._router.clock()
-        slot.current = None
-        delay = slot.failed(now, now - worker.loaded if worker.hello else 0.0)
+        place.current = None
+        delay = place.failed(now, now - worker.loaded if worker.hello else 0.0)
         if worker.hello is not None:
             logger.error(
                 "worker %d ended (%s), %d sessions; the next one starts in %g s",
@@ -292,157 +329,47 @@ class Pool:
                 *(worker.pid, reason, delay),
             )
         if not delay:
-            slot.current = self._spawn(slot)
+            place.current = self._spawn(place)
 
     def _give_up_start(self, worker: WorkerProcess, reason: str) -> None:
         code = worker.exit_code() or 0
         if code != 2:  # else it has said what is wrong
             logger.critical("%s did not load: %s", self._options.target, reason)
-        self._fail(code if code > 0 else 2)
+        self.exit_code = code if code > 0 else 2
 
-    def _give_up_coming(self) -> None:
-        for slot in self._slots:
-            worker, slot.coming = slot.coming, None
-            slot.replaces_alone = False
-            if worker is not None:
-                self._let_go(worker)
-        if self._new_code is not None:
-            self._new_code.close()
-            self._new_code = None
-
-    def _let_go(self, worker: WorkerProcess) -> None:
+    def let_go(self, worker: WorkerProcess) -> None:
         """Have a worker end by itself, with its callbacks finished and its delete hooks run."""
+        self._router.catch_up()
         self.workers.pop(worker, None)
         worker.link.flush()
         self._router.abandon(worker)
         worker.link.close()
-        if worker.hello is None:
+        if worker.state is State.LOADING:
             worker.kill()  # nothing to finish; many reloads in a row are not to pile up
+        worker.move_on(Event.END)
         worker.kill_at = self._router.clock() + _LEAVE_SECONDS
-        self._ending.append(worker)
+        self.ending.append(worker)
 
-    # They are watched
+    def end_ward(self) -> None:
+        """Let the worker in quarantine go, where it is done."""
+        worker = self.ward.current
+        if worker is not None:
+            self.ward.current = self._router.quarantine.worker = None
+            self.let_go(worker)
 
-    def tick(self, now: float) -> None:
-        """Look after all of them."""
-        for slot in self._slots if self._registered else self._slots[:1]:
-            if slot.current is None and now >= slot.next_start:
-                slot.current = self._spawn(slot)
-                self._router.adopt(self.assign)
-        self._look_at_ward()
-        for worker in list(self.workers):
-            self._look_at(worker, now)
-        self._thin_out()
-        for worker in list(self._ending):
+    def reap(self, now: float) -> None:
+        """See to those that are to end by themselves, and end those that do not."""
+        for worker in list(self.ending):
             if worker.exit_code() is not None:
-                self._ending.remove(worker)
+                worker.move_on(Event.GONE)
+                self.ending.remove(worker)
             elif now > worker.kill_at:
                 worker.kill()
-        if self._options.max_memory and now >= self._next_memory:
-            self._next_memory = now + _MEMORY_TICK
-            self._watch_memory(now)
-
-    def _look_at_ward(self) -> None:
-        """Start a worker for quarantine where one is wanted; end it when it is done."""
-        ward, worker = self._router.quarantine, self._ward.current
-        if worker is not None and worker is ward.worker and ward.is_done():
-            self._ward.current = ward.worker = None
-            self._let_go(worker)
-        ward.admit()
-
-    def look_for_dead(self) -> None:
-        """A child has ended: find out which."""
-        now = self._router.clock()
-        for worker in list(self.workers):
-            if worker.exit_code() is not None:
-                self._look_at(worker, now)
-
-    def read_all(self) -> None:
-        """Read what the workers have written while nobody listened, before they are judged."""
-        for worker in list(self.workers):
-            for _ in range(_LAST_READS):
-                if worker.link.closed or not worker.link.reading or not worker.link.read():
-                    break
-
-    def _look_at(self, worker: WorkerProcess, now: float) -> None:
-        if worker.exit_code() is not None:
-            # What it wrote before its end counts. A child of its may hold the socket open.
-            for _ in range(_LAST_READS):
-                if worker.link.closed or not worker.link.read():
-                    break
-            self._lose(worker)
-        elif worker.hello is None:
-            self._watch_load(worker, now)
-        elif worker.link.reading and now - worker.beat > self._patience_with(worker):
-            silent = now - worker.beat
-            self._lose(worker, f"it hangs: no sign of life for {silent:.1f} s", blamed=True)
-        elif worker.mute is not None and now - worker.mute > self._options.hang_seconds:
-            self._lose(worker, "its loop turns, but it answers nothing", blamed=True)
-        elif worker.leaving is not None and (not worker.sessions or now > worker.leaving):
-            logger.info("old worker %d is done, %d sessions", worker.pid, len(worker.sessions))
-            self._let_go(worker)
-            self._router.adopt(self.assign)
-
-    def _patience_with(self, worker: WorkerProcess) -> float:
-        """Return how long a worker may be silent (seconds): not long if smtpd would wait."""
-        patience = self._options.hang_seconds
-        return min(patience, _CROWDED_SECONDS) if worker.link.pending > CROWDED_BYTES else patience
-
-    def _thin_out(self) -> None:
-        """Have no more than a few old workers: the sessions of the oldest go on in the newest."""
-        for slot in self._slots:
-            old = [w for w, s in self.workers.items() if s is slot and w.leaving is not None]
-            if slot.current is None or slot.current.hello is None:
-                continue
-            for worker in old[:-_MAX_OLD]:
-                for session in list(worker.sessions.values()):
-                    if session.is_between_transactions():
-                        del worker.sessions[session.sid]
-                        session.move_to(slot.current)
-
-    def _watch_load(self, worker: WorkerProcess, now: float) -> None:
-        if now - worker.born < _LOAD_SECONDS:
-            return
-        if self._registered is not None:
-            self._lose(worker, f"not within {_LOAD_SECONDS:g} s", blamed=False)
-        elif not self._warned_of_load:
-            self._warned_of_load = True
-            logger.critical("the filter still loads after %g s; smtpd waits", _LOAD_SECONDS)
-
-    def _watch_memory(self, now: float) -> None:
-        limit = self._options.max_memory
-        sizes = self._memory.read([worker.pid for worker in self.workers])
-        for worker, slot in list(self.workers.items()):
-            memory = sizes.get(worker.pid, 0)
-            if memory > 2 * limit:
-                self._lose(worker, f"it has {memory >> 20} MiB", blamed=True)
-            elif memory > limit and now - worker.loaded > _MEMORY_SECONDS:
-                self._relieve(worker, slot, f"has {memory >> 20} MiB")
-
-    def on_worn_out(self, worker: WorkerProcess) -> None:
-        """A worker can serve its sessions less and less well."""
-        slot = self.workers.get(worker)
-        if slot is not None:
-            self._relieve(worker, slot, "has no threads left that do not hang")
-
-    def _relieve(self, worker: WorkerProcess, slot: Slot, reason: str) -> None:
-        """Start another worker in the place of one that lives, unless that is being done."""
-        if slot is self._ward:
-            self._router.quarantine.retire()
-        elif (
-            slot.current is worker
-            and slot.coming is None
-            and self._router.clock() >= slot.next_start
-            and worker.hello is not None
-        ):
-            logger.warning("worker %d %s: replaced", worker.pid, reason)
-            slot.coming = self._spawn(slot)
-            slot.replaces_alone = slot.coming is not None
 
     def close(self, seconds: float) -> None:
         """End them all: they get this long to end by themselves."""
         end = time.monotonic() + seconds
-        workers = [*self.workers, *self._ending]
+        workers = [*self.workers, *self.ending]
         self.workers.clear()
         for worker in workers:
             worker.link.close()

@@ -18,11 +18,13 @@ from .._control import Hello
 from .._process import mark, stderr
 from .._process.python import command
 from .code import Code
+from .lifecycle import Event, State, follow
 from .link import Link
 
 if TYPE_CHECKING:
-    from ..protocol import Call, Event, Phase
-    from .tracked import Tracked
+    from ..protocol import Call, Phase
+    from ..protocol import Event as Report
+    from .sessions import SupervisedSession
 
 # Sessions that have ended and whose handlers may still run.
 _MAX_DEPARTED = 256
@@ -52,8 +54,9 @@ class WorkerProcess:
             that it is alive.
         waits: phase -> where the guard keeps its requests, and seconds to their deadline.
         mute: time at which it let a deadline pass, unless it has answered anything since.
-        leaving: it takes no new sessions and ends with its last one, at this time at the latest.
-        kill_at: it has been told to end; when to end it by force.
+        state: where it is in its life; only :meth:`move_on` changes it.
+        leave_by: when a worker that is leaving has to be done.
+        kill_at: when one that is ending is ended by force.
 
     Raises:
         OSError: the system has no process, descriptor or memory for it.
@@ -98,12 +101,13 @@ class WorkerProcess:
         self.link.held = True  # until its filter has loaded
         self.tail = b""
         self.hello: Hello | None = None
-        self.sessions: dict[bytes, Tracked] = {}
-        self.departed: deque[tuple[Tracked, Call | None]] = deque(maxlen=_MAX_DEPARTED)
+        self.sessions: dict[bytes, SupervisedSession] = {}
+        self.departed: deque[tuple[SupervisedSession, Call | None]] = deque(maxlen=_MAX_DEPARTED)
         self.born = self.loaded = self.beat = now
-        self.waits: dict[Phase | Event, tuple[dict[Call, float], float]] = {}
+        self.waits: dict[Phase | Report, tuple[dict[Call, float], float]] = {}
         self.mute: float | None = None
-        self.leaving: float | None = None
+        self.state = State.LOADING
+        self.leave_by = 0.0
         self.kill_at = 0.0
         self._cleaned_up = False
 
@@ -111,6 +115,21 @@ class WorkerProcess:
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    def move_on(self, event: Event) -> None:
+        """Go to the state that an event leads to."""
+        self.state = follow(self.state, event)
+
+    def serve(self, hello: Hello, now: float) -> None:
+        """Begin to give it what it is to do: its filter has been loaded."""
+        self.move_on(Event.LOADED)
+        self.hello = hello
+        self.link.held = False
+        self.loaded = self.beat = now
+
+    def bytes_read(self) -> int:
+        """Return how much of what it was given it has read, as far as it has said so."""
+        return mark.bytes_read(self._page)
 
     def exit_code(self) -> int | None:
         """Give its exit status, or minus the signal that ended it; None while it runs."""

@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .. import _control
 from .._process.log import session_logger
 from ..protocol import Call, Stream
+from .answers import Answers
+from .message import passage_of
 from .poison import Key, Poison
-from .tracked import Tracked
+from .sessions import Sessions, SupervisedSession
 
 if TYPE_CHECKING:
     from .process import WorkerProcess
@@ -48,7 +49,7 @@ class Patient:
 
     def __init__(
         self,
-        session: Tracked,
+        session: SupervisedSession,
         key: Key,
         alone: bool,
         deadline: float,
@@ -77,31 +78,25 @@ class Quarantine:
 
     Args:
         poison: is told how they have done.
-        start: called when a worker is wanted.
-        treat: gives a worker what a patient is there for.
-        go_home: gives a session to a worker of the ordinary kind.
+        sessions: the table.
+        answers: what smtpd is owed.
         clock: gives the time (monotonic seconds).
 
     Attributes:
         worker: who is in charge of it, once it has loaded the filter; else None.
         inside: those that are in its hands, by session id.
+        waiting: those whose turn has not come.
     """
 
     def __init__(
-        self,
-        poison: Poison,
-        start: Callable[[], None],
-        treat: Callable[[Patient, WorkerProcess], None],
-        go_home: Callable[[Tracked], None],
-        clock: Callable[[], float],
+        self, poison: Poison, sessions: Sessions, answers: Answers, clock: Callable[[], float]
     ) -> None:
         self.worker: WorkerProcess | None = None
         self.inside: dict[bytes, Patient] = {}
         self.waiting: deque[Patient] = deque()
         self._poison = poison
-        self._start = start
-        self._treat = treat
-        self._go_home = go_home
+        self._sessions = sessions
+        self._answers = answers
         self._clock = clock
         self._retired = False
         self._idle_since = 0.0
@@ -127,8 +122,7 @@ class Quarantine:
                 self.waiting.popleft()
                 continue
             if self.worker is None:
-                self._start()
-                return
+                return  # whoever looks after the workers sees that one is wanted
             others = self.inside.values()
             if self._retired or (others and (patient.alone or any(p.alone for p in others))):
                 return
@@ -139,9 +133,20 @@ class Quarantine:
         session = patient.session
         self.inside[session.sid] = patient
         patient.until = self._clock() + patient.deadline + _GRACE_SECONDS
-        self._move_out(session)
-        session.move_to(worker)
+        self._sessions.take_away(session)
+        self._sessions.move(session, worker)
         self._treat(patient, worker)
+
+    def _treat(self, patient: Patient, worker: WorkerProcess) -> None:
+        """Give the worker what a patient is there for."""
+        session, call, stream = patient.session, patient.call, patient.stream
+        passage = passage_of(stream)
+        if call is not None:
+            session.owed, session.asked_at = call, worker.link.given
+            worker.link.send(call.line + b"\n")
+        elif stream is not None and passage is not None:
+            passage.worker = worker
+            self._answers.release_held(stream, passage)
 
     def release(self, sid: bytes, *, well: bool) -> None:
         """Let a session go home.
@@ -157,17 +162,10 @@ class Quarantine:
             self._poison.absolve(patient.key)
         session = patient.session
         if not session.closed and session.worker is self.worker:
-            self._move_out(session)
-            self._go_home(session)
+            self._sessions.take_away(session)
+            self._sessions.send_home(session)
         self._idle_since = self._clock()
         self.admit()
-
-    def _move_out(self, session: Tracked) -> None:
-        worker = session.worker
-        if worker is not None:
-            worker.sessions.pop(session.sid, None)
-            worker.link.send(_control.FORGET + session.sid + b"\n")
-            session.worker = None
 
     def late(self, now: float) -> list[Patient]:
         """Give the messages that have waited for too long: they wait no more.
@@ -210,6 +208,10 @@ class Quarantine:
     def retire(self) -> None:
         """Have another worker take over, when nobody is in the hands of this one."""
         self._retired = True
+
+    def is_wanted(self) -> bool:
+        """Tell whether somebody waits for a worker that is not there."""
+        return self.worker is None and len(self.waiting) > 0
 
     def is_done(self) -> bool:
         """Whether its worker has nothing more to do."""

@@ -7,21 +7,20 @@ import signal
 import socket
 import time
 
-from .._control import Hello
 from .._process.log import logger
 from .._process.stderr import Outlet, Sink
-from ..protocol import registration
 from .link import Link
 from .listening import ListeningTime
 from .options import Options
-from .pool import CROWDED_BYTES, Pool
+from .pool import Pool
 from .router import Router
+from .watch import CROWDED_BYTES, Watch
 
 _TICK = 0.1
 # The loop was away for this much longer than it meant to be (seconds).
 _AWAY = 1.0
 # Above this much that a worker has not taken, smtpd has to wait. With several workers it is more:
-# the sessions of the others wait then too, so one that hangs is replaced before (pool.py).
+# the sessions of the others wait then too, so one that hangs is replaced before (watch.py).
 _HIGH_BYTES, _HIGH_BYTES_OF_MANY = 4 << 20, 2 * CROWDED_BYTES
 # When smtpd has ended, it waits for its filters.
 _END_SECONDS = 0.75
@@ -40,25 +39,12 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._sink = sink
         self._outlet = Outlet(self._selector, sink)
-        self._router = Router(
-            self._send,
-            lambda session: self._pool.assign(session),
-            lambda worker, hello: self._pool.on_hello(worker, hello),
-            lambda worker: self._pool.on_worn_out(worker),
-            lambda: self._pool.start_ward(),
-        )
+        self._router = Router(self._send, lambda: self._smtpd.flush())
         self._time = self._router.clock = ListeningTime()
         self._high_bytes = _HIGH_BYTES if options.workers == 1 else _HIGH_BYTES_OF_MANY
         self._smtpd = Link(self._selector, fds, self._router.from_smtpd, self._on_end)
-        self._pool = Pool(
-            options,
-            self._selector,
-            self._router,
-            self._register,
-            self._smtpd.flush,
-            self._set_exit_code,
-            sink,
-        )
+        self._pool = Pool(options, self._selector, self._router, sink)
+        self._watch = Watch(options, self._pool, self._router)
         self._configured = False
         self._exit_code: int | None = None
         self._signals = self._wake_by_signals()
@@ -95,19 +81,23 @@ class Supervisor:
 
     def _tick(self, late: float) -> None:
         if late > _AWAY:
-            self._pool.read_all()
+            self._watch.read_all()
         self._router.expire()
-        self._pool.tick(self._time())
+        self._watch.tick(self._time())
         if not self._smtpd.reading and not self._smtpd.closed and self._smtpd.hung_up():
             self._on_end()
 
     def _flush(self) -> None:
         """Write all that is queued; who does not read is not listened to."""
         self._outlet.watch()
-        connection = self._router.connection
-        if connection.configured and not self._configured:
+        sessions = self._router.sessions
+        if sessions.configured and not self._configured:
             self._configured = True
-            self._pool.configure(connection.config.wire())
+            self._pool.configure(sessions.config.wire())
+        if self._router.said:
+            self._pool.listen()
+        if self._pool.exit_code is not None:
+            self._set_exit_code(self._pool.exit_code)
         self._smtpd.flush()
         crowded, stuck = False, self._smtpd.stuck
         for worker in self._pool.workers:
@@ -120,10 +110,6 @@ class Supervisor:
 
     def _send(self, data: bytes) -> None:
         self._smtpd.send(data)
-
-    def _register(self, hello: Hello) -> None:
-        reports = {*hello.reports, ("smtp-in", "link-disconnect")}
-        self._send(registration(reports, hello.phases))
 
     def _wake_by_signals(self) -> tuple[Link, socket.socket]:
         """Have signals wake the loop: SIGHUP reloads, SIGCHLD makes it look at its workers."""
@@ -139,7 +125,7 @@ class Supervisor:
         if signal.SIGHUP in data:
             self._pool.reload()
         if signal.SIGCHLD in data:
-            self._pool.look_for_dead()
+            self._watch.look_for_dead()
 
     def _on_end(self) -> None:
         self._set_exit_code(0)

@@ -62,6 +62,7 @@ class Connection:
         configured: smtpd waits for the registration.
         sessions: all that are open, by id.
         max_sessions: as given; may be changed.
+        queue_all: reports that are state of their session are queued as well, always.
         generation: a number that each session notes as ``seen`` when a line of it comes; count it
             up to learn who was silent since.
     """
@@ -83,6 +84,7 @@ class Connection:
         self.deliver(deliver)
         self.needs = needs
         self.max_sessions = max_sessions
+        self.queue_all = False
         self._on_problem = on_problem
         self._on_evict = on_evict
         self._on_close = on_close
@@ -137,6 +139,10 @@ class Connection:
             self._cut, self._tail = self._tail[:_KEPT_OF_LONG_LINE], b""
         return ready
 
+    def is_between_lines(self) -> bool:
+        """Tell whether the input so far has ended with a whole line."""
+        return not self._tail and not self._cut
+
     def forget(self, session: Session) -> None:
         """Drop a session; a later line with its id begins a new one."""
         if self.sessions.get(session.sid) is session:
@@ -189,7 +195,7 @@ class Connection:
             ready, session, self.make_call(session, phase, line, len(line) - len(rest) + 17)
         )
 
-    def _queue(self, ready: list[Session], session: Session, item: Call | Chunk) -> None:
+    def _queue(self, ready: list[Session], session: Session, item: Call | Chunk | bytes) -> None:
         session.queue.append(item)
         if not session.queued:
             session.queued = True
@@ -205,6 +211,8 @@ class Connection:
             self._queue(ready, session, self.make_call(session, _EVENTS[wire], line, 0))
         elif session.queued:
             session.queue.append(line)
+        elif self.queue_all:
+            self._queue(ready, session, line)
         else:
             session.add_report(line)
         if wire == b"link-disconnect":

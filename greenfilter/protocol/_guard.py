@@ -199,6 +199,27 @@ class Guard:
                 self.decide_commit(stream, LINE_TOO_LONG)
         return out
 
+    def may_pass(self, stream: Stream, data: bytes) -> bool:
+        """Tell whether lines of a message may go to smtpd just as they are.
+
+        Args:
+            stream: the message.
+            data: whole lines that begin with the message's head, each of them, without a final
+                dot.
+
+        Returns:
+            Whether :meth:`data` would write the same.
+        """
+        if not stream.open or b"\0" in data or b"|.\n" in data:
+            return False
+        most = len(stream.head) + (_MAX_DATA_LINE_OLD if stream.old else _MAX_DATA_LINE) + 1
+        start, end = 0, len(data)
+        while end - start > most:  # no line is longer if one ends in each window
+            start = data.rfind(b"\n", start, start + most) + 1
+            if not start:
+                return False
+        return True
+
     def _only_legal(self, stream: Stream, lines: list[bytes], limit: int) -> bytes:
         legal = [
             line

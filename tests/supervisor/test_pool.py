@@ -6,8 +6,11 @@ import pytest
 
 from greenfilter._control import WORN_OUT, Hello
 from greenfilter._supervisor import Options, pool
+from greenfilter._supervisor.lifecycle import State
 from greenfilter._supervisor.pool import Pool
+from greenfilter._supervisor.process import WorkerProcess
 from greenfilter._supervisor.router import Router
+from greenfilter._supervisor.watch import Watch
 
 HELLO = Hello("fake", [], ["noop"], {}, {})
 MORE = Hello("fake", [], ["noop", "quit"], {}, {})
@@ -16,6 +19,7 @@ MORE = Hello("fake", [], ["noop", "quit"], {}, {})
 class FakeLink:
     def __init__(self):
         self.closed, self.held, self.reading, self.pending = False, True, True, 0
+        self.given = 0
         self.sent = []
 
     def send(self, data):
@@ -33,15 +37,23 @@ class FakeLink:
         self.closed = True
 
 
-class FakeWorker:
+class FakeWorker(WorkerProcess):
     """A worker process that does what the test says."""
 
     def __init__(self, selector, options, code, now, receive, ended, sink):
         self.born = self.loaded = self.beat = now
         self.link = FakeLink()
-        self.hello = self.mute = self.leaving = self.code = None
+        self.hello = self.mute = self.code = None
+        self.state = State.LOADING
         self.sessions, self.waits = {}, {}
-        self.kill_at, self.pid, self.bytes, self.tail = 0.0, id(self), 0, b""
+        self.kill_at, self.leave_by, self.bytes, self.tail = 0.0, 0.0, 0, b""
+
+    @property
+    def pid(self):
+        return id(self)
+
+    def bytes_read(self):
+        return 0
 
     def exit_code(self):
         return self.code
@@ -66,27 +78,15 @@ class World:
         self.now, self.started, self.room = 0.0, [], room
         monkeypatch.setattr(pool, "WorkerProcess", self.spawn)
         monkeypatch.setattr(pool, "blame", lambda *_: self.events.append("blamed"))
-        router = Router(
-            lambda data: None,
-            lambda session: None,
-            lambda worker, hello: None,
-            lambda worker: self.pool.on_worn_out(worker),
-            lambda: self.pool.start_ward(),
-        )
-        router.clock = lambda: self.now
         self.events = []
+        router = Router(lambda data: None, lambda: self.events.append("answered"))
+        router.clock = lambda: self.now
         selector = selectors.DefaultSelector()
-        self.pool = Pool(
-            Options("fake", **options),
-            selector,
-            router,
-            lambda hello: None,
-            lambda: self.events.append("answered"),
-            lambda code: self.events.append("failed"),
-            None,
-        )
+        options = Options("fake", **options)
+        self.pool = Pool(options, selector, router, None)
+        self.watch = Watch(options, self.pool, router)
         selector.close()
-        self.pool._memory = self
+        self.watch._memory = self
         self.pool.start()
         self.load()
 
@@ -107,17 +107,17 @@ class World:
 
     def end(self, worker, code=1):
         worker.code = code
-        self.pool.look_for_dead()
+        self.watch.look_for_dead()
 
     def pass_time(self, seconds):
         for _ in range(round(seconds * 10)):
             self.now += 0.1
             for worker in self.pool.workers:
                 worker.beat = self.now
-            self.pool.tick(self.now)
+            self.watch.tick(self.now)
 
     def current(self):
-        return [slot.current for slot in self.pool._slots]
+        return [place.current for place in self.pool.places]
 
 
 @pytest.fixture
@@ -216,9 +216,11 @@ def test_a_worker_that_says_it_is_worn_out_is_replaced_once_and_finishes_its_ses
     old.sessions[b"sid"] = None
     for _ in range(3):
         pool.pool._router.from_worker(old, WORN_OUT)
+        pool.pool.listen()
     assert len(pool.started) == 2
     pool.load()
     pool.pool._router.from_worker(old, WORN_OUT)
+    pool.pool.listen()
     assert pool.current() == [pool.started[1]]
     assert old.code is None
     assert caplog.text.count("has no threads left that do not hang: replaced") == 1
@@ -232,4 +234,4 @@ def test_a_first_worker_that_cannot_be_started_is_tried_again_and_ends_nothing(m
     world.pass_time(5)
     world.load()
     assert len(world.started) == 1
-    assert "failed" not in world.events
+    assert world.pool.exit_code is None

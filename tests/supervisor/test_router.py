@@ -12,7 +12,7 @@ SID, OTHER, TOKEN = b"00000000deadbeef", b"00000000cafebabe", b"0123456789abcdef
 
 
 def router(out):
-    return Router(out.append, lambda session: None, lambda worker, hello: None, lambda worker: None)
+    return Router(out.append)
 
 
 def test_a_phase_that_nobody_knows_does_not_leave_other_requests_without_an_answer():
@@ -47,15 +47,12 @@ class World:
             "fake", [("smtp-in", "tx-begin")], ["noop"], {"noop": 30.0}, {}, **limits
         )
         self.out = []
-        self.router = Router(self.out.append, self.assign, lambda *_: None, lambda worker: None)
-        self.router.hello = self.worker.hello
+        self.router = Router(self.out.append)
+        self.router.answers.hello = self.worker.hello
+        self.router.sessions.homes = [self.worker]
         self.now = 1000.0
         self.router.clock = lambda: self.now
         self.router.expire()
-
-    def assign(self, session):
-        self.worker.sessions[session.sid] = session
-        return self.worker
 
     def pass_time(self, seconds):
         self.now += seconds
@@ -67,7 +64,7 @@ def test_as_many_sessions_are_held_as_the_filter_says():
     sids = [b"%016x" % number for number in range(5)]
     for sid in sids:
         world.router.from_smtpd(NOOP % (sid, TOKEN))
-    assert list(world.router.connection.sessions) == list(world.worker.sessions) == sids[2:]
+    assert list(world.router.sessions.sessions) == list(world.worker.sessions) == sids[2:]
 
 
 def test_a_session_of_which_smtpd_says_nothing_any_more_is_let_go(caplog):
@@ -76,7 +73,7 @@ def test_a_session_of_which_smtpd_says_nothing_any_more_is_let_go(caplog):
     for _ in range(10):
         world.pass_time(100)
         world.router.from_smtpd(b"report|0.7|1.0|smtp-in|protocol-client|%b|NOOP\n" % OTHER)
-    assert list(world.router.connection.sessions) == list(world.worker.sessions) == [OTHER]
+    assert list(world.router.sessions.sessions) == list(world.worker.sessions) == [OTHER]
     assert caplog.text.count("smtpd said nothing of it for long") == 1
 
 
@@ -85,10 +82,10 @@ def test_a_session_in_whose_transaction_a_message_may_be_coming_is_kept_for_a_da
     world.router.from_smtpd(b"report|0.7|1.0|smtp-in|tx-begin|%b|0000abcd\n" % SID)
     for _ in range(420):
         world.pass_time(200)
-    assert list(world.router.connection.sessions) == [SID]
+    assert list(world.router.sessions.sessions) == [SID]
     for _ in range(200):
         world.pass_time(200)
-    assert not world.router.connection.sessions
+    assert not world.router.sessions.sessions
 
 
 def test_a_session_is_not_let_go_while_its_worker_has_the_whole_message():
@@ -97,7 +94,7 @@ def test_a_session_is_not_let_go_while_its_worker_has_the_whole_message():
     world.router.from_smtpd(LINE % (OTHER, TOKEN, b"one"))
     for _ in range(10):
         world.pass_time(100)
-    assert list(world.router.connection.sessions) == [SID]
+    assert list(world.router.sessions.sessions) == [SID]
 
 
 def test_phases_that_nobody_knows_are_not_remembered():
@@ -128,7 +125,7 @@ def test_an_error_with_one_session_does_not_reach_the_others(caplog):
             raise MemoryError
         sent.append(data)
 
-    world.worker.link = SimpleNamespace(send=send)
+    world.worker.link = SimpleNamespace(send=send, given=0)
     for _ in range(2):
         world.router.from_smtpd(NOOP % (SID, TOKEN) + NOOP % (OTHER, TOKEN))
     assert sent == [NOOP % (OTHER, TOKEN)] * 2

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._process.log import session_logger
 from ..protocol import PHASES, Call, Stream
-from .flow import Flow
+from .message import passage_of
 from .poison import Key, Poison, message_key, report_key, request_key
-from .tracked import Tracked
+from .sessions import SupervisedSession
 
 if TYPE_CHECKING:
     from .process import WorkerProcess
@@ -31,7 +31,9 @@ class Suspect:
 
     __slots__ = ("call", "ran", "report", "session", "stream")
 
-    def __init__(self, session: Tracked, call: Call | None, stream: Stream | None) -> None:
+    def __init__(
+        self, session: SupervisedSession, call: Call | None, stream: Stream | None
+    ) -> None:
         self.session = session
         self.call = call
         self.stream = stream
@@ -63,11 +65,14 @@ def suspects(worker: WorkerProcess) -> list[Suspect]:
 def _in_hand(worker: WorkerProcess) -> Iterator[Suspect]:
     for session in worker.sessions.values():
         stream = session.last_stream
-        flow = flow_of(stream)
-        if flow is not None and (not stream.open or flow.worker is None):  # type: ignore[union-attr]
-            flow = None
-        if session.owed is not None or flow is not None:
-            yield Suspect(session, session.owed, stream)
+        passage = passage_of(stream)
+        if passage is not None and (not stream.open or passage.worker is None):  # type: ignore[union-attr]
+            passage = None
+        owed = session.owed
+        if owed is not None and session.asked_at >= worker.bytes_read():
+            owed = None  # it has not begun with that
+        if owed is not None or passage is not None:
+            yield Suspect(session, owed, stream)
 
 
 def blame(poison: Poison, worker: WorkerProcess, found: list[Suspect]) -> None:
@@ -91,12 +96,12 @@ def _blame_one(poison: Poison, suspect: Suspect, alone: bool) -> str:
     if suspect.report is not None:
         poison.condemn(report_key(suspect.report, state))
         return f"a handler of report {suspect.report}"
-    flow = flow_of(suspect.stream)
-    if flow is not None and (suspect.call is None or suspect.call.hook is _COMMIT):
-        if flow.header_ended:
-            poison.suspect([message_key(state, flow.header)], alone=alone)
+    passage = passage_of(suspect.stream)
+    if passage is not None and (suspect.call is None or suspect.call.hook is _COMMIT):
+        if passage.header_ended:
+            poison.suspect([message_key(state, passage.header)], alone=alone)
         else:  # what comes of it goes another way, but tells how to know it again
-            flow.suspected = True
+            passage.suspected = True
         return "message"
     if suspect.call is None:
         return ""
@@ -108,9 +113,3 @@ def key_of(call: Call) -> Key:
     """What makes a request the same when the client comes again."""
     session: Any = call.session
     return request_key(call, session.state())
-
-
-def flow_of(stream: Stream | None) -> Flow | None:
-    """Give the flow of a message."""
-    flow = stream.consumer if stream is not None else None
-    return flow if isinstance(flow, Flow) else None

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 _MAX_HEADER_BYTES = 64 << 10
 
 
-class Flow:
-    """What becomes of the lines of one message.
+class Passage:
+    """The way that the lines of one message take.
 
     Attributes:
         worker: who gets them; None: they go back to smtpd unchanged.
@@ -67,11 +67,17 @@ class Flow:
             self.header.append(line)
         self.header_ended = chunk.ended
 
-    def to_worker(self, chunk: Chunk) -> bytes:
-        """Write a chunk as smtpd did."""
+    def to_worker(self, lines: list[bytes], ended: bool) -> bytes:
+        """Write lines as smtpd did."""
         out = b""
-        if chunk.lines:
-            out = self.prefix + (b"\n" + self.prefix).join(chunk.lines) + b"\n"
-        if chunk.ended:
+        if lines:
+            out = self.prefix + (b"\n" + self.prefix).join(lines) + b"\n"
+        if ended:
             out += self.prefix + b".\n"
         return out
+
+
+def passage_of(stream: Stream | None) -> Passage | None:
+    """Return the passage of a message."""
+    passage = stream.consumer if stream is not None else None
+    return passage if isinstance(passage, Passage) else None

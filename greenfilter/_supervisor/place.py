@@ -16,7 +16,7 @@ _WELL_SECONDS = 1.0
 _WELL = 2.0
 
 
-class Slot:
+class Place:
     """One of the ``--workers``.
 
     Attributes:

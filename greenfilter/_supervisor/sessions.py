@@ -1,0 +1,237 @@
+"""All sessions, with what a new worker would have to be told of each, and whose hands it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .. import _control
+from ..errors import RemoteProtocolError
+from ..protocol import Connection, Session
+
+if TYPE_CHECKING:
+    from ..protocol import Call
+    from .process import WorkerProcess
+
+# smtpd takes 1,000 recipients for a message by default; their reports have some 400 KB.
+_MAX_KEPT_BYTES = 2 << 20
+_OF_SESSION = frozenset(
+    [b"link-connect", b"link-greeting", b"link-identify", b"link-tls", b"link-auth"]
+)
+_OF_TRANSACTION = frozenset(
+    [b"tx-begin", b"tx-mail", b"tx-rcpt", b"tx-envelope", b"tx-data", b"tx-commit"]
+)
+_MAX_UNSORTED = 24
+# A worker that has said nothing for this long (seconds) gets no new sessions if another one is
+# there.
+_SILENT_SECONDS = 1.0
+
+
+class SupervisedSession(Session):
+    """A session with what a new worker would have to be told of it.
+
+    Reports are kept as they came. They are sorted only when there are many, and read only when a
+    worker has died.
+
+    Attributes:
+        worker: whose hands it is in; None while there is no worker.
+        owed: the request that smtpd waits for and the worker works on.
+        asked_at: bytes that the worker had been given before that request.
+        overflowed: the transaction has too many reports to keep: no new worker could know the
+            truth of it.
+        stale: requests that were answered here while the worker still works on them. Until it has
+            answered those too, nothing else of the session is given to it: all have one token.
+    """
+
+    __slots__ = (
+        "_facts",
+        "_kept_bytes",
+        "_last",
+        "_open",
+        "_unsorted",
+        "asked_at",
+        "overflowed",
+        "owed",
+        "stale",
+    )
+
+    def __init__(self, sid: bytes, incoming: bool, needs: int) -> None:
+        super().__init__(sid, incoming, needs)
+        self._facts: dict[bytes, bytes] = {}  # the last report of each event of the session
+        self._open: list[bytes] = []  # of the transaction
+        self._last: list[bytes] = []  # of the one before, which may go on in smtp-out
+        self._kept_bytes = 0
+        self._unsorted: list[bytes] = []  # the newest
+        self.owed: Call | None = None
+        self.asked_at = 0
+        self.overflowed = False
+        self.stale = 0
+
+    def keep(self, line: bytes) -> None:
+        """Keep a report for the next worker."""
+        self._unsorted.append(line)
+        if len(self._unsorted) > _MAX_UNSORTED:
+            self.sort_reports()
+
+    def keep_fact(self, line: bytes) -> None:
+        """Keep for the next worker what a worker has said of the session, in place of the last."""
+        self._facts[line.split(b"|", 5)[4]] = line
+
+    def sort_reports(self) -> None:
+        """Bring :attr:`overflowed` up to date, and keep nothing that has become history."""
+        unsorted, self._unsorted = self._unsorted, []
+        for line in unsorted:
+            event = line.split(b"|", 5)[4]
+            if event in _OF_TRANSACTION:
+                self._keep_of_transaction(line)
+            elif event == b"filter-response":
+                # One that rewrites goes with the tx-mail or tx-rcpt that follows it; another one
+                # says something only right after such a one.
+                if b"|rewrite|" in line or (self._open and b"|filter-response|" in self._open[-1]):
+                    self._keep_of_transaction(line)
+            elif event in _OF_SESSION:
+                self._facts[event] = line
+            elif event == b"tx-reset":
+                self._end_transaction(line)
+
+    def in_transaction(self) -> bool:
+        """Tell whether a transaction is open, as far as the filter wants to know of any."""
+        self.sort_reports()
+        return len(self._open) > 0
+
+    def is_between_transactions(self) -> bool:
+        """Tell whether another worker could go on with it, and nobody would notice."""
+        if self.owed is not None or self.stale or self.last_stream is not None:
+            return False  # what was decided about a message is known to its worker until commit
+        return not self.in_transaction()
+
+    def reports(self) -> list[bytes]:
+        """Return the reports that lead to the present state."""
+        self.sort_reports()
+        return [*self._facts.values(), *self._last, *self._open]
+
+    def state(self) -> Session:
+        """Return what is known of the session and its transaction."""
+        session = Session(self.sid, self.incoming)
+        for line in self.reports():
+            session.add_report(line)
+        return session
+
+    def _keep_of_transaction(self, line: bytes) -> None:
+        self._kept_bytes += len(line)
+        if self._kept_bytes <= _MAX_KEPT_BYTES:
+            self._open.append(line)
+        else:
+            self.overflowed = True
+
+    def _end_transaction(self, line: bytes) -> None:
+        self._last = [] if self.incoming else [*self._open, line]
+        self._open = []
+        self._kept_bytes = 0
+        self.overflowed = False
+
+
+class Sessions(Connection):
+    """The parser, and the table of the sessions that it has found.
+
+    Args:
+        on_problem, on_evict, on_close: as for the parser.
+
+    Attributes:
+        homes: who gets new sessions, for each of the ``--workers``; None while there is nobody.
+        clock: gives the time (seconds).
+        apart: sessions that no worker has, or that still get an answer that comes too late: their
+            lines cannot pass unread.
+    """
+
+    def __init__(
+        self,
+        on_problem: Callable[[RemoteProtocolError], None],
+        on_evict: Callable[[Session], None],
+        on_close: Callable[[Session], None],
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__(on_problem=on_problem, on_evict=on_evict, on_close=on_close)
+        self.homes: list[WorkerProcess | None] = [None]
+        self.clock = clock
+        self.apart: set[SupervisedSession] = set()
+
+    def make_session(self, sid: bytes, incoming: bool) -> Session:
+        """Make a session, and give it to a worker."""
+        session = SupervisedSession(sid, incoming, self.needs)
+        worker = self._home_of(sid)
+        if worker is None:
+            self.apart.add(session)
+        else:
+            session.worker = worker
+            worker.sessions[sid] = session
+        return session
+
+    def _home_of(self, sid: bytes) -> WorkerProcess | None:
+        if len(self.homes) == 1:
+            return self.homes[0]
+        home = self.homes[int(sid[-4:], 16) % len(self.homes)]
+        since = self.clock() - _SILENT_SECONDS
+        if home is not None and home.hello is not None and home.beat > since:
+            return home
+        loaded = [other for other in self.homes if other is not None and other.hello is not None]
+        lively = [other for other in loaded if other.beat > since]
+        return lively[int(sid[-4:], 16) % len(lively)] if lively else home
+
+    def move(self, session: SupervisedSession, worker: WorkerProcess) -> None:
+        """Give a session to a worker that does not know it yet."""
+        session.worker = worker
+        worker.sessions[session.sid] = session
+        self.apart.discard(session)
+        replay = b"".join(_control.REPLAY + line + b"\n" for line in session.reports())
+        worker.link.send(replay)
+
+    def take_away(self, session: SupervisedSession) -> None:
+        """Have no worker go on with a session; its own is told so."""
+        worker = session.worker
+        if worker is not None:
+            worker.sessions.pop(session.sid, None)
+            worker.link.send(_control.FORGET + session.sid + b"\n")
+            session.worker = None
+            self.apart.add(session)
+
+    def send_home(self, session: SupervisedSession) -> None:
+        """Give a session that no worker has to the one that it belongs to, if it is there."""
+        session.sort_reports()
+        worker = None if session.overflowed else self._home_of(session.sid)
+        if worker is not None:
+            self.move(session, worker)
+
+    def adopt_all(self) -> None:
+        """Give the sessions without a worker to one."""
+        for session in list(self.apart):
+            if session.worker is None and not session.closed:
+                self.send_home(session)
+
+    def remove(self, session: SupervisedSession, call: Call | None) -> None:
+        """Note that a session has ended.
+
+        Args:
+            session: which.
+            call: the request that its worker still works on.
+        """
+        self.apart.discard(session)
+        if session.worker is not None:
+            session.worker.sessions.pop(session.sid, None)
+            session.worker.departed.append((session, call))
+
+    def take_from(self, worker: WorkerProcess) -> list[SupervisedSession]:
+        """Take all sessions from a worker that has ended."""
+        sessions: list[SupervisedSession] = list(worker.sessions.values())
+        worker.sessions.clear()
+        for session in sessions:
+            session.worker, session.stale = None, 0
+        self.apart.update(sessions)
+        return sessions
+
+    def of_line(self, worker: WorkerProcess, line: bytes) -> SupervisedSession | None:
+        """Find the session of a worker's line, if it is this worker's."""
+        # Which of the two ids comes first depends on the version of the protocol.
+        _, first, second, _ = (*line.split(b"|", 3), b"", b"", b"")[:4]
+        session: Any = worker.sessions.get(first) or worker.sessions.get(second)
+        return session if session is not None and session.worker is worker else None
