@@ -8,7 +8,7 @@ from typing import Any
 from greenlet import GreenletExit
 
 from .._filter.context import Context
-from .._filter.handlers import Handler, where_to_keep
+from .._filter.handlers import Handler, say_where_to_keep
 from .._process.log import origin, session_logger
 from ..errors import (
     DecisionError,
@@ -145,6 +145,8 @@ class Answers:
     ) -> None:
         if handler is not None:
             self.errors_of.setdefault(handler, set()).add(type(error))
+        if type(error) is AttributeError:
+            say_where_to_keep(error)
         log = session_logger(call.session.id)
         hidden = carries_credentials(call) and type(error) is not HandlerTimeout
         what = type(error).__name__ + ("" if hidden else f": {_text(error)}")
@@ -168,7 +170,7 @@ class Answers:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error) + (where_to_keep(str(error)) if type(error) is AttributeError else "")
+        return str(error)
     except BaseException:
         return "(its str() raises)"
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from cachetools import TTLCache
 from greenlet import GreenletExit
 
 from .._filter.context import Context
-from .._mail.message import split_lines
-from .._mail.spool import Spool
 from .._process.log import logger
-from ..errors import HandlerTimeout, MessageError
-from ..protocol import LONGEST_MESSAGE, Chunk, Connection
+from ..errors import HandlerTimeout
+from ..protocol import LONGEST_MESSAGE, Connection
+from .backlog import shrink
 from .session import LiveSession
 from .taps import Tap
 from .workers import Worker, Workers
@@ -26,9 +25,7 @@ if TYPE_CHECKING:
 _TICK = 0.1
 # A handler that swallows its HandlerTimeout is asked again after this many seconds.
 _INSIST = 1.0
-# Lines that wait for a busy session longer than a tick go to disk past this size.
-_SPILL_BYTES = 64 << 10
-# Above this many events in the queues of busy sessions nothing is read: some 50 MB.
+# With this many events in memory, since no spool has room for them, nothing is read: some 50 MB.
 _MAX_QUEUED = 100_000
 # Sessions looked at in one tick, so that 100,000 of them stall nobody (3 us each).
 _SESSIONS_PER_TICK = 1000
@@ -90,8 +87,8 @@ class Clock:
         queued = 0
         for session in sessions + waiting:
             if session.queue:
-                queued += len(session.queue)
-                self._look_after_queue(session, now)
+                self._start_deadlines(session, now)
+                queued += shrink(session)
         self._bound(queued)
         for call in self._engine.guard.expired(now):
             self._engine.expire(call)
@@ -104,10 +101,7 @@ class Clock:
         self._evict(now)
 
     def _bound(self, queued: int) -> None:
-        """Have smtpd wait while too many events do.
-
-        Handlers of reports that take long get ever more of them: nobody waits for their answer.
-        """
+        """Have smtpd wait while too many events do: the disk that they would wait on is full."""
         crowded = queued > _MAX_QUEUED
         if crowded == self._crowded:
             return
@@ -122,18 +116,11 @@ class Clock:
                 "%d events wait for handlers; smtpd waits until there are fewer (told once)", queued
             )
 
-    def _look_after_queue(self, session: LiveSession, now: float) -> None:
-        """Start the deadlines of queued requests; put queued lines on a spool."""
+    def _start_deadlines(self, session: LiveSession, now: float) -> None:
+        """Start the deadlines of the requests in a queue."""
         engine = self._engine
-        spool: Spool | None = None
         for item in session.queue:
-            if type(item) is Chunk:
-                if item.spilled is not None:
-                    spool = item.spilled.spool
-                elif item.lines:
-                    spool = spool or Spool(memory_bytes=_SPILL_BYTES)
-                    spill(item, spool)
-            elif isinstance(item, Context) and item.token is not None and item.owed is None:
+            if isinstance(item, Context) and item.token is not None and item.owed is None:
                 engine.guard.expect(item, engine.deadline_of(item), now)
 
     def _hurry(self, worker: Worker) -> None:
@@ -219,28 +206,3 @@ class _Forgotten(TTLCache[bytes, LiveSession]):
             if not self._let_go(session):
                 self[sid] = session
         return expired
-
-
-def spill(chunk: Chunk, spool: Spool) -> None:
-    """Put the lines of a waiting chunk on a spool, from which it gets them when it is their turn.
-
-    The spool lives as long as a chunk needs it.
-    """
-    start = spool.size
-    try:
-        spool.append(chunk.lines)
-    except MessageError:
-        return  # no room on disk either: they stay in memory
-    chunk.spilled = _Spilled(spool, start, spool.size)
-    chunk.lines = []
-
-
-class _Spilled(NamedTuple):
-    """Where the lines of a chunk are."""
-
-    spool: Spool
-    start: int
-    end: int
-
-    def __call__(self) -> list[bytes]:
-        return split_lines(self.spool.read(self.start, self.end))

@@ -20,6 +20,7 @@ from .._mail.spool import Spool
 from .._process.log import logger
 from ..errors import MessageError, SessionClosed
 from ..protocol import DROP, TEMPFAIL, Chunk, Decision, Stream
+from .backlog import Reports
 from .taps import Tap
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Consumer:
         lines = chunk.lines
         if chunk.spilled is not None:
             try:
-                lines = chunk.spilled()
+                lines = chunk.spilled.read()
             except MessageError as error:
                 self.lose(error)
         for tap in self.taps:
@@ -380,7 +381,7 @@ def _as_lines(result: Any) -> list[bytes]:
 
 def _ends_message(item: Any) -> bool:
     """Whether an item of the queue means that no more lines of the message will come."""
-    if type(item) is bytes:
+    if type(item) is bytes or type(item) is Reports:
         return False
     if type(item) is Chunk:
         return True

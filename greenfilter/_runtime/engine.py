@@ -19,6 +19,7 @@ from .._process.mark import SID_BYTES, free_slots
 from ..errors import HandlerTimeout, RemoteProtocolError
 from ..protocol import EVENTS, PHASES, PROCEED, Chunk, Decision, Event, Phase, Stream, text
 from .answers import Answers
+from .backlog import Reports
 from .consumers import Consumer
 from .kinds import consumer_for
 from .moved import Moved
@@ -191,6 +192,8 @@ class Engine:
                 self._lines(worker, item)
         elif type(item) is _Told:
             self._end_report(worker, session, item.call)
+        elif type(item) is Reports:
+            item.restore(session)
         elif item.token is None:
             self._report(worker, session, item)
         else:

@@ -12,11 +12,15 @@ import pytest
 from greenfilter import Filter
 from greenfilter._mail.spool import Spool
 from greenfilter._runtime import clock
-from greenfilter._runtime.clock import spill
+from greenfilter._runtime.backlog import spill
 from greenfilter.protocol import Chunk, Session, Stream
 from greenfilter.testing import FakeSmtpd
 
 from .driving import Pipe, greeted, link_connect, report, request, until
+
+
+def full(fd, data, position):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def chunk(lines):
@@ -31,7 +35,7 @@ def test_a_spilled_chunk_gives_its_own_lines_back():
     for each in chunks:
         spill(each, spool)
     assert [each.lines for each in chunks] == [[], [], []]
-    assert [each.spilled() for each in chunks] == contents
+    assert [each.spilled.read() for each in chunks] == contents
 
 
 def test_a_chunk_for_which_there_is_no_room_stays_in_memory(tmp_path):
@@ -85,9 +89,6 @@ def test_a_spool_that_cannot_be_read_back_refuses_the_message(register, caplog):
 def test_a_disk_that_is_full_when_lines_wait_is_told_in_one_line_and_refuses_the_message(
     register, caplog, monkeypatch
 ):
-    def full(fd, data, position):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     app, gate = Filter("disk"), gevent.event.Event()
     register(app, gate)
     with Pipe(app) as pipe:
@@ -105,8 +106,9 @@ def test_a_disk_that_is_full_when_lines_wait_is_told_in_one_line_and_refuses_the
     assert len(caplog.records) == 1
 
 
-def test_while_too_many_events_wait_for_a_slow_report_handler_smtpd_waits(caplog, monkeypatch):
+def test_while_too_many_events_wait_and_the_disk_is_full_smtpd_waits(caplog, monkeypatch):
     monkeypatch.setattr(clock, "_MAX_QUEUED", 50)
+    monkeypatch.setattr(os, "pwrite", full)
     app, gate, seen = Filter("slow"), gevent.event.Event(), []
 
     @app.report.protocol_client(deadline=100.0)
@@ -115,18 +117,20 @@ def test_while_too_many_events_wait_for_a_slow_report_handler_smtpd_waits(caplog
         seen.append(command)
 
     app.filter.noop(lambda ctx: None)
+    commands = ["NOOP", *(f"NOOP {count:0300}" for count in range(100))]
     with Pipe(app) as pipe:
-        pipe.send(*[report("protocol-client", 1, "NOOP")] * 100)
+        pipe.send(*(report("protocol-client", 1, command) for command in commands))
+        until(lambda: pipe.runtime._connection.sessions)
+        pipe.clock.advance(0.1)
         until(lambda: pipe.runtime._wire._paused)
         pipe.send(report("protocol-client", 1, "LAST"), request("noop", 2))
         for _ in range(3):
             pipe.clock.advance(0.1)
             gevent.idle()
-        (session,) = pipe.runtime._connection.sessions.values()
-        assert len(session.queue) == 99
+        assert pipe.results(2) == []
         gate.set()
-        until(lambda: pipe.results(2) and len(seen) == 101)
-        assert seen[-1] == "LAST"
+        until(lambda: pipe.results(2) and len(seen) == 102)
+        assert seen == [*commands, "LAST"]
     assert caplog.text.count("events wait for handlers") == 1
 
 

@@ -21,6 +21,7 @@ from greenfilter import (
 )
 from greenfilter import report as tell
 from greenfilter._filter.context import Context
+from greenfilter._filter.handlers import say_where_to_keep
 from greenfilter._process.log import logger
 from greenfilter._runtime.answers import Answers
 from greenfilter.protocol import Phase, Session
@@ -527,3 +528,13 @@ def test_an_attribute_of_the_authors_own_is_refused_and_the_log_says_where_to_ke
         assert session.rcpt_to("bob@example.org").rejected(451)
     assert "has no attribute 'mine'; for an object of your own: " in caplog.text
     assert f"app.{register}(dict), then ctx.{whose}.local" in caplog.text
+
+
+def test_the_error_itself_says_where_to_keep_it_and_says_so_once():
+    error = AttributeError("'LiveSession' object has no attribute 'mine'")
+    say_where_to_keep(error)
+    say_where_to_keep(error)
+    assert str(error) == (
+        "'LiveSession' object has no attribute 'mine'; for an object of your own: "
+        "app.local_session(dict), then ctx.session.local"
+    )
