@@ -8,10 +8,15 @@ import pytest
 
 from greenfilter import DecisionError, Filter, reject
 from greenfilter._filter.context import DEFERRED, Context
-from greenfilter._runtime.engine import Engine
-from greenfilter._runtime.session import LiveSession
+from greenfilter._runtime.answers import Answers
+from greenfilter._runtime.calls import Calls
+from greenfilter._runtime.dispatcher import Dispatcher
+from greenfilter._runtime.runners import Runners
+from greenfilter._runtime.sessions import LiveSession
 from greenfilter.protocol import EVENTS, EVERYTHING, PHASES, Session
 from greenfilter.testing import FakeSmtpd
+
+from .runtime.driving import Output
 
 SID = b"7641df9771b4ed00"
 TOKEN = b"1ef1c203cc576e5d"
@@ -62,9 +67,11 @@ def test_a_deferred_context_keeps_the_transaction_of_its_event():
 
 def test_the_runtime_answers_and_says_whether_it_did():
     sent = []
-    engine = Engine(Filter("reply"), sent.append, sent.append, *[lambda *args: None] * 4)
-    ctx = request(session=LiveSession(engine, SID, True, EVERYTHING))
-    engine.guard.expect(ctx, 30.0, 0.0)
+    answers = Answers(Output(sent))
+    runners = Runners(1, lambda: None, lambda: None)
+    dispatcher = Dispatcher(Calls(Filter("reply"), answers, runners))
+    ctx = request(session=LiveSession(dispatcher, SID, True, EVERYTHING))
+    answers.guard.expect(ctx, 30.0, 0.0)
     assert ctx.reply(reject(550, "no")) is True
     assert ctx.reply() is False
     assert sent == [b"filter-result|" + SID + b"|" + TOKEN + b"|reject|550 no\n"]

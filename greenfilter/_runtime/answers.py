@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from greenlet import GreenletExit
 
@@ -24,24 +24,40 @@ from ..protocol._credentials import carries_credentials, reveals
 _AUTH = PHASES["auth"]
 
 
+class Output(Protocol):
+    """What is written to smtpd goes here."""
+
+    def send(self, data: bytes) -> None:
+        """Queue whole lines. For the hub's thread only; never switches greenlets."""
+
+    def send_threadsafe(self, data: bytes) -> None:
+        """Queue whole lines, from any thread."""
+
+    def wait_room(self) -> None:
+        """Wait while smtpd reads slower than we write. May switch greenlets."""
+
+    def run_soon(self, fn: Callable[..., None], *args: Any) -> None:
+        """Call a function in the loop, from any thread."""
+
+
 class Answers:
     """Turns what handlers return or raise into answers, through the guard.
 
     Args:
-        send: queues whole lines for smtpd.
-        send_threadsafe: the same, from any thread.
+        output: takes what is written to smtpd.
 
     Attributes:
         guard: makes the bytes.
+        send, wait_room, run_soon: of the output.
         errors_of: the kinds of errors that each handler has failed with.
     """
 
-    def __init__(
-        self, send: Callable[[bytes], None], send_threadsafe: Callable[[bytes], None]
-    ) -> None:
+    def __init__(self, output: Output) -> None:
         self.guard = Guard()
-        self._send = send
-        self._send_threadsafe = send_threadsafe
+        self.send: Callable[[bytes], None] = output.send
+        self.wait_room: Callable[[], None] = output.wait_room
+        self.run_soon: Callable[..., None] = output.run_soon
+        self._send_threadsafe: Callable[[bytes], None] = output.send_threadsafe
         self._told: set[str] = set()
         self.errors_of: dict[Handler, set[type[BaseException]]] = {}
 
@@ -59,7 +75,7 @@ class Answers:
         Returns:
             Whether this was the answer; False if the request had been answered before.
         """
-        send = self._send_threadsafe if foreign else self._send
+        send = self._send_threadsafe if foreign else self.send
         try:
             line = self.guard.answer(call, _checked(decision))
         except DecisionError as error:
@@ -113,7 +129,7 @@ class Answers:
 
     def fail(self, call: Any, handler: Handler | None, error: BaseException) -> None:
         """Answer by policy for a handler that raised or is late. In the hub's thread."""
-        self._fail(call, handler, error, self._send)
+        self._fail(call, handler, error, self.send)
 
     def _fail(
         self,

@@ -30,6 +30,7 @@ from greenfilter.testing import FakeSmtpd, _wire
 from .driving import (
     MESSAGE,
     TEMPFAIL,
+    Output,
     Pipe,
     begin,
     greeted,
@@ -467,7 +468,7 @@ def test_a_report_without_its_fields_is_skipped(caplog):
 def test_a_phase_that_nobody_knows_and_that_waits_too_long_is_let_pass():
     """It takes no other decision; the deadlines of all others are kept."""
     written = []
-    answers = Answers(written.append, written.append)
+    answers = Answers(Output(written))
     line = b"filter|0.7|1.0|smtp-in|bogus|00000000deadbeef|0123456789abcdef|x"
     call = Context(Session(b"00000000deadbeef", True), Phase("bogus", (), frozenset()), line, 63)
     answers.guard.expect(call, 1.0, 0.0)

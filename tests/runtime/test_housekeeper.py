@@ -11,7 +11,7 @@ import pytest
 
 from greenfilter import Filter
 from greenfilter._mail.spool import Spool
-from greenfilter._runtime import clock
+from greenfilter._runtime import housekeeper
 from greenfilter._runtime.backlog import spill
 from greenfilter.protocol import Chunk, Session, Stream
 from greenfilter.testing import FakeSmtpd
@@ -107,7 +107,7 @@ def test_a_disk_that_is_full_when_lines_wait_is_told_in_one_line_and_refuses_the
 
 
 def test_while_too_many_events_wait_and_the_disk_is_full_smtpd_waits(caplog, monkeypatch):
-    monkeypatch.setattr(clock, "_MAX_QUEUED", 50)
+    monkeypatch.setattr(housekeeper, "_MAX_QUEUED", 50)
     monkeypatch.setattr(os, "pwrite", full)
     app, gate, seen = Filter("slow"), gevent.event.Event(), []
 
@@ -122,7 +122,7 @@ def test_while_too_many_events_wait_and_the_disk_is_full_smtpd_waits(caplog, mon
         pipe.send(*(report("protocol-client", 1, command) for command in commands))
         until(lambda: pipe.runtime._connection.sessions)
         pipe.clock.advance(0.1)
-        until(lambda: pipe.runtime._wire._paused)
+        until(lambda: pipe.runtime._channel._paused)
         pipe.send(report("protocol-client", 1, "LAST"), request("noop", 2))
         for _ in range(3):
             pipe.clock.advance(0.1)
@@ -208,7 +208,7 @@ def test_the_request_of_a_session_that_is_let_go_is_still_answered():
     app.filter.ehlo(lambda ctx, identity: gate.wait() and None)
     with Pipe(app) as pipe:
         pipe.send(request("ehlo", 1, "x"), request("ehlo", 2, "x"), request("ehlo", 3, "x"))
-        until(lambda: len(pipe.runtime._workers.busy) == 3)
+        until(lambda: len(pipe.runtime._runners.busy) == 3)
         gate.set()
         until(lambda: [pipe.results(number) for number in (1, 2, 3)] == [["proceed"]] * 3)
 

@@ -1,0 +1,83 @@
+"""What smtpd's lines become in the runtime: sessions that are tasks, and contexts."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from .._filter.context import Context
+from .._process.log import logger
+from ..errors import SessionClosed
+from ..protocol import Call, Connection, Decision, Event, Phase, Session
+from .runners import Runner
+
+
+class Dispatches(Protocol):
+    """Who deals with what waits in the queues of sessions."""
+
+    def work(self, runner: Runner, session: LiveSession) -> None:
+        """Deal with everything in a session's queue, in order. May switch greenlets."""
+
+    def spoil_message(self, session: LiveSession) -> None:
+        """Refuse the message that a session is at."""
+
+    def reply(self, call: Call, decision: Decision | None) -> bool:
+        """Answer a request from any greenlet or thread."""
+
+
+class LiveSession(Session):
+    """A session that a runner can work on.
+
+    Args:
+        runtime: deals with its events.
+        sid, incoming, needs: as for :class:`~greenfilter.Session`.
+
+    Attributes:
+        runner: who works on it.
+        message: what deals with the message whose lines are coming in; None between messages.
+    """
+
+    __slots__ = ("message", "runner", "runtime")
+
+    def __init__(self, runtime: Dispatches, sid: bytes, incoming: bool, needs: int) -> None:
+        super().__init__(sid, incoming, needs)
+        self.runtime = runtime
+        self.runner: Runner | None = None
+        self.message: Any = None
+
+    def work(self, runner: Runner) -> None:
+        """Deal with everything in the queue, in order. May switch greenlets."""
+        self.runner = runner
+        while not runner.abandoned:
+            try:
+                self.runtime.work(runner, self)
+                break
+            except SessionClosed:
+                continue  # smtpd has ended
+            except BaseException:
+                if not runner.abandoned:
+                    logger.exception("%s: an error outside of any handler", self.id)
+                    self.runtime.spoil_message(self)
+        if not runner.abandoned:
+            self.runner = None
+            self.queued = False
+
+
+class LiveConnection(Connection):
+    """The parser, making live sessions and contexts.
+
+    Args:
+        runtime: deals with the events of the sessions.
+        options: as for :class:`~greenfilter.protocol.Connection`.
+    """
+
+    def __init__(self, runtime: Dispatches, **options: Any) -> None:
+        super().__init__(**options)
+        self._runtime = runtime
+
+    def make_session(self, sid: bytes, incoming: bool) -> Session:
+        """Make a session that a runner can work on."""
+        return LiveSession(self._runtime, sid, incoming, self.needs)
+
+    def make_call(self, session: Session, hook: Phase | Event, line: bytes, body: int) -> Call:
+        """Make the context that a handler is called with."""
+        return Context(session, hook, line, body)
