@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from greenlet import GreenletExit
 
-from .._filter.context import Context
 from .._filter.handlers import Handler, say_where_to_keep
 from .._process.log import origin, session_logger
 from ..errors import (
@@ -18,7 +17,7 @@ from ..errors import (
     MessageTooBig,
     SessionClosed,
 )
-from ..protocol import PHASES, PROCEED, TEMPFAIL, Decision, Guard, Stream, last_resort, reject
+from ..protocol import PHASES, PROCEED, TEMPFAIL, Call, Decision, Guard, Stream, last_resort, reject
 from ..protocol._credentials import carries_credentials, reveals
 
 _AUTH = PHASES["auth"]
@@ -95,7 +94,7 @@ class Answers:
         session_logger(call.session.id).info("AUTH refused, the client is told 501: %s", shown)
 
     def fail_message(
-        self, ctx: Context, stream: Stream, handler: Handler, error: BaseException
+        self, call: Call, stream: Stream, handler: Handler, error: BaseException
     ) -> None:
         """Have commit apply the policy of a data handler that failed.
 
@@ -110,22 +109,22 @@ class Answers:
         except DecisionError:
             decision = TEMPFAIL
             self.guard.decide_commit(stream, decision)
-        self.log_failure(ctx, handler, error, f"commit will be answered {decision!r}")
+        self.log_failure(call, handler, error, f"commit will be answered {decision!r}")
 
     def lose_message(
-        self, ctx: Context, stream: Stream, handler: Handler | None, error: MessageError
+        self, call: Call, stream: Stream, handler: Handler | None, error: MessageError
     ) -> None:
         """Have commit refuse a message that could not be kept whole, whatever the policy."""
         stream.outcome = None
         self.guard.decide_commit(stream, TEMPFAIL)
-        self.log_failure(ctx, handler, error, f"commit will be answered {TEMPFAIL!r}")
+        self.log_failure(call, handler, error, f"commit will be answered {TEMPFAIL!r}")
 
-    def decide_message(self, ctx: Context, stream: Stream, handler: Handler, decision: Any) -> None:
+    def decide_message(self, call: Call, stream: Stream, handler: Handler, decision: Any) -> None:
         """Keep what a data handler returned for commit; its policy where that is not legal."""
         try:
             self.guard.decide_commit(stream, _checked(decision))
         except DecisionError as error:
-            self.fail_message(ctx, stream, handler, error)
+            self.fail_message(call, stream, handler, error)
 
     def fail(self, call: Any, handler: Handler | None, error: BaseException) -> None:
         """Answer by policy for a handler that raised or is late. In the hub's thread."""

@@ -12,11 +12,10 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from .._filter.context import Context
 from .._mail.message import split_lines
 from .._mail.spool import Spool
 from ..errors import MessageError
-from ..protocol import EVENTS, Chunk, Session
+from ..protocol import EVENTS, Call, Chunk, Session
 
 # A piece is read back as a whole.
 _LINES_BYTES = 64 << 10
@@ -67,11 +66,11 @@ class Reports:
         Raises:
             SpoolError: they cannot be read.
         """
-        items: list[Context | bytes] = []
+        items: list[Call | bytes] = []
         for line in self.piece.read():
             kind, line = line[:1], line[1:]
             event = _EVENTS[line.split(b"|", 5)[4]] if kind == _DELIVER else None
-            items.append(Context(session, event, line, 0) if event is not None else line)
+            items.append(Call(session, event, line, 0) if event is not None else line)
         session.queue.extendleft(reversed(items))
 
 
@@ -102,7 +101,7 @@ def _kind_of(item: Any) -> type | None:
         return Chunk
     if type(item) is bytes or type(item) is Reports:
         return Reports
-    return Reports if isinstance(item, Context) and item.hook in _KNOWN else None
+    return Reports if isinstance(item, Call) and item.hook in _KNOWN else None
 
 
 def _count_lines(items: Iterable[Any]) -> int:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit
 
-from .._filter.context import Context
 from .._filter.handlers import Handler
 from .._process.mark import SID_BYTES, free_slots
 from ..errors import HandlerTimeout
+from ..protocol import Call
 from .answers import Answers
 from .moved import Moved
 from .runners import Runner, Runners
@@ -60,14 +60,14 @@ class Calls:
         self.storage = Storage(app, clock)
 
     def call(
-        self, runner: Runner, handler: Handler, ctx: Context, fn: Callable[..., Any], *args: Any
+        self, runner: Runner, handler: Handler, event: Call, fn: Callable[..., Any], *args: Any
     ) -> Any:
         """Call the author's code with its deadline running, here or in the thread pool.
 
         Args:
             runner: the greenlet that this runs in.
             handler: whose deadline and options hold.
-            ctx: the event that it is called for.
+            event: that it is called for.
             fn: what to call.
             args: its arguments.
 
@@ -75,16 +75,16 @@ class Calls:
             BaseException: whatever it raises.
         """
         if self.storage.used:
-            self.storage.begin(runner, ctx)
-        outer, runner.call = runner.running, ctx
+            self.storage.begin(runner, event)
+        outer, runner.call = runner.running, event
         runner.begin(handler, self.clock())
         if handler.report and self.page is not None:
             self.page[SID_BYTES] = handler.report
         try:
             if handler.thread:
-                return self.threads.call(ctx.session.sid, handler.report, fn, *args)
+                return self.threads.call(event.session.sid, handler.report, fn, *args)
             if handler in self.moved.handlers:
-                return self.moved.call(ctx.session.sid, handler, fn, *args)
+                return self.moved.call(event.session.sid, handler, fn, *args)
             return fn(*args)
         finally:
             if handler.report and self.page is not None:

@@ -8,7 +8,7 @@ from .._filter.context import DEFERRED, Context
 from .._filter.handlers import Handler
 from .._process.log import logger
 from ..errors import HandlerTimeout, RemoteProtocolError
-from ..protocol import EVENTS, PHASES, PROCEED, Chunk, Decision, Event, Phase, Stream
+from ..protocol import EVENTS, PHASES, PROCEED, Call, Chunk, Decision, Event, Phase, Stream
 from .backlog import Reports
 from .calls import Calls
 from .fast_requests import FastRequests
@@ -30,7 +30,7 @@ _SESSION_END = Event("session-end", ())
 class _ReportGivenUp(NamedTuple):
     """In a queue: a report whose handler was given up; what the report itself does is still due."""
 
-    call: Context
+    call: Call
 
 
 class Dispatcher:
@@ -99,7 +99,7 @@ class Dispatcher:
             self.end_stream(session.message.stream)
             session.message = None
 
-    def _request(self, runner: Runner, session: LiveSession, call: Context) -> None:
+    def _request(self, runner: Runner, session: LiveSession, call: Call) -> None:
         handler = self._filters.get(call.hook)
         if call.owed is None:
             self._guard.expect(call, self.deadline_of(call), self.calls.clock())
@@ -116,7 +116,9 @@ class Dispatcher:
             self.answers.answer(call, PROCEED, handler)
             return
         try:
-            decision = self.calls.call(runner, handler, call, handler.fn, call, *call.values())
+            decision = self.calls.call(
+                runner, handler, call, handler.fn, Context(call), *call.values()
+            )
         except BaseException as error:
             self.answers.fail(call, handler, error)
             return
@@ -126,7 +128,7 @@ class Dispatcher:
     def _is_decided(self, session: LiveSession) -> bool:
         return session.last_stream is not None and session.last_stream.outcome is not None
 
-    def _report(self, runner: Runner, session: LiveSession, call: Context) -> None:
+    def _report(self, runner: Runner, session: LiveSession, call: Call) -> None:
         wire = call.hook.wire
         if wire == "tx-begin" and self._storage.used:
             self._storage.end_message(runner, call)
@@ -138,7 +140,7 @@ class Dispatcher:
                 self._storage.begin(runner, call)
         else:
             try:
-                self.calls.call(runner, handler, call, handler.fn, call, *call.values())
+                self.calls.call(runner, handler, call, handler.fn, Context(call), *call.values())
             except RemoteProtocolError as problem:
                 logger.warning("skipped a report: %s", problem)
             except BaseException as error:
@@ -148,7 +150,7 @@ class Dispatcher:
             runner.give_turn()
         self._end_report(runner, session, call)
 
-    def _end_report(self, runner: Runner, session: LiveSession, call: Context) -> None:
+    def _end_report(self, runner: Runner, session: LiveSession, call: Call) -> None:
         if call.hook.wire == "tx-reset":
             self._storage.end_message(runner, call)
             session.add_report(call.line)
@@ -169,7 +171,7 @@ class Dispatcher:
         if stream is not None and stream.open and stream.consumer is not None:
             stream.consumer.spoil()
 
-    def _end_session(self, runner: Runner, session: LiveSession, call: Context) -> None:
+    def _end_session(self, runner: Runner, session: LiveSession, call: Call) -> None:
         """Let a session go: its message is given up, its delete hooks run."""
         if session.last_stream is not None:
             self.end_stream(session.last_stream)
@@ -180,12 +182,12 @@ class Dispatcher:
         """End a session that smtpd has not ended, behind what its queue holds. In the hub."""
         session.closed = True
         line = b"report|0.7|0|smtp-in|session-end|%b" % session.sid
-        session.queue.append(Context(session, _SESSION_END, line, 0))
+        session.queue.append(Call(session, _SESSION_END, line, 0))
         if not session.queued:
             session.queued = True
             self.calls.runners.start(session)
 
-    def deadline_of(self, call: Context) -> float:
+    def deadline_of(self, call: Call) -> float:
         """Give the seconds that smtpd may have to wait for the answer to a request."""
         handler = self._filters.get(call.hook)
         deadline = handler.deadline if handler is not None else self.app.deadline
@@ -228,6 +230,6 @@ class Dispatcher:
 
 def _ends_message(item: Any) -> bool:
     """Tell whether an item of the queue means that no more lines of the message will come."""
-    if not isinstance(item, Context):
+    if not isinstance(item, Call):
         return False
     return item.token is not None or item.hook.wire in _AFTER_MESSAGE

@@ -11,7 +11,7 @@ from typing import Any
 
 from .._filter.context import DEFERRED, Context
 from .._filter.handlers import Handler
-from ..protocol import PHASES, Event, Phase, text
+from ..protocol import PHASES, Call, Event, Phase, text
 from .calls import Calls
 from .runners import Runner
 
@@ -70,7 +70,7 @@ class FastRequests:
         Returns:
             Whether it was; else nothing was done.
         """
-        if not isinstance(item, Context) or item.owed is not None:
+        if not isinstance(item, Call) or item.owed is not None:
             return False
         plain = self._plain.get(item.hook)
         if plain is None:
@@ -80,11 +80,11 @@ class FastRequests:
         runner.running, runner.since, runner.warned = plain.handler, now, 0
         try:
             if plain.texts == 1:
-                decision = plain.fn(item, text(item.line[item.body :]))
+                decision = plain.fn(Context(item), text(item.line[item.body :]))
             elif plain.texts == 0:
-                decision = plain.fn(item)
+                decision = plain.fn(Context(item))
             else:
-                decision = plain.fn(item, *item.values())
+                decision = plain.fn(Context(item), *item.values())
         except BaseException as error:
             runner.running = None
             self._answers.fail(item, plain.handler, error)

@@ -10,10 +10,9 @@ import gevent
 from cachetools import TTLCache
 from greenlet import GreenletExit
 
-from .._filter.context import Context
 from .._process.log import logger
 from ..errors import HandlerTimeout
-from ..protocol import LONGEST_MESSAGE, Connection
+from ..protocol import LONGEST_MESSAGE, Call, Connection
 from .backlog import shrink
 from .dispatcher import Dispatcher
 from .messages.reader import Reader
@@ -119,7 +118,7 @@ class Housekeeper:
     def _start_deadlines(self, session: LiveSession, now: float) -> None:
         """Start the deadlines of the requests in a queue."""
         for item in session.queue:
-            if isinstance(item, Context) and item.token is not None and item.owed is None:
+            if isinstance(item, Call) and item.token is not None and item.owed is None:
                 self._guard.expect(item, self._dispatcher.deadline_of(item), now)
 
     def _hurry(self, runner: Runner) -> None:

@@ -1,13 +1,12 @@
-"""What smtpd's lines become in the runtime: sessions that are tasks, and contexts."""
+"""What smtpd's sessions become in the runtime: tasks."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-from .._filter.context import Context
 from .._process.log import logger
 from ..errors import SessionClosed
-from ..protocol import Call, Connection, Decision, Event, Phase, Session
+from ..protocol import Call, Connection, Decision, Session
 from .runners import Runner
 
 
@@ -63,7 +62,7 @@ class LiveSession(Session):
 
 
 class LiveConnection(Connection):
-    """The parser, making live sessions and contexts.
+    """The parser, making live sessions.
 
     Args:
         runtime: deals with the events of the sessions.
@@ -77,7 +76,3 @@ class LiveConnection(Connection):
     def make_session(self, sid: bytes, incoming: bool) -> Session:
         """Make a session that a runner can work on."""
         return LiveSession(self._runtime, sid, incoming, self.needs)
-
-    def make_call(self, session: Session, hook: Phase | Event, line: bytes, body: int) -> Call:
-        """Make the context that a handler is called with."""
-        return Context(session, hook, line, body)

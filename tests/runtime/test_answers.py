@@ -20,11 +20,10 @@ from greenfilter import (
     rewrite,
 )
 from greenfilter import report as tell
-from greenfilter._filter.context import Context
 from greenfilter._filter.handlers import say_where_to_keep
 from greenfilter._process.log import logger
 from greenfilter._runtime.answers import Answers
-from greenfilter.protocol import Phase, Session
+from greenfilter.protocol import Call, Phase, Session
 from greenfilter.testing import FakeSmtpd, _wire
 
 from .driving import (
@@ -470,7 +469,7 @@ def test_a_phase_that_nobody_knows_and_that_waits_too_long_is_let_pass():
     written = []
     answers = Answers(Output(written))
     line = b"filter|0.7|1.0|smtp-in|bogus|00000000deadbeef|0123456789abcdef|x"
-    call = Context(Session(b"00000000deadbeef", True), Phase("bogus", (), frozenset()), line, 63)
+    call = Call(Session(b"00000000deadbeef", True), Phase("bogus", (), frozenset()), line, 63)
     answers.guard.expect(call, 1.0, 0.0)
     answers.fail(call, None, HandlerTimeout("late"))
     assert written == [b"filter-result|00000000deadbeef|0123456789abcdef|proceed\n"]

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenfilter import Filter
-from greenfilter._filter.context import Context
 from greenfilter._runtime.backlog import Reports, shrink
-from greenfilter.protocol import EVENTS, PHASES, Chunk, Session, Stream
+from greenfilter.protocol import EVENTS, PHASES, Call, Chunk, Session, Stream
 
 from .driving import Pipe, begin, report, request, sid, until
 
@@ -38,7 +37,7 @@ def waiting(session):
 
 def context(event, number):
     line = report(event, 1, f"{number}\r").encode("latin-1")
-    return Context(Session(SID), EVENTS[event.replace("-", "_")], line, 0)
+    return Call(Session(SID), EVENTS[event.replace("-", "_")], line, 0)
 
 
 ITEMS = st.one_of(
@@ -72,7 +71,7 @@ def test_what_is_shrunk_comes_back_in_its_order(steps):
                 continue
             elif kind == "request":
                 line = request("noop").encode()
-                item = Context(session, PHASES["noop"], line, len(line))
+                item = Call(session, PHASES["noop"], line, len(line))
             else:
                 continue
             session.queue.append(item)

@@ -6,9 +6,8 @@ had not dealt with pass unchanged, and commit applies its policy.
 
 from __future__ import annotations
 
-from ..._filter.context import Context
 from ...errors import MessageError
-from ...protocol import PHASES, TEMPFAIL, Chunk, Stream
+from ...protocol import PHASES, TEMPFAIL, Call, Chunk, Stream
 from ..calls import Calls
 from ..runners import Runner
 from .reader import Reader
@@ -17,9 +16,9 @@ from .tap import Tap
 _DATA_LINE = PHASES["data_line"]
 
 
-def context_of(stream: Stream) -> Context:
-    """Make the context of a data handler."""
-    return Context(stream.session, _DATA_LINE, stream.line, 0)
+def event_of(stream: Stream) -> Call:
+    """Make the event that a data handler is called for."""
+    return Call(stream.session, _DATA_LINE, stream.line, 0)
 
 
 class Consumer:
@@ -43,7 +42,7 @@ class Consumer:
         self.ended = False
         self._is_lost = False
         self.taps = [
-            Tap(calls, stream.session, handler, context_of(stream), stream)
+            Tap(calls, stream.session, handler, event_of(stream), stream)
             for handler in calls.app.taps
         ]
 
@@ -69,7 +68,7 @@ class Consumer:
         """Return the readers that run beside their session."""
         return list(self.taps)
 
-    def expire(self, call: Context) -> bool:
+    def expire(self, call: Call) -> bool:
         """End what is due by now, if it is this message's end that smtpd waits for.
 
         Returns:
@@ -105,7 +104,7 @@ class Consumer:
             self._is_lost = True
             data = self.calls.app.data
             handler = data[1] if data else None
-            self.answers.lose_message(context_of(self.stream), self.stream, handler, error)
+            self.answers.lose_message(event_of(self.stream), self.stream, handler, error)
 
     def write(self, lines: list[bytes], ended: bool) -> None:
         """Write lines, dot-stuffed."""

@@ -96,7 +96,7 @@ class _GeneratorReader(Reader):
     """The generator itself."""
 
     def __init__(self, message: Generator) -> None:
-        super().__init__(message.calls, message.stream.session, message.handler, message.ctx)
+        super().__init__(message.calls, message.stream.session, message.handler, message.event)
         self._message = message
         self._lines: Iterator[bytes] = iter(())
         self._fed = False
@@ -135,7 +135,7 @@ class _GeneratorReader(Reader):
 
     def _generate(self, runner: Runner) -> None:
         message = self._message
-        generator = self.handler.fn(self.ctx, self.lines(runner))
+        generator = self.handler.fn(message.ctx, self.lines(runner))
         if not hasattr(generator, "__next__"):
             raise TypeError(f"returned {type(generator).__name__}; a lines handler yields lines")
         out, turn = message.out, runner.turn

@@ -11,7 +11,7 @@ from ..._process.log import logger
 from ...protocol import Stream
 from ..calls import Calls
 from ..runners import Runner
-from .consumer import Consumer, context_of
+from .consumer import Consumer, event_of
 
 
 class HandledConsumer(Consumer):
@@ -20,11 +20,12 @@ class HandledConsumer(Consumer):
     def __init__(self, calls: Calls, stream: Stream, handler: Handler) -> None:
         super().__init__(calls, stream)
         self.handler = handler
-        self.ctx: Context = context_of(stream)
+        self.event = event_of(stream)
+        self.ctx = Context(self.event)
 
     def decide(self, decision: Any) -> None:
         """Keep what the handler returned for commit."""
-        self.answers.decide_message(self.ctx, self.stream, self.handler, decision)
+        self.answers.decide_message(self.event, self.stream, self.handler, decision)
 
     def fail(self, error: BaseException) -> None:
         """Note that the handler failed: commit applies its policy, lines pass unchanged."""
@@ -32,8 +33,8 @@ class HandledConsumer(Consumer):
             logger.debug("%r ended with its session", self.handler, exc_info=error)
         elif not self.failed:
             self.failed = True
-            self.answers.fail_message(self.ctx, self.stream, self.handler, error)
+            self.answers.fail_message(self.event, self.stream, self.handler, error)
 
     def call(self, runner: Runner, fn: Callable[..., Any], *args: Any) -> Any:
         """Call into the author's code."""
-        return self.calls.call(runner, self.handler, self.ctx, fn, *args)
+        return self.calls.call(runner, self.handler, self.event, fn, *args)

@@ -7,10 +7,9 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from ..._filter.context import Context
 from ..._filter.handlers import Handler
 from ...errors import DecisionError, HandlerTimeout
-from ...protocol import Chunk, Stream
+from ...protocol import Call, Chunk, Stream
 from ..calls import Calls
 from ..runners import Runner
 from .handled import HandledConsumer
@@ -39,7 +38,7 @@ class RawLines(HandledConsumer):
         """Give the handler a run of lines. May switch greenlets."""
         rest = iter(self.open(chunk))
         if chunk.ended and not self.failed:
-            self.answers.guard.expect(self.ctx, self.handler.deadline, self.calls.clock())
+            self.answers.guard.expect(self.event, self.handler.deadline, self.calls.clock())
         if not self.failed:
             self._worker = runner
             try:
@@ -87,9 +86,9 @@ class RawLines(HandledConsumer):
         self._settle()
         self._out.clear()
 
-    def expire(self, call: Context) -> bool:
+    def expire(self, call: Call) -> bool:
         """End a message that the handler has not ended by its deadline. In the hub."""
-        if call is not self.ctx:
+        if call is not self.event:
             return False
         deadline = self.handler.deadline
         self.fail(HandlerTimeout(f"the message was not ended within {deadline:g} s"))
@@ -125,4 +124,4 @@ class RawLines(HandledConsumer):
 
     def _settle(self) -> None:
         """Note that smtpd no longer waits for the end of the message."""
-        self.answers.guard.forget(self.ctx)
+        self.answers.guard.forget(self.event)

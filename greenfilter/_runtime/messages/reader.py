@@ -13,10 +13,9 @@ from typing import Any
 import gevent
 from greenlet import GreenletExit, getcurrent
 
-from ..._filter.context import Context
 from ..._filter.handlers import Handler
 from ...errors import MessageError, SessionClosed
-from ...protocol import Session
+from ...protocol import Call, Session
 from ..calls import Calls
 from ..runners import Runner
 
@@ -28,7 +27,7 @@ class Reader:
         calls: calls the author's code.
         session: whose message it is; it waits in :meth:`join`.
         handler: the handler.
-        ctx: what the handler is called with.
+        event: that the handler is called for.
 
     Attributes:
         sid: of the session.
@@ -38,11 +37,11 @@ class Reader:
         error: what the handler gets in place of more lines.
     """
 
-    def __init__(self, calls: Calls, session: Session, handler: Handler, ctx: Context) -> None:
+    def __init__(self, calls: Calls, session: Session, handler: Handler, event: Call) -> None:
         self.calls = calls
         self.runners = calls.runners
         self.handler = handler
-        self.ctx = ctx
+        self.event = event
         self.sid = session.sid
         self.runner: Runner | None = None
         self.done = False

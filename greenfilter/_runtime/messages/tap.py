@@ -9,7 +9,7 @@ from ..._filter.handlers import Handler
 from ..._mail.spool import Spool
 from ..._process.log import logger
 from ...errors import HandlerTimeout, MessageError, SessionClosed
-from ...protocol import TEMPFAIL, Session, Stream
+from ...protocol import TEMPFAIL, Call, Session, Stream
 from ..calls import Calls
 from ..runners import Runner
 from .lines import unstuff
@@ -23,9 +23,9 @@ class Tap(Reader):
     """
 
     def __init__(
-        self, calls: Calls, session: Session, handler: Handler, ctx: Context, stream: Stream
+        self, calls: Calls, session: Session, handler: Handler, event: Call, stream: Stream
     ) -> None:
-        super().__init__(calls, session, handler, ctx)
+        super().__init__(calls, session, handler, event)
         self._stream = stream
         self._spool = Spool(max_bytes=calls.app.max_message_bytes)
         self._position = 0
@@ -63,11 +63,13 @@ class Tap(Reader):
 
     def read(self, runner: Runner) -> None:
         """Run the handler over the message. Switches greenlets."""
-        answers, handler, ctx = self.calls.answers, self.handler, self.ctx
+        answers, handler, event = self.calls.answers, self.handler, self.event
         try:
-            decision = self.calls.call(runner, handler, ctx, handler.fn, ctx, self.lines(runner))
+            decision = self.calls.call(
+                runner, handler, event, handler.fn, Context(event), self.lines(runner)
+            )
             if decision is not None:
-                answers.decide_message(ctx, self._stream, handler, decision)
+                answers.decide_message(event, self._stream, handler, decision)
         except BaseException as error:
             if isinstance(self.error, SessionClosed):
                 logger.debug("%r ended with its session", handler, exc_info=error)
@@ -84,4 +86,4 @@ class Tap(Reader):
         return iter(lines)
 
     def _fail(self, error: BaseException) -> None:
-        self.calls.answers.fail_message(self.ctx, self._stream, self.handler, error)
+        self.calls.answers.fail_message(self.event, self._stream, self.handler, error)

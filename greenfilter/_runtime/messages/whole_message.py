@@ -53,7 +53,7 @@ class WholeMessage(HandledConsumer):
         """Call a function in the pool of threads, unless the handler is in a thread itself."""
         if _get_ident() != self._own_thread:
             return fn(*args)
-        return self.calls.threads.call(self.ctx.session.sid, 0, fn, *args)
+        return self.calls.threads.call(self.event.session.sid, 0, fn, *args)
 
     def _handle(self, runner: Runner) -> Iterable[list[bytes]]:
         """Call the handler, and return the lines to write."""
