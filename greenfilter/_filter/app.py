@@ -118,7 +118,7 @@ class Filter:
         name: for logs.
         deadline: seconds that a handler may take, unless it says otherwise itself. Then
             ``on_error`` answers, and the handler gets :class:`~greenfilter.HandlerTimeout`.
-        on_error: what answers when a handler raises, returns something that is no decision, or
+        on_error: what answers when a handler raises, returns something that is not a decision, or
             is too late: ``"tempfail"`` (451 4.3.0), ``"proceed"``, ``"junk"`` or a decision.
         needs: fields of session and transaction that handlers read. By default all of them; with
             less, smtpd sends fewer reports, and reading another field raises NeedError.
@@ -238,14 +238,14 @@ class Filter:
         os.execv(sys.executable, command("greenfilter", "run", script, *sys.argv[1:]))
 
     def phases(self) -> set[str]:
-        """Give the phases to register with smtpd, on the wire."""
+        """Return the phases to register with smtpd, on the wire."""
         names = {PHASES[name].wire for name in self.filters}
         if self.data is not None or self.taps:
             names |= {"data-line", "commit"}
         return names
 
     def deliveries(self) -> set[tuple[str, str]]:
-        """Give the reports that handlers or storage hooks wait for, as (subsystem, event)."""
+        """Return the reports that handlers or storage hooks wait for, as (subsystem, event)."""
         wanted = {(subsystem, EVENTS[name].wire) for subsystem, name in self.reports}
         for subsystem in self._subsystems():
             if self.session_storage is not None:
@@ -257,7 +257,7 @@ class Filter:
         return wanted
 
     def registered_reports(self) -> set[tuple[str, str]]:
-        """Give all reports to register: the deliveries, and what keeps the state true."""
+        """Return all reports to register: the deliveries, and what keeps the state true."""
         kept = {
             event
             for need, events in NEED_EVENTS.items()
@@ -269,7 +269,7 @@ class Filter:
         }
 
     def need_bits(self) -> int:
-        """Give ``needs`` as bits; a message's local object needs its transaction."""
+        """Return ``needs`` as bits; a message's local object needs its transaction."""
         if self.needs is None:
             return EVERYTHING
         return (self.needs | Need.MESSAGE_ID if self.message_storage else self.needs).value
@@ -279,11 +279,11 @@ class Filter:
         self._started = True
 
     def is_empty(self) -> bool:
-        """Whether nothing was registered."""
+        """Tell whether nothing was registered."""
         return not (self.filters or self.reports or self.data or self.taps)
 
     def handlers(self) -> list[Handler]:
-        """Give all handlers, each with its hook."""
+        """Return all handlers, each with its hook."""
         data = [self.data[1]] if self.data else []
         return [*self.filters.values(), *self.reports.values(), *data, *self.taps]
 
@@ -327,7 +327,7 @@ class Filter:
             self._add_filter(name, handler)
 
     def _policy(self, options: dict[str, Any], phase: Any, hook: str, at: str | None) -> Any:
-        """Give the handler's policy; the app's own one yields where it is not legal (junk)."""
+        """Return the handler's policy; the app's own one yields where it is not legal (junk)."""
         if "on_error" in options:
             decision = policy(options["on_error"], phase, at)
             if decision.kind == "report" and hook != f"filter.{phase.name}":

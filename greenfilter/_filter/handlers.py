@@ -33,7 +33,7 @@ def misuse(text: str, at: str | None = None) -> RegistrationError:
 
 
 def policy(on_error: Policy, phase: Phase | None, at: str | None) -> Decision:
-    """Give the decision that answers when a handler cannot.
+    """Return the decision that answers when a handler cannot.
 
     Raises:
         RegistrationError: it is not a policy, or not legal at this phase.
@@ -176,7 +176,7 @@ def expected(hook: str, count: int) -> str:
 
 
 def takes_ctx(fn: Callable[..., Any], arguments: int) -> bool:
-    """Whether a local-storage hook wants ``ctx`` in front of its other arguments.
+    """Tell whether a local-storage hook wants ``ctx`` in front of its other arguments.
 
     ``dict`` and ``lambda: []`` make an object from nothing; ``def create(ctx)`` wants the ctx.
     """

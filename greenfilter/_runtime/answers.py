@@ -96,7 +96,7 @@ class Answers:
     def fail_message(
         self, call: Call, stream: Stream, handler: Handler, error: BaseException
     ) -> None:
-        """Have commit apply the policy of a data handler that failed.
+        """Make commit apply the policy of a data handler that failed.
 
         A message that passes a limit will pass it the next time too: where the policy is to have
         it sent again, it is refused for good.
@@ -114,7 +114,7 @@ class Answers:
     def lose_message(
         self, call: Call, stream: Stream, handler: Handler | None, error: MessageError
     ) -> None:
-        """Have commit refuse a message that could not be kept whole, whatever the policy."""
+        """Make commit refuse a message that could not be kept whole, whatever the policy."""
         stream.outcome = None
         self.guard.decide_commit(stream, TEMPFAIL)
         self.log_failure(call, handler, error, f"commit will be answered {TEMPFAIL!r}")

@@ -95,7 +95,7 @@ class Channel:
         self._watch()
 
     def listens(self) -> bool:
-        """Whether it reads, or has a reason of its own not to."""
+        """Tell whether it reads, or has a reason of its own not to."""
         if self.closed or (self._paused and self._look.active):
             return True
         return bool((self._write if self._stuck else self._read).active)

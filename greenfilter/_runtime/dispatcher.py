@@ -20,11 +20,9 @@ from .sessions import LiveSession
 _COMMIT = PHASES["commit"]
 _DATA_LINE = PHASES["data_line"]
 # State ends with these, so their handlers see it as it was.
-_ENDINGS = ("tx-reset", "link-disconnect", "session-end")
-# After these no more lines of a message come.
-_AFTER_MESSAGE = ("tx-reset", "tx-rollback", "link-disconnect", "session-end")
+_ENDINGS = ("transaction", "session")
 # What ends a session that smtpd has not ended: it was forgotten, or smtpd itself has gone.
-_SESSION_END = Event("session-end", ())
+_SESSION_END = Event("session-end", (), ends="session")
 
 
 class _ReportGivenUp(NamedTuple):
@@ -132,7 +130,7 @@ class Dispatcher:
         wire = call.hook.wire
         if wire == "tx-begin" and self._storage.used:
             self._storage.end_message(runner, call)
-        if wire not in _ENDINGS:
+        if _ends(call) not in _ENDINGS:
             session.add_report(call.line)
         handler = self._reports.get((session.incoming, call.hook))
         if handler is None:
@@ -151,10 +149,11 @@ class Dispatcher:
         self._end_report(runner, session, call)
 
     def _end_report(self, runner: Runner, session: LiveSession, call: Call) -> None:
-        if call.hook.wire == "tx-reset":
+        ends = _ends(call)
+        if ends == "transaction":
             self._storage.end_message(runner, call)
             session.add_report(call.line)
-        elif call.hook.wire in _ENDINGS:
+        elif ends == "session":
             self._end_session(runner, session, call)
 
     def take_over(self, session: LiveSession, runner: Runner) -> None:
@@ -188,7 +187,7 @@ class Dispatcher:
             self.calls.runners.start(session)
 
     def deadline_of(self, call: Call) -> float:
-        """Give the seconds that smtpd may have to wait for the answer to a request."""
+        """Return the seconds that smtpd may have to wait for the answer to a request."""
         handler = self._filters.get(call.hook)
         deadline = handler.deadline if handler is not None else self.app.deadline
         if call.hook is _COMMIT:  # which waits for the taps
@@ -232,4 +231,9 @@ def _ends_message(item: Any) -> bool:
     """Tell whether an item of the queue means that no more lines of the message will come."""
     if not isinstance(item, Call):
         return False
-    return item.token is not None or item.hook.wire in _AFTER_MESSAGE
+    return isinstance(item.hook, Phase) or bool(_ends(item))
+
+
+def _ends(call: Call) -> str:
+    """Return what is over with a report, as the catalogue has it."""
+    return call.hook.ends if isinstance(call.hook, Event) else ""

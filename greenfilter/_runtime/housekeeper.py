@@ -100,7 +100,7 @@ class Housekeeper:
         self._evict(now)
 
     def _bound(self, queued: int) -> None:
-        """Have smtpd wait while too many events do: the disk that they would wait on is full."""
+        """Let smtpd wait while too many events do, since the disk that they belong on is full."""
         crowded = queued > _MAX_QUEUED
         if crowded == self._crowded:
             return
@@ -134,7 +134,7 @@ class Housekeeper:
             self.abandon(runner)
 
     def abandon(self, runner: Runner) -> None:
-        """Have another runner go on with what this one does not end. In the hub."""
+        """Let another runner go on with what this one does not end. In the hub."""
         task = runner.task
         if isinstance(task, Reader):
             task.give_up()

@@ -163,7 +163,7 @@ class Runners:
             self._parked -= 1
 
     def start(self, task: Task) -> None:
-        """Have a task done soon. In the loop's thread; never switches greenlets."""
+        """Do a task soon. In the loop's thread; never switches greenlets."""
         self.ready.append(task)
         self.schedule()
 
@@ -180,7 +180,7 @@ class Runners:
             raise
 
     def resume(self, task: Task) -> None:
-        """Have a task that waits go on soon. In the loop's thread; never switches greenlets."""
+        """Wake a task that waits. In the loop's thread; never switches greenlets."""
         self.ready.append(task)
         self.schedule()
 
@@ -206,7 +206,7 @@ class Runners:
         self._make_room()
 
     def schedule(self) -> None:
-        """Have :meth:`dispatch` run soon: when the loop has gone round, if its turn has come."""
+        """Run :meth:`dispatch` soon: when the loop has gone round, if its turn has come."""
         if self._scheduled:
             return
         self._scheduled = True
@@ -247,7 +247,7 @@ class Runners:
             self._page[:SID_BYTES] = _NO_SID
 
     def leave_to_parent(self) -> None:
-        """Have a forked child do nothing of what sessions wait for, and mark nothing."""
+        """Keep a forked child from doing or marking anything that sessions wait for."""
         if self._traces:
             settrace(None)
         self._traces = False

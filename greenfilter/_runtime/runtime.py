@@ -287,7 +287,7 @@ class Runtime:
 
 
 def _leave_to_parent(runtime: Runtime | None) -> None:
-    """Have a forked child do nothing of what the sessions wait for."""
+    """Keep a forked child from doing anything that the sessions wait for."""
     if runtime is not None:
         runtime._runners.leave_to_parent()
         runtime._calls.page = None

@@ -53,7 +53,7 @@ class Turn:
         self.end = math.inf
 
     def wake_later(self, waiting: TurnGreenlet, args: tuple[Any, ...]) -> None:
-        """Have a greenlet go on in the next turn."""
+        """Let a greenlet go on in the next turn."""
         waiting.woken = args
         self.late.append((waiting, args))
         if not self._timer.active:

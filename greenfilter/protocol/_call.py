@@ -49,7 +49,7 @@ class Call:
             return 0.0
 
     def values(self) -> list[Any]:
-        """Give the handler's arguments after ctx.
+        """Return the handler's arguments after ctx.
 
         Raises:
             RemoteProtocolError: a report without one of its fields, or with one that is none.

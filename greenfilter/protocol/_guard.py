@@ -63,7 +63,7 @@ def _swapped_ids(call: Call) -> bytes:
 
 
 def last_resort(call: Call) -> Decision:
-    """Give what answers a request when all else is not legal; a phase unknown takes no refusal."""
+    """Return what answers when all else is not legal; an unknown phase takes no refusal."""
     is_refusable = isinstance(call.hook, Phase) and TEMPFAIL.kind in call.hook.decisions
     return TEMPFAIL if is_refusable else PROCEED
 
@@ -93,11 +93,11 @@ class Guard:
         owed[call] = now + deadline
 
     def group(self, deadline: float) -> dict[Call, float]:
-        """Give the dict in which requests of one deadline are kept: what :meth:`expect` does."""
+        """Return the dict in which requests of one deadline are kept: what :meth:`expect` does."""
         return self._owed.setdefault(deadline, {})
 
     def expired(self, now: float) -> list[Call]:
-        """Give the requests that wait past their deadline. Each stays owed until answered."""
+        """Return the requests that wait past their deadline. Each stays owed until answered."""
         late: list[Call] = []
         for owed in self._owed.values():
             try:
@@ -108,12 +108,12 @@ class Guard:
         return late
 
     def owes(self) -> Iterator[Call]:
-        """Give all that smtpd still waits for."""
+        """Return all that smtpd still waits for."""
         for owed in list(self._owed.values()):
             yield from list(owed)
 
     def is_owed(self, call: Call) -> bool:
-        """Whether smtpd still waits for the answer to this request."""
+        """Tell whether smtpd still waits for the answer to this request."""
         return call.owed is not None and call in call.owed
 
     def forget(self, call: Call) -> None:
@@ -214,7 +214,7 @@ class Guard:
         return b"".join(stream.head + line + b"\n" for line in legal)
 
     def _legal(self, call: Call, decision: Decision) -> Decision:
-        """Give the decision as it can be sent at this phase."""
+        """Return the decision as it can be sent at this phase."""
         phase = call.hook
         if not isinstance(phase, Phase):
             raise DecisionError("a report takes no decision")

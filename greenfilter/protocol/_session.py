@@ -239,7 +239,7 @@ class Session:
         return self.open_tx()
 
     def open_tx(self) -> Transaction | None:
-        """Give what is known of the open transaction, whatever ``needs=`` says."""
+        """Return what is known of the open transaction, whatever ``needs=`` says."""
         self._read()
         return self._tx
 
@@ -320,7 +320,7 @@ class Session:
         self._end_tx()
 
     def _tx_of(self, message_id: str) -> Transaction | None:
-        """Give the transaction of a report, opened again where smtp-out goes on after tx-reset."""
+        """Return a report's transaction, opened again where smtp-out goes on after tx-reset."""
         tx, last = self._tx, self._last_tx
         if tx is not None or message_id == _NO_MESSAGE:
             return tx if tx is not None and tx._message_id == message_id else None

@@ -77,7 +77,7 @@ class Consumer:
         return False
 
     def expire_taps(self) -> bool:
-        """Have the taps that commit waits for in vain apply their policy.
+        """Make the taps that commit waits for in vain apply their policy.
 
         Returns:
             Whether there are any.

@@ -35,7 +35,7 @@ class RawLines(HandledConsumer):
         self._done = False
 
     def take(self, runner: Runner, chunk: Chunk) -> None:
-        """Give the handler a run of lines. May switch greenlets."""
+        """Hand a run of lines to the handler. May switch greenlets."""
         rest = iter(self.open(chunk))
         if chunk.ended and not self.failed:
             self.answers.guard.expect(self.event, self.handler.deadline, self.calls.clock())

@@ -55,7 +55,7 @@ class Reader:
     # The session's side, in the hub or in the session's runner
 
     def wake(self) -> None:
-        """Have it run: there is something new for it. Never switches greenlets."""
+        """Let it run: there is something new for it. Never switches greenlets."""
         if not self._started:
             self._started = True
             self.runners.start(self)
@@ -69,7 +69,7 @@ class Reader:
             gevent.get_hub().loop.run_callback(idle.switch)
 
     def join(self, until_done: bool) -> None:
-        """Have the session wait. Switches greenlets.
+        """Make the session wait. Switches greenlets.
 
         Args:
             until_done: until it is done; else until it wants more lines, or is done.
@@ -91,7 +91,7 @@ class Reader:
                 self.finish()
 
     def finish(self) -> None:
-        """Have nobody wait for it any more. Never switches greenlets."""
+        """Release whoever waits for it. Never switches greenlets."""
         self.done = True
         self._release_session()
 

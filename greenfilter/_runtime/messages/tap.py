@@ -32,7 +32,7 @@ class Tap(Reader):
         self.wake()
 
     def put(self, lines: list[bytes], ended: bool) -> None:
-        """Give it lines, dot-stuffed. Never switches greenlets."""
+        """Feed it lines, dot-stuffed. Never switches greenlets."""
         if self.error is None and not self.done:
             try:
                 self._spool.append(unstuff(lines))
@@ -42,12 +42,12 @@ class Tap(Reader):
         self.wake()
 
     def give_up(self) -> None:
-        """Have commit go on without it, and refuse the message. Never switches greenlets."""
+        """Let commit go on without it, and refuse the message. Never switches greenlets."""
         self.calls.answers.guard.decide_commit(self._stream, TEMPFAIL)
         self.finish()
 
     def expire(self) -> bool:
-        """Have commit, which is due, apply its policy.
+        """Make commit, which is due, apply its policy.
 
         Each of its batches may take its whole deadline, so it can be later than any of them is.
         Never switches greenlets.
