@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from .._process.log import logger
-from ..errors import SessionClosed
+from ..errors import RemoteProtocolError, SessionClosed
 from ..protocol import Call, Connection, Decision, Session
 from .runners import Runner
 
@@ -66,11 +67,32 @@ class LiveConnection(Connection):
 
     Args:
         runtime: deals with the events of the sessions.
-        options: as for :class:`~greenfilter.protocol.Connection`.
+        deliver, needs, max_sessions, on_problem, on_evict, on_close, on_control: as for
+            :class:`~greenfilter.protocol.Connection`.
     """
 
-    def __init__(self, runtime: Dispatches, **options: Any) -> None:
-        super().__init__(**options)
+    # Each by its name: mypyc passes ``**options`` on to a native class as one dict.
+    def __init__(
+        self,
+        runtime: Dispatches,
+        *,
+        deliver: Iterable[tuple[str, str]],
+        needs: int,
+        max_sessions: int,
+        on_problem: Callable[[RemoteProtocolError], None],
+        on_evict: Callable[[Session], None],
+        on_close: Callable[[Session], None],
+        on_control: Callable[[bytes], None] | None,
+    ) -> None:
+        super().__init__(
+            deliver=deliver,
+            needs=needs,
+            max_sessions=max_sessions,
+            on_problem=on_problem,
+            on_evict=on_evict,
+            on_close=on_close,
+            on_control=on_control,
+        )
         self._runtime = runtime
 
     def make_session(self, sid: bytes, incoming: bool) -> Session:
