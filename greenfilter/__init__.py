@@ -7,6 +7,7 @@ smtpd.conf. Importing this package does not import gevent.
 from ._chain.chain import Chain as Chain
 from ._filter.app import Filter as Filter
 from ._filter.context import Context as Context
+from ._filter.context import Session as Session
 from ._mail.headers import Headers as Headers
 from ._mail.message import Message as Message
 from .errors import DecisionError as DecisionError
@@ -24,7 +25,6 @@ from .protocol import Address as Address
 from .protocol import Config as Config
 from .protocol import Decision as Decision
 from .protocol import Need as Need
-from .protocol import Session as Session
 from .protocol import Status as Status
 from .protocol import Transaction as Transaction
 from .protocol import bypass as bypass

@@ -2,7 +2,7 @@
 
 To smtpd, to the supervisor and to the runtime a chain is one ordinary filter: it has one handler
 for each hook that a member has, which calls the members' handlers in order. What it needs of the
-runtime beside that is in few places: ``Engine.run`` calls a member's handler with its own deadline
+runtime beside that is in few places: ``Calls.run`` calls a member's handler with its own deadline
 within the chain's, ``Filter.configure`` lets it begin what only then tells its hooks.
 
 - ``chain.py``, ``member.py``: the class, its members, and what it registers. They import no gevent,

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from gevent.event import Event
 from greenlet import GreenletExit
 
-from .._filter.context import DEFERRED
+from .._filter.context import DEFERRED, Context
 from .._filter.handlers import Handler
 from ..errors import DecisionError
 from ..protocol import PROCEED, Decision, last_resort
 
 if TYPE_CHECKING:
-    from .._runtime.engine import Engine
+    from .._runtime.calls import Calls
+    from .._runtime.runners import Runner
 
 
 class Asking:
@@ -30,71 +31,72 @@ class Asking:
         Args:
             handler: of the member.
             view: the request as the member sees it.
-            values: the handler's arguments after it.
+            values: the handler's arguments after ctx.
 
         Returns:
             What the member decides; its policy where it fails, is late, or decides what the phase
             or the server does not allow.
         """
         real = view.session._actual
-        engine: Engine = real.runtime
-        worker = real.worker
+        calls: Calls = real.runtime.calls
+        runner: Runner = real.runner
+        ctx = Context(view)
         view.owed = self._open
         self._open[view] = 0.0
         try:
-            if handler.thread or handler in engine.moved.handlers:
-                decision = engine.run(worker, handler, view, handler.fn, view, *values)
+            if calls.is_threaded(handler):
+                decision = calls.run(runner, handler, view, handler.fn, ctx, *values)
             else:  # what run() does, at half its cost
-                outer = worker.running
-                worker.running, worker.since, worker.warned = handler, engine.now, 0
+                outer = runner.running
+                runner.running, runner.since, runner.warned = handler, calls.now, 0
                 try:
-                    decision = handler.fn(view, *values)
+                    decision = handler.fn(ctx, *values)
                 finally:
-                    worker.running, worker.since, worker.warned = outer, engine.now, 0
-                if worker.abandoned:
+                    runner.running, runner.since, runner.warned = outer, calls.now, 0
+                if runner.abandoned:
                     raise GreenletExit  # its session has gone on without it
             if decision is DEFERRED:
-                decision = self._wait(engine, worker, handler, view)
+                decision = self._wait(calls, runner, handler, view)
             elif self._open.pop(view, None) is None:
                 if decision is not None and decision is not PROCEED:
-                    engine.answers.tell_late(view, handler)
+                    calls.answers.tell_late(view, handler)
                 decision = self._replies.pop(view)
             if decision is None or decision is PROCEED:
                 return PROCEED
             if type(decision) is not Decision:
                 raise DecisionError(f"returned {type(decision).__name__}, which is not a decision")
-            engine.guard.check(view, decision)
+            calls.answers.guard.check(view, decision)
             return decision
         except BaseException as error:
-            if worker.abandoned:
+            if runner.abandoned:
                 raise
             self._open.pop(view, None)
             self._replies.pop(view, None)
-            return self._policy(engine, handler, view, error)
+            return self._policy(calls, handler, view, error)
 
-    def _wait(self, engine: Engine, worker: Any, handler: Handler, view: Any) -> Decision:
+    def _wait(self, calls: Calls, runner: Runner, handler: Handler, view: Any) -> Decision:
         """Wait for ``ctx.reply()``, within the member's deadline. Switches greenlets."""
         waiter = self._waiters[view] = Event()
-        outer, since = worker.running, engine.now
-        worker.begin(handler, since)
+        outer = runner.running
+        runner.begin(handler, calls.now)
         try:
             if view not in self._replies:
-                engine.park(waiter.wait)
+                calls.runners.park(waiter.wait)
         finally:
-            worker.begin(outer, engine.clock())
+            runner.begin(outer, calls.clock())
             del self._waiters[view]
         return self._replies.pop(view)
 
     def reply(self, call: Any, decision: Decision | None) -> bool:
         """Take what a member says by ``ctx.reply``, from any greenlet or thread."""
         decision = PROCEED if decision is None else decision
-        engine: Engine = call.session._actual.runtime
+        calls: Calls = call.session._actual.runtime.calls
         if call.owed is None or call.owed.pop(call, None) is None:
             if decision is not PROCEED:
-                engine.answers.tell_late(call, None)
+                calls.answers.tell_late(call, None)
             return False
         self._replies[call] = decision
-        engine.run_soon(self._wake, call)
+        calls.answers.run_soon(self._wake, call)
         return True
 
     def _wake(self, call: Any) -> None:
@@ -102,13 +104,11 @@ class Asking:
         if waiter is not None:
             waiter.set()
 
-    def _policy(
-        self, engine: Engine, handler: Handler, view: Any, error: BaseException
-    ) -> Decision:
+    def _policy(self, calls: Calls, handler: Handler, view: Any, error: BaseException) -> Decision:
         decision = handler.on_error
         try:
-            engine.guard.check(view, decision)
+            calls.answers.guard.check(view, decision)
         except DecisionError:
             decision = last_resort(view)
-        engine.answers.log_failure(view, handler, error, f"taken for {decision!r}")
+        calls.answers.log_failure(view, handler, error, f"taken for {decision!r}")
         return decision

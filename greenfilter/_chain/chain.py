@@ -174,10 +174,10 @@ class Chain(Filter):
         self.freeze()
         return super().registered_reports()
 
-    def configure(self, engine: Any) -> None:
+    def configure(self, calls: Any) -> None:
         """Start the members, and learn the hooks of those that are programs. Switches greenlets."""
         assert self._host is not None, "freeze() comes first"
-        self._host.start(engine)
+        self._host.start(calls)
         self.compile(self._host)
 
     def on_end(self) -> None:

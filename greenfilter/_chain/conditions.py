@@ -159,7 +159,7 @@ def _identities(key: str, value: object) -> Test:
 
     def test(ctx: Context, every: bool) -> bool:
         asked = ctx.phase in ("helo", "ehlo")
-        identity = ctx.values()[0] if asked else _known(ctx)._identity
+        identity = ctx._call.values()[0] if asked else _known(ctx)._identity
         return identity is not None and names(identity.rstrip("."))
 
     return test
@@ -170,8 +170,8 @@ def _senders(key: str, value: object) -> Test:
 
     def test(ctx: Context, every: bool) -> bool:
         if ctx.phase == "mail_from":
-            return addresses(ctx.values()[0])
-        tx = ctx.session.open_tx()
+            return addresses(ctx._call.values()[0])
+        tx = ctx._call.session.open_tx()
         return tx is not None and tx._mail_from is not None and addresses(tx._mail_from)
 
     return test
@@ -182,8 +182,8 @@ def _recipients(key: str, value: object) -> Test:
 
     def test(ctx: Context, every: bool) -> bool:
         if ctx.phase == "rcpt_to":
-            return addresses(ctx.values()[0])
-        tx = ctx.session.open_tx()
+            return addresses(ctx._call.values()[0])
+        tx = ctx._call.session.open_tx()
         if tx is None or not tx._rcpt_to:
             return False
         return (all if every else any)(map(addresses, tx._rcpt_to))
@@ -218,13 +218,14 @@ _NEEDS = {
 
 def _known(ctx: Context) -> Session:
     """The session, with all that its reports have told: a condition goes by no ``needs=``."""
-    ctx.session._read()
-    return ctx.session
+    session = ctx._call.session
+    session._read()
+    return session
 
 
 def _client(ctx: Context) -> Address | None:
     if ctx.phase == "connect":
-        address: Address = ctx.values()[1]
+        address: Address = ctx._call.values()[1]
         return address
     return _known(ctx)._src
 

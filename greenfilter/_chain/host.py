@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._filter.context import Context
 from .._filter.handlers import Handler
 from .._process.log import logger, origin, session_logger
-from ..protocol import (
-    BYPASS,
-    JUNK,
-    PHASES,
-    PROCEED,
-    Decision,
-)
+from ..protocol import BYPASS, JUNK, PHASES, PROCEED, Call, Decision
 from ..protocol._credentials import carries_credentials
 from .asking import Asking
 from .member import Member
@@ -26,7 +20,7 @@ from .stages import Pipeline
 from .state import ChainSession
 
 if TYPE_CHECKING:
-    from .._runtime.engine import Engine
+    from .._runtime.calls import Calls
     from .chain import Chain
 
 # junk marks the session at all other phases, but for these, where it says nothing.
@@ -52,7 +46,7 @@ class Host:
 
     # Its start
 
-    def start(self, engine: Engine) -> None:
+    def start(self, calls: Calls) -> None:
         """Start what the members need. Switches greenlets.
 
         Raises:
@@ -61,9 +55,9 @@ class Host:
         for member in self.members:
             member.app.config = self.chain.config
             if member.observe:
-                self._observers[member] = Observer(member, engine)
+                self._observers[member] = Observer(member, calls.clock)
                 continue
-            member.app.configure(engine)
+            member.app.configure(calls)
             for fn in member.app.on_config_handlers:
                 try:
                     fn(self.chain.config)
@@ -122,7 +116,7 @@ class Host:
         takes_message = name in ("data", "commit")
 
         def chain(ctx: Context, *values: Any) -> Decision | None:
-            decision = self._request(name, takes_message, ctx, values)
+            decision = self._request(name, takes_message, ctx._call, values)
             return None if decision is PROCEED else decision  # which the runtime is faster with
 
         return chain
@@ -132,7 +126,6 @@ class Host:
     ) -> Decision:
         real = call.session
         state = self.state(real)
-        engine: Engine = real.runtime
         line, body = call.line, call.body
         pipeline = state.pipeline if name == "commit" else None
         rewrites: list[tuple[int, str]] = []
@@ -143,12 +136,14 @@ class Host:
         for member, handler in self._asked[name]:
             if member.number >= state.bypassed:
                 break
-            view = Context(state.views[member.number], call.hook, line, body)
+            view = Call(state.views[member.number], call.hook, line, body)
             if pipeline is not None:
                 if not pipeline.includes(member):
                     continue
                 decision = pipeline.verdict(member)
-            elif member.is_conditional and not member.is_asked(view, message=takes_message):
+            elif member.is_conditional and not member.is_asked(
+                Context(view), message=takes_message
+            ):
                 continue
             if member.observe:
                 self._observers[member].ask(view)
@@ -176,7 +171,7 @@ class Host:
                 reported = decision
             elif kind == BYPASS.kind:
                 state.bypassed = member.number + 1
-                state.keep(engine, real)
+                state.keep(real.runtime.calls, real)
             self._log_decision(call, member, decision)
             decision = PROCEED
             if call not in call.owed:
@@ -237,7 +232,7 @@ class Host:
             if not of_message:
                 state.junk_session = False
         if state.junk_session != was_pending:
-            state.keep(call.session.runtime, call.session)
+            state.keep(call.session.runtime.calls, call.session)
         return answer
 
     def _log_decision(self, call: Any, member: Member, decision: Decision) -> None:
@@ -248,14 +243,15 @@ class Host:
 
     def lines(self, ctx: Context, lines: Any) -> Any:
         """The chain's data handler: the members' stages, one behind the other."""
-        real: Any = ctx.session
+        call = ctx._call
+        real: Any = call.session
         state = self.state(real)
-        state.pipeline = pipeline = Pipeline(real, ctx, state.views, self._observers)
+        state.pipeline = pipeline = Pipeline(real, self._observers)
         for member in self.members:
             if member.number >= state.bypassed:
                 break
-            view = Context(state.views[member.number], ctx.hook, ctx.line, 0)
-            if member.is_asked(view, message=True):
+            view = Call(state.views[member.number], call.hook, call.line, 0)
+            if member.is_asked(Context(view), message=True):
                 pipeline.add(member, view)
         return pipeline.run(lines)
 
@@ -265,21 +261,23 @@ class Host:
         """Make the chain's handler of a report."""
 
         def chain(ctx: Context, *values: Any) -> None:
-            self._report(key, ctx, values)
+            self._report(key, ctx._call, values)
 
         return chain
 
     def _report(self, key: tuple[str, str], call: Any, values: tuple[Any, ...]) -> None:
         real = call.session
-        state, engine = self.state(real), real.runtime
+        state = self.state(real)
+        calls: Calls = real.runtime.calls
+        runner = real.runner
         for member, handler in self._told.get(key, ()):
-            view = Context(state.views[member.number], call.hook, call.line, 0)
+            view = Call(state.views[member.number], call.hook, call.line, 0)
             try:
-                engine.run(real.worker, handler, view, handler.fn, view, *values)
+                calls.run(runner, handler, view, handler.fn, Context(view), *values)
             except BaseException as error:
-                if real.worker.abandoned:
+                if runner.abandoned:
                     raise
-                engine.answers.log_failure(view, handler, error, "")
+                calls.answers.log_failure(view, handler, error, "")
         for observer in self._observers.values():
             observer.report(key, call.line)
 
@@ -289,14 +287,14 @@ class Host:
         """Make the chain's two hooks for the members' objects of a session or a message."""
 
         def create(ctx: Context) -> list[Any]:
-            state = self.state(ctx.session)
+            state = self.state(ctx._call.session)
             made: list[Any] = []
             for member in self.members:
                 hooks = getattr(member.app, kind)
                 if hooks is None or member.observe:
                     continue
                 view = self._view(state, member, ctx)
-                args = (view,) if hooks.create_with_ctx else ()
+                args = (Context(view),) if hooks.create_with_ctx else ()
                 try:
                     value = hooks.create(*args)
                 except Exception as error:
@@ -310,14 +308,14 @@ class Host:
             return made
 
         def delete(ctx: Context, made: list[Any]) -> None:
-            state = self.state(ctx.session)
+            state = self.state(ctx._call.session)
             for member, value in made:
                 hooks = getattr(member.app, kind)
                 view = self._view(state, member, ctx)
                 self._set_local(kind, view, None)
                 if hooks.delete is None:
                     continue
-                args = (view, value) if hooks.delete_with_ctx else (value,)
+                args = (Context(view), value) if hooks.delete_with_ctx else (value,)
                 try:
                     hooks.delete(*args)
                 except Exception as error:
@@ -326,18 +324,19 @@ class Host:
         return create, delete
 
     @staticmethod
-    def _view(state: ChainSession, member: Member, ctx: Context) -> Any:
-        return Context(state.views[member.number], ctx.hook, ctx.line, ctx.body)
+    def _view(state: ChainSession, member: Member, ctx: Context) -> Call:
+        call = ctx._call
+        return Call(state.views[member.number], call.hook, call.line, call.body)
 
     @staticmethod
-    def _set_local(kind: str, view: Any, value: Any) -> None:
+    def _set_local(kind: str, view: Call, value: Any) -> None:
         owner = view.session if kind == "session_storage" else view.session.open_tx()
         if owner is not None:
             owner.local = value
 
     @staticmethod
     def _log_local(ctx: Context, member: Member, what: str, error: Exception) -> None:
-        shown = type(error).__name__ + ("" if carries_credentials(ctx) else f": {error}")
+        shown = type(error).__name__ + ("" if carries_credentials(ctx._call) else f": {error}")
         session_logger(ctx.session.id).error(
             "%s of %r failed: %s at %s", what, member, shown, origin(error, None)
         )

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import gevent
 import gevent.event
 import gevent.socket
 
-from .._filter.context import Context
 from .._process.log import logger, session_logger
 from ..errors import UsageError
-from ..protocol import EVENTS, Phase
+from ..protocol import EVENTS, Call, Phase
 
 if TYPE_CHECKING:
-    from .._runtime.engine import Engine
     from .member import Member
 
 _READ_BYTES = 65_536
@@ -51,13 +49,13 @@ class Observer:
 
     Args:
         member: the member.
-        engine: of the chain.
+        clock: gives the time (monotonic seconds), as for the chain.
 
     Raises:
         UsageError: the member cannot start.
     """
 
-    def __init__(self, member: Member, engine: Engine) -> None:
+    def __init__(self, member: Member, clock: Callable[[], float]) -> None:
         from .._runtime import Runtime
 
         self._member = member
@@ -71,9 +69,7 @@ class Observer:
         self._changed = gevent.event.Event()
         self._registered: gevent.event.AsyncResult[None] = gevent.event.AsyncResult()
         self._told = False
-        self._runtime = Runtime(
-            member.app, socket.socket(fileno=theirs.detach()), clock=engine.clock
-        )
+        self._runtime = Runtime(member.app, socket.socket(fileno=theirs.detach()), clock=clock)
         self._runtime.start()
         gevent.spawn(self._read)
         gevent.spawn(self._write)
@@ -93,7 +89,7 @@ class Observer:
             self._messages.pop(sid, None)
             self._dropped.discard(sid)
 
-    def ask(self, view: Context) -> None:
+    def ask(self, view: Call) -> None:
         """Ask it what it would answer to a request. Never switches."""
         if not isinstance(view.hook, Phase) or view.session.sid in self._dropped:
             return
@@ -101,7 +97,7 @@ class Observer:
             self._phases[view.token or b""] = view.hook.wire
             self._send(view.line)
 
-    def watch(self, view: Context, source: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
+    def watch(self, view: Call, source: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
         """Show it a message as it streams by, unchanged."""
         sid = view.session.sid
         head = b"|".join([*view.line.split(b"|", 7)[:7], b""])

@@ -70,7 +70,7 @@ class Program(Filter):
         """Whether it has no hook: it tells them only when it runs."""
         return False
 
-    def configure(self, engine: Any) -> None:
+    def configure(self, calls: Any) -> None:
         """Start it, and take its hooks. Switches greenlets.
 
         Raises:
@@ -135,15 +135,16 @@ class Program(Filter):
 
     def _ask(self, ctx: Context, *values: Any) -> Decision:
         assert self.child is not None
-        assert isinstance(ctx.hook, Phase)
-        line = self._translated(ctx.line)
-        session = self.child.session(ctx.session.sid, line)
-        return session.ask(line, ctx.body, ctx.hook.wire)
+        call = ctx._call
+        line = self._translated(call.line)
+        session = self.child.session(call.session.sid, line)
+        return session.ask(line, call.body, call.hook.wire)
 
     def _edit(self, ctx: Context, lines: Iterator[bytes]) -> Iterator[bytes]:
         assert self.child is not None
-        line = self._translated(ctx.line)
-        message = self.child.session(ctx.session.sid, line).begin_message(line)
+        call = ctx._call
+        line = self._translated(call.line)
+        message = self.child.session(call.session.sid, line).begin_message(line)
         try:
             for content in lines:
                 message.send(content)
@@ -158,12 +159,13 @@ class Program(Filter):
 
     def _tell(self, ctx: Context, *values: Any) -> None:
         assert self.child is not None
-        line = self._translated(ctx.line)
-        words = ctx.line.split(b"|", 5)
-        self.child.session(ctx.session.sid, line).keep(line, words[4])
+        call = ctx._call
+        line = self._translated(call.line)
+        words = call.line.split(b"|", 5)
+        self.child.session(call.session.sid, line).keep(line, words[4])
         self.child.report(line, words[3].decode(), words[4].decode())
         if words[4] == b"link-disconnect":
-            self.child.forget(ctx.session.sid)
+            self.child.forget(call.session.sid)
 
     def _translated(self, line: bytes) -> bytes:
         return line if self.protocol is None else at_version(line, self.protocol)

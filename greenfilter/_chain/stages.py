@@ -12,22 +12,22 @@ the message, as an earlier member's refusal goes first; the later ones are ended
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._filter.context import Context
 from .._filter.handlers import Handler
 from .._mail.message import Message, marked_as_spam, split_lines
 from .._mail.spool import Spool
-from .._runtime.consumers import as_line, as_lines, stuff
-from .._runtime.taps import Tap
+from .._runtime.messages.lines import as_line, as_lines, stuff
+from .._runtime.messages.tap import Tap
 from ..errors import MessageError, SessionClosed
-from ..protocol import BYPASS, DROP, JUNK, PROCEED, TEMPFAIL, Decision, Stream
+from ..protocol import BYPASS, DROP, JUNK, PROCEED, TEMPFAIL, Call, Decision, Stream
 
 if TYPE_CHECKING:
-    from .._runtime.engine import Engine
+    from .._runtime.calls import Calls
     from .member import Member
     from .observer import Observer
-    from .views import MemberSession
 
 Batch = list[bytes]
 _BATCH_LINES = 256
@@ -40,29 +40,19 @@ _REFUSED = "the message is refused by an earlier filter of the chain"
 
 
 class Pipeline:
-    """One message on its way through a chain.
+    """One message on its way through a chain. Made in the runner that reads it.
 
     Args:
         real: the session, as the runtime has it.
-        ctx: of the chain's own data handler.
-        views: the session as each member sees it.
         observers: who only looks on.
     """
 
-    def __init__(
-        self,
-        real: Any,
-        ctx: Context,
-        views: list[MemberSession],
-        observers: dict[Member, Observer],
-    ) -> None:
+    def __init__(self, real: Any, observers: dict[Member, Observer]) -> None:
         self._real = real
-        self._ctx = ctx
-        self._views = views
         self._observers = observers
         self._stages: dict[Member, Stage] = {}
 
-    def add(self, member: Member, view: Context) -> None:
+    def add(self, member: Member, view: Call) -> None:
         """Have a member see this message: its conditions hold, from here through commit."""
         self._stages[member] = Stage(self._real, member, view, self._observers.get(member))
 
@@ -93,14 +83,16 @@ class Pipeline:
 class Stage:
     """What one member does with one message."""
 
-    def __init__(self, real: Any, member: Member, view: Context, observer: Observer | None) -> None:
+    def __init__(self, real: Any, member: Member, view: Call, observer: Observer | None) -> None:
         self._real = real
         self._member = member
         self._view = view
         self._observer = observer
-        self._engine: Engine = real.runtime
+        self._calls: Calls = real.runtime.calls
+        self._answers = self._calls.answers
+        self._runner = self._calls.runners.current()
         self._stream = Stream(view.session, _NO_TOKEN, view.line)
-        self._ctx = self._engine.context(self._stream)
+        self._ctx = Context(view)
         self._taps: list[Tap] = []
         self._spools: list[Spool] = []
         self._outer: Any = None  # what runs when this stage does not
@@ -118,7 +110,7 @@ class Stage:
     def verdict(self) -> Decision:
         """Give what it has decided, when its taps are done. May switch greenlets."""
         for tap in self._taps:
-            self._engine.park(tap.join)
+            tap.join(until_done=True)
         if self._stream.outcome is not None:
             return self._stream.outcome
         return BYPASS if self._is_bypass else PROCEED
@@ -129,7 +121,10 @@ class Stage:
         if self._observer is not None:
             return self._observer.watch(self._view, source) if member.has_data else source
         if member.taps:
-            self._taps = [Tap(self._engine, self._stream, handler) for handler in member.taps]
+            self._taps = [
+                Tap(self._calls, self._real, handler, self._view, self._stream)
+                for handler in member.taps
+            ]
             source = self._tapped(source)
         if member.data is None:
             return source
@@ -168,8 +163,8 @@ class Stage:
             return out
 
         for batch in source:
-            if self._engine.is_threaded(handler):
-                yield self._engine.run(self._real.worker, handler, self._ctx, edit, batch)
+            if self._calls.is_threaded(handler):
+                yield self._calls.run(self._runner, handler, self._view, edit, batch)
             else:
                 yield edit(batch)
 
@@ -177,7 +172,7 @@ class Stage:
         generator = handler.fn(self._ctx, self._unbatched(source))
         if not hasattr(generator, "__next__"):
             raise TypeError(f"returned {type(generator).__name__}; a lines handler yields lines")
-        turn, worker = self._real.worker.turn, self._real.worker
+        runner, turn = self._runner, self._runner.turn
         batch: Batch = []
         size = 0
         while True:
@@ -194,7 +189,7 @@ class Stage:
                 yield batch
                 batch, size = [], 0
             if turn.missed:
-                worker.give_turn()
+                runner.give_turn()
         yield batch
 
     def _unbatched(self, source: Iterator[Batch]) -> Iterator[bytes]:
@@ -208,13 +203,13 @@ class Stage:
             for batch in source:
                 spool.append(batch)
         except MessageError as error:
-            self._engine.answers.lose_message(self._ctx, self._stream, handler, error)
+            self._answers.lose_message(self._view, self._stream, handler, error)
             self._end_later(source)
         out: Iterable[Batch] = ()
-        message = Message(spool, compute=self._compute)
+        message = Message(spool, compute=partial(self._calls.compute, self._view))
         try:
-            result = self._engine.run(
-                self._real.worker, handler, self._ctx, handler.fn, self._ctx, message
+            result = self._calls.run(
+                self._runner, handler, self._view, handler.fn, self._ctx, message
             )
             out = self._lines_of(message, spool, result, handler)
         except SessionClosed:
@@ -242,12 +237,6 @@ class Stage:
         self._decide(handler, result)
         return spool.batches()  # as it came, where it is let pass
 
-    def _compute(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """Call a function in the pool of threads, unless the handler is in a thread itself."""
-        if self._engine.is_in_thread():
-            return fn(*args)
-        return self._engine.threads.call(self._ctx.session.sid, 0, fn, *args)
-
     # What all that edit line by line have in common
 
     def _edited(
@@ -268,10 +257,10 @@ class Stage:
             except SessionClosed:
                 raise
             except MessageError as error:
-                self._engine.answers.lose_message(self._ctx, self._stream, handler, error)
+                self._answers.lose_message(self._view, self._stream, handler, error)
                 self._end_later(source)
             except BaseException as error:
-                if self._real.worker.abandoned:
+                if self._runner.abandoned:
                     raise
                 self._fail(handler, error, has_left)
                 if not self.is_refused:
@@ -307,7 +296,7 @@ class Stage:
     def _input(self, source: Iterator[Batch], original: Spool | None) -> Iterator[Batch]:
         """Give the author's code what comes; its deadline stands still while it waits for it."""
         while True:
-            handler = self._real.worker.running
+            handler = self._runner.running
             self._leave()
             try:
                 batch = next(source, None)
@@ -320,22 +309,20 @@ class Stage:
             self._pulled += 1
             if self._pulled % _BATCHES_PER_DEADLINE == 0:
                 self._spent = 0.0
-                self._real.worker.since = self._engine.clock()
+                self._runner.since = self._calls.clock()
             yield batch
 
     def _enter(self, handler: Handler) -> None:
-        worker = self._real.worker
-        self._outer = worker.running
-        worker.begin(handler, self._engine.clock() - self._spent)
+        self._outer = self._runner.running
+        self._runner.begin(handler, self._calls.clock() - self._spent)
 
     def _leave(self) -> None:
-        worker = self._real.worker
-        now = self._engine.clock()
-        self._spent = now - worker.since
-        worker.begin(self._outer, now)
+        now = self._calls.clock()
+        self._spent = now - self._runner.since
+        self._runner.begin(self._outer, now)
 
     def _spool(self) -> Spool:
-        spool = Spool(max_bytes=self._engine.app.max_message_bytes)
+        spool = Spool(max_bytes=self._calls.app.max_message_bytes)
         self._spools.append(spool)
         return spool
 
@@ -343,16 +330,15 @@ class Stage:
         if isinstance(decision, Decision) and decision == BYPASS:
             self._is_bypass = True
             return
-        self._engine.answers.decide_message(self._ctx, self._stream, handler, decision)
+        self._answers.decide_message(self._view, self._stream, handler, decision)
 
     def _fail(self, handler: Handler, error: BaseException, has_left: bool) -> None:
-        answers = self._engine.answers
         if has_left:
-            self._engine.guard.decide_commit(self._stream, TEMPFAIL)
+            self._answers.guard.decide_commit(self._stream, TEMPFAIL)
             then = "a part had left it, so commit is refused"
-            answers.log_failure(self._ctx, handler, error, then)
+            self._answers.log_failure(self._view, handler, error, then)
         else:
-            answers.fail_message(self._ctx, self._stream, handler, error)
+            self._answers.fail_message(self._view, self._stream, handler, error)
 
     def _end_later(self, source: Iterator[Batch]) -> None:
         """Have the earlier stages see the rest of the message, and end the later ones.

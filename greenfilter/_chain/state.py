@@ -11,7 +11,7 @@ from .stages import Pipeline
 from .views import MemberSession, Rewrites
 
 if TYPE_CHECKING:
-    from .._runtime.engine import Engine
+    from .._runtime.calls import Calls
 
 _NO_LIMIT = 1 << 30
 
@@ -55,12 +55,12 @@ class ChainSession:
         self.junk_message: Transaction | None = None
         self.pipeline: Pipeline | None = None
 
-    def keep(self, engine: Engine, real: Any) -> None:
+    def keep(self, calls: Calls, real: Any) -> None:
         """Have the next worker know what smtpd does not tell it, should this one die."""
         by = self._members[self.bypassed - 1].key if self.bypassed <= len(self._members) else ""
         real.memo = b"%d,%b" % (self.junk_session, _on_the_wire(by))
-        if engine.supervised:
-            engine.send(_control.KEEP + memo_report(real) + b"\n")
+        if calls.page is not None:  # there is a supervisor
+            calls.answers.send(_control.KEEP + memo_report(real) + b"\n")
 
     def restore(self, kept: bytes) -> None:
         """Go on from what another worker has kept, perhaps of another version of the chain."""

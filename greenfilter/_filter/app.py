@@ -118,7 +118,7 @@ class Filter:
         name: for logs.
         deadline: seconds that a handler may take, unless it says otherwise itself. Then
             ``on_error`` answers, and the handler gets :class:`~greenfilter.HandlerTimeout`.
-        on_error: what answers when a handler raises, returns something that is no decision, or
+        on_error: what answers when a handler raises, returns something that is not a decision, or
             is too late: ``"tempfail"`` (451 4.3.0), ``"proceed"``, ``"junk"`` or a decision.
         needs: fields of session and transaction that handlers read. By default all of them; with
             less, smtpd sends fewer reports, and reading another field raises NeedError.
@@ -274,11 +274,11 @@ class Filter:
             return EVERYTHING
         return (self.needs | Need.MESSAGE_ID if self.message_storage else self.needs).value
 
-    def configure(self, engine: Any) -> None:
+    def configure(self, calls: Any) -> None:
         """Do what can only be done once :attr:`config` is known; for chains. May switch.
 
         Args:
-            engine: of the runtime that the filter is in.
+            calls: what calls the handlers in the runtime that the filter is in.
 
         Raises:
             UsageError: the filter cannot start.

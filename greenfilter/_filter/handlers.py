@@ -61,17 +61,19 @@ def seconds(deadline: float, at: str | None) -> float:
     raise misuse(f"deadline={deadline!r} is not a positive number of seconds", at)
 
 
-def where_to_keep(text: str) -> str:
-    """Return a hint for the AttributeError of ``ctx.session.mine = 1``, or nothing.
+def say_where_to_keep(error: AttributeError) -> None:
+    """Complete the text of what ``ctx.session.mine = 1`` raises: where such an object belongs.
 
     Sessions and transactions have no room for other attributes, and are no slower for a check.
     """
-    found = _NO_ROOM.match(text)
+    found = _NO_ROOM.match(str(error))
     if found is None:
-        return ""
+        return
     whose = "tx" if found[1] == "Transaction" else "session"
     register = "local_message" if whose == "tx" else "local_session"
-    return f"; for an object of your own: app.{register}(dict), then ctx.{whose}.local"
+    hint = f"; for an object of your own: app.{register}(dict), then ctx.{whose}.local"
+    if not str(error).endswith(hint):
+        error.args = (f"{error}{hint}",)
 
 
 class Handler:

@@ -98,9 +98,17 @@ class Spool(Content):
             0600, and is not inherited by child processes.
         max_bytes: the largest message; None is without limit.
         directory: where the temporary file is made; None is what :mod:`tempfile` chooses.
+        raises_when_full: False keeps in memory what the temporary file has no room for.
     """
 
-    __slots__ = ("_directory", "_max_bytes", "_state", "_tail_bytes", "_why_gone")
+    __slots__ = (
+        "_directory",
+        "_max_bytes",
+        "_raises_when_full",
+        "_state",
+        "_tail_bytes",
+        "_why_gone",
+    )
 
     def __init__(
         self,
@@ -108,10 +116,12 @@ class Spool(Content):
         memory_bytes: int = 1 << 20,
         max_bytes: int | None = None,
         directory: str | None = None,
+        raises_when_full: bool = True,
     ) -> None:
         self._tail_bytes = memory_bytes
         self._max_bytes = max_bytes
         self._directory = directory
+        self._raises_when_full = raises_when_full
         self._why_gone = "the message is gone: its spool was closed"
         # The file, the bytes in it, and the bytes that follow them; None when closed. Replaced as
         # one, so that a thread which reads meanwhile sees all of one state.
@@ -122,6 +132,11 @@ class Spool(Content):
         """Bytes in all, line ends included; 0 when closed."""
         state = self._state
         return state[1] + len(state[2]) if state else 0
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """Bytes that are not in the temporary file."""
+        return len(self._state[2]) if self._state else 0
 
     def append(self, lines: list[bytes]) -> None:
         """Add lines at the end.
@@ -177,6 +192,8 @@ class Spool(Content):
                 self._state = (file, 0, tail)
             file.write(tail, filed)
         except OSError as error:
+            if not self._raises_when_full:
+                return  # the next append tries again
             self.close()
             self._why_gone = self._cannot_write(error, filed + len(tail))
             raise SpoolError(self._why_gone) from error

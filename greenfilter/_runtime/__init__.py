@@ -1,4 +1,16 @@
-"""Everything that needs gevent. ``import greenfilter`` does not import this."""
+"""One filter in one process. Everything here needs gevent; ``import greenfilter`` does not.
+
+The way of an event, each module knowing only those before it:
+
+1. ``channel`` reads smtpd's bytes and writes answers; nothing else touches the socket.
+2. ``answers`` turns what handlers return or raise into bytes, through the protocol's guard.
+3. ``runners`` are the greenlets that handlers run in, kept and used again.
+4. ``calls`` calls the author's code: deadline, thread, mark.
+5. ``messages`` has a file for each kind of handler that reads a message.
+6. ``dispatcher`` takes the events of a session in their order (``fast_requests``: the short way).
+7. ``housekeeper`` ends what is late; ``backlog`` keeps small what waits.
+8. ``runtime`` puts them together.
+"""
 
 from .runtime import Runtime as Runtime
 

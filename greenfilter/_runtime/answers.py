@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from greenlet import GreenletExit
 
-from .._filter.context import Context
-from .._filter.handlers import Handler, where_to_keep
+from .._filter.handlers import Handler, say_where_to_keep
 from .._process.log import origin, session_logger
 from ..errors import (
     DecisionError,
@@ -18,30 +17,46 @@ from ..errors import (
     MessageTooBig,
     SessionClosed,
 )
-from ..protocol import PHASES, PROCEED, TEMPFAIL, Decision, Guard, Stream, last_resort, reject
+from ..protocol import PHASES, PROCEED, TEMPFAIL, Call, Decision, Guard, Stream, last_resort, reject
 from ..protocol._credentials import carries_credentials, reveals
 
 _AUTH = PHASES["auth"]
+
+
+class Output(Protocol):
+    """What is written to smtpd goes here."""
+
+    def send(self, data: bytes) -> None:
+        """Queue whole lines. For the hub's thread only; never switches greenlets."""
+
+    def send_threadsafe(self, data: bytes) -> None:
+        """Queue whole lines, from any thread."""
+
+    def wait_room(self) -> None:
+        """Wait while smtpd reads slower than we write. May switch greenlets."""
+
+    def run_soon(self, fn: Callable[..., None], *args: Any) -> None:
+        """Call a function in the loop, from any thread."""
 
 
 class Answers:
     """Turns what handlers return or raise into answers, through the guard.
 
     Args:
-        send: queues whole lines for smtpd.
-        send_threadsafe: the same, from any thread.
+        output: takes what is written to smtpd.
 
     Attributes:
         guard: makes the bytes.
+        send, wait_room, run_soon: of the output.
         errors_of: the kinds of errors that each handler has failed with.
     """
 
-    def __init__(
-        self, send: Callable[[bytes], None], send_threadsafe: Callable[[bytes], None]
-    ) -> None:
+    def __init__(self, output: Output) -> None:
         self.guard = Guard()
-        self._send = send
-        self._send_threadsafe = send_threadsafe
+        self.send: Callable[[bytes], None] = output.send
+        self.wait_room: Callable[[], None] = output.wait_room
+        self.run_soon: Callable[..., None] = output.run_soon
+        self._send_threadsafe: Callable[[bytes], None] = output.send_threadsafe
         self._told: set[str] = set()
         self.errors_of: dict[Handler, set[type[BaseException]]] = {}
 
@@ -59,7 +74,7 @@ class Answers:
         Returns:
             Whether this was the answer; False if the request had been answered before.
         """
-        send = self._send_threadsafe if foreign else self._send
+        send = self._send_threadsafe if foreign else self.send
         try:
             line = self.guard.answer(call, _checked(decision))
         except DecisionError as error:
@@ -79,9 +94,9 @@ class Answers:
         session_logger(call.session.id).info("AUTH refused, the client is told 501: %s", shown)
 
     def fail_message(
-        self, ctx: Context, stream: Stream, handler: Handler, error: BaseException
+        self, call: Call, stream: Stream, handler: Handler, error: BaseException
     ) -> None:
-        """Have commit apply the policy of a data handler that failed.
+        """Make commit apply the policy of a data handler that failed.
 
         A message that passes a limit will pass it the next time too: where the policy is to have
         it sent again, it is refused for good.
@@ -94,26 +109,26 @@ class Answers:
         except DecisionError:
             decision = TEMPFAIL
             self.guard.decide_commit(stream, decision)
-        self.log_failure(ctx, handler, error, f"commit will be answered {decision!r}")
+        self.log_failure(call, handler, error, f"commit will be answered {decision!r}")
 
     def lose_message(
-        self, ctx: Context, stream: Stream, handler: Handler | None, error: MessageError
+        self, call: Call, stream: Stream, handler: Handler | None, error: MessageError
     ) -> None:
-        """Have commit refuse a message that could not be kept whole, whatever the policy."""
+        """Make commit refuse a message that could not be kept whole, whatever the policy."""
         stream.outcome = None
         self.guard.decide_commit(stream, TEMPFAIL)
-        self.log_failure(ctx, handler, error, f"commit will be answered {TEMPFAIL!r}")
+        self.log_failure(call, handler, error, f"commit will be answered {TEMPFAIL!r}")
 
-    def decide_message(self, ctx: Context, stream: Stream, handler: Handler, decision: Any) -> None:
+    def decide_message(self, call: Call, stream: Stream, handler: Handler, decision: Any) -> None:
         """Keep what a data handler returned for commit; its policy where that is not legal."""
         try:
             self.guard.decide_commit(stream, _checked(decision))
         except DecisionError as error:
-            self.fail_message(ctx, stream, handler, error)
+            self.fail_message(call, stream, handler, error)
 
     def fail(self, call: Any, handler: Handler | None, error: BaseException) -> None:
         """Answer by policy for a handler that raised or is late. In the hub's thread."""
-        self._fail(call, handler, error, self._send)
+        self._fail(call, handler, error, self.send)
 
     def _fail(
         self,
@@ -145,6 +160,8 @@ class Answers:
     ) -> None:
         if handler is not None:
             self.errors_of.setdefault(handler, set()).add(type(error))
+        if type(error) is AttributeError:
+            say_where_to_keep(error)
         log = session_logger(call.session.id)
         hidden = carries_credentials(call) and type(error) is not HandlerTimeout
         what = type(error).__name__ + ("" if hidden else f": {_text(error)}")
@@ -168,7 +185,7 @@ class Answers:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error) + (where_to_keep(str(error)) if type(error) is AttributeError else "")
+        return str(error)
     except BaseException:
         return "(its str() raises)"
 

@@ -14,7 +14,7 @@ from gevent import monkey
 from .._filter.handlers import Handler
 from .._process.log import logger
 from .._process.python import OWN_FILES, is_installed, is_stdlib
-from .workers import Worker
+from .runners import Runner
 
 _BEAT = 0.05
 # Seconds without a beat after which the loop counts as kept.
@@ -28,12 +28,12 @@ _COMPUTES = 0.2
 class Monitor:
     """A native thread that watches the loop of the thread it is made in.
 
-    The loop is kept if it has missed its beat, and one worker was seen twice to be in the author's
-    code meanwhile. Many workers that each take a moment, or a machine that stood still, are not
+    The loop is kept if it has missed its beat, and one runner was seen twice to be in the author's
+    code meanwhile. Many runners that each take a moment, or a machine that stood still, are not
     taken for a handler that blocks.
 
     Args:
-        inside: finds the worker that runs the author's code right now.
+        inside: finds the runner that runs the author's code right now.
         on_kept: called in the monitor's thread with the handler that has kept the loop for a tenth
             of a second or longer, and the line of code.
         urgent: called in the monitor's thread as long as the loop is kept.
@@ -41,7 +41,7 @@ class Monitor:
 
     def __init__(
         self,
-        inside: Callable[[], Worker | None],
+        inside: Callable[[], Runner | None],
         on_kept: Callable[[Handler, str], None],
         urgent: Callable[[], None],
     ) -> None:
@@ -55,7 +55,7 @@ class Monitor:
         self._beat = time.monotonic()
         # The beat after which somebody was last seen to keep the loop, who, what he runs, since
         # when, and the processor time that the loop's thread had used by then.
-        self._seen: tuple[float, Worker | None, Handler | None] = (0.0, None, None)
+        self._seen: tuple[float, Runner | None, Handler | None] = (0.0, None, None)
         self._since = self._used = 0.0
         self._noted = 0.0  # the beat after which that was last passed on
         self._running = True
@@ -86,12 +86,12 @@ class Monitor:
     def _look(self, late: float) -> None:
         """See who keeps the loop; called again and again for as long as it is kept."""
         self._urgent()
-        beat, worker = self._beat, self._inside()
-        handler = worker.running if worker is not None else None
-        if worker is None or handler is None:
+        beat, runner = self._beat, self._inside()
+        handler = runner.running if runner is not None else None
+        if runner is None or handler is None:
             return
-        if self._seen != (beat, worker, handler):
-            self._seen, self._since = (beat, worker, handler), time.monotonic()
+        if self._seen != (beat, runner, handler):
+            self._seen, self._since = (beat, runner, handler), time.monotonic()
             self._used = _processor_time(self._thread)
         elif late > _KEPT and self._noted != beat:
             self._noted = beat

@@ -46,10 +46,9 @@ class Moved:
     Args:
         threads: a pool of one thread.
         errors_of: the kinds of errors that each handler has failed with so far.
-        on_move: called when a handler is moved.
-        on_return: called when it goes back to the loop.
 
     Attributes:
+        on_change: called when a handler was moved, or has gone back to the loop.
         handlers: those that run in the thread.
         threads: the thread, and what replaces it while it hangs.
     """
@@ -58,14 +57,11 @@ class Moved:
         self,
         threads: Threads,
         errors_of: dict[Handler, set[type[BaseException]]],
-        on_move: Callable[[Handler], None],
-        on_return: Callable[[Handler], None],
     ) -> None:
         self.handlers: set[Handler] = set()
         self.threads = threads
+        self.on_change: Callable[[], None] = lambda: None
         self._errors_of = errors_of
-        self._on_move = on_move
-        self._on_return = on_return
         self._kept: dict[Handler, deque[float]] = {}
         self._stays: set[Handler] = set()
 
@@ -93,7 +89,7 @@ class Moved:
             )
             return
         self.handlers.add(handler)
-        self._on_move(handler)
+        self.on_change()
         logger.warning(
             "%r has kept the loop %d times, and all sessions waited for it: %s; from now on it "
             "runs in a thread, one call at a time. Register it with thread=True to have several "
@@ -156,7 +152,7 @@ class Moved:
             inside.clear()
 
     def _run_greenlets(self, handler: Handler) -> None:
-        """Have the greenlets that a call has started do their work, in the thread."""
+        """Let the greenlets that a call has started do their work, in the thread."""
         hub = get_hub_if_exists()
         if hub is not None and hub.loop.activecnt:
             self.handlers.discard(handler)
@@ -166,5 +162,5 @@ class Moved:
         if handler in self._stays:
             return
         self._stays.add(handler)
-        self._on_return(handler)
+        self.on_change()
         logger.warning("%r goes back to the loop, where all sessions wait for it: %s", handler, why)

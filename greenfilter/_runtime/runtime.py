@@ -20,13 +20,15 @@ from .._process import mark
 from .._process.log import logger
 from ..errors import ProtocolError, SessionClosed, UsageError
 from ..protocol import registration
-from .clock import Clock
-from .engine import Engine
+from .answers import Answers
+from .calls import Calls
+from .channel import Channel
+from .dispatcher import Dispatcher
+from .housekeeper import Housekeeper
 from .monitor import Monitor
-from .session import LiveConnection, LiveSession
+from .runners import Runner, Runners
+from .sessions import LiveConnection, LiveSession
 from .vital import Vital
-from .wire import Wire
-from .workers import Worker, Workers
 
 if TYPE_CHECKING:
     from .._filter.app import Filter
@@ -64,27 +66,20 @@ class Runtime:
         self._hub = gevent.get_hub()
         self._vital = Vital(page is not None)
         self._hub.threadpool.maxsize = _NAMES_RESOLVED_AT_ONCE
-        self._wire = Wire(fds, self._receive, self._on_end, self._vital)
+        self._channel = Channel(fds, self._receive, self._on_end, self._vital)
         self._holds: set[str] = set()  # why nothing is read
-        self._workers = Workers(
+        self._runners = Runners(
             app.max_concurrency,
-            partial(self._hold, "workers"),
-            partial(self._release, "workers"),
+            partial(self._hold, "runners"),
+            partial(self._release, "runners"),
             self._vital,
             page,
         )
-        self._engine = Engine(
-            app,
-            self._wire.send,
-            self._wire.send_threadsafe,
-            self._wire.from_threads.call,
-            self._wire.wait_room,
-            self._workers.park,
-            self._start_task,
-            page,
-            clock,
-        )
+        self._answers = Answers(self._channel)
+        self._calls = Calls(app, self._answers, self._runners, page, clock)
+        self._dispatcher = Dispatcher(self._calls)
         self._connection = LiveConnection(
+            self._dispatcher,
             deliver=app.deliveries(),
             needs=app.need_bits(),
             max_sessions=app.max_sessions,
@@ -93,29 +88,27 @@ class Runtime:
             on_close=self._on_close,
             on_control=self._on_control if page is not None else None,
         )
-        self._connection.runtime = self._engine
-        app.config = self._engine.guard.config = self._connection.config
-        self._clock = Clock(
-            self._engine,
-            self._workers,
+        app.config = self._answers.guard.config = self._connection.config
+        self._housekeeper = Housekeeper(
+            self._dispatcher,
+            self._runners,
             self._connection,
             partial(self._hold, "queues"),
             partial(self._release, "queues"),
             self._vital,
         )
-        self._engine.threads.vital = self._vital
-        self._engine.moved.threads.vital = self._vital
+        for threads in (self._calls.threads, self._calls.moved.threads):
+            threads.vital = self._vital
+            if page is not None:
+                threads.on_worn_out = lambda: self._channel.send(WORN_OUT)
         self._supervised = page is not None
         self._page = page
         self._bytes_read = 0
         self._monitor = Monitor(
-            self._workers.inside,
-            partial(self._wire.from_threads.call, self._on_kept),
+            self._runners.inside,
+            partial(self._channel.from_threads.call, self._on_kept),
             self._hurry,
         )
-        if self._supervised:
-            self._engine.threads.on_worn_out = lambda: self._wire.send(WORN_OUT)
-            self._engine.moved.threads.on_worn_out = lambda: self._wire.send(WORN_OUT)
         self._beat = self._hub.loop.timer(BEAT, BEAT)
         self._registered = False
         self._problems = 0
@@ -123,8 +116,8 @@ class Runtime:
 
     def start(self) -> None:
         """Attach to the hub of the calling thread. Never switches greenlets."""
-        self._wire.start()
-        self._clock.start()
+        self._channel.start()
+        self._housekeeper.start()
         self._monitor.start()
         this = weakref.ref(self)  # a hook can't be taken back
         os.register_at_fork(after_in_child=lambda: _leave_to_parent(this()))
@@ -132,22 +125,22 @@ class Runtime:
 
     def _say_alive(self) -> None:
         """Tell the supervisor that the loop reads. One that only turns is no use to anybody."""
-        if not self._wire.listens():
+        if not self._channel.listens():
             self._vital.fail(RuntimeError("nothing reads from smtpd any more"))
-            self._wire.listen()
+            self._channel.listen()
         if self._supervised and self._registered:
-            self._wire.send(ALIVE)
+            self._channel.send(ALIVE)
 
     def tick(self) -> None:
         """Look after what time has changed, as the runtime does ten times a second. In the hub."""
-        self._clock.tick()
+        self._housekeeper.tick()
 
     def is_at_rest(self) -> bool:
         """Tell whether nothing that was read is still in hand. Never switches greenlets.
 
         What waits for a client's next lines, or for ``ctx.reply()``, is not in hand.
         """
-        return not self._workers.ready and not self._workers.in_hand()
+        return not self._runners.ready and not self._runners.in_hand()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until everything has ended after smtpd's EOF. Switches greenlets.
@@ -174,24 +167,24 @@ class Runtime:
     # Input, in the hub
 
     def _receive(self, data: bytes) -> None:
-        self._engine.now = self._engine.clock()
+        self._calls.now = self._calls.clock()
         if self._page is not None:
             self._bytes_read += len(data)
             mark.note_read(self._page, self._bytes_read)
-        self._workers.ready.extend(self._connection.receive(data))  # type: ignore[arg-type]
-        self._workers.dispatch()
+        self._runners.ready.extend(self._connection.receive(data))  # type: ignore[arg-type]
+        self._runners.dispatch()
         if self._connection.configured and not self._registered:
             self._registered = True
             gevent.spawn(self._register)
 
     def _hold(self, why: str) -> None:
         self._holds.add(why)
-        self._wire.pause()
+        self._channel.pause()
 
     def _release(self, why: str) -> None:
         self._holds.discard(why)
         if not self._holds:
-            self._wire.resume()
+            self._channel.resume()
 
     def _register(self) -> None:
         """Answer the handshake, when the author's on_config functions have returned."""
@@ -201,18 +194,18 @@ class Runtime:
             except BaseException as error:
                 logger.error("on_config %s failed: %s: %s", fn, type(error).__name__, error)
         try:
-            self.app.configure(self._engine)
+            self.app.configure(self._calls)
         except UsageError as error:
             logger.critical("%s: cannot start: %s", self.app.name, error)
-            self._wire.close()
+            self._channel.close()
             self._on_end()
             return
-        self._engine.take_handlers()
+        self._dispatcher.take_handlers()
         self._connection.deliver(self.app.deliveries())
         if self._supervised:
-            self._wire.send(hello(self.app))
+            self._channel.send(hello(self.app))
         else:
-            self._wire.send(registration(self.app.registered_reports(), self.app.phases()))
+            self._channel.send(registration(self.app.registered_reports(), self.app.phases()))
 
     def _on_control(self, line: bytes) -> None:
         """Take a line of the supervisor's."""
@@ -222,13 +215,9 @@ class Runtime:
         elif verb == b"forget":
             session: Any = self._connection.sessions.get(rest)
             if session is not None:
-                self._clock.drop(session)
+                self._housekeeper.drop(session)
                 self._connection.forget(session)
-                self._engine.abandon_session(session)
-
-    def _start_task(self, task: Any) -> None:
-        self._workers.ready.append(task)
-        self._workers.schedule()
+                self._dispatcher.abandon_session(session)
 
     def _on_problem(self, problem: ProtocolError) -> None:
         self._problems += 1
@@ -239,35 +228,35 @@ class Runtime:
 
     def _on_evict(self, session: Any) -> None:
         logger.warning("%s: too many sessions (max_sessions); let go", session.id)
-        self._engine.abandon_session(session)
+        self._dispatcher.abandon_session(session)
 
     def _on_close(self, session: Any) -> None:
         """The client has left. End what asked to be ended then."""
-        self._clock.drop(session)
+        self._housekeeper.drop(session)
         self.app.on_close(session)
         if session.queued:
             gevent.get_hub().loop.run_callback(self._cancel, session)
 
     def _cancel(self, session: LiveSession) -> None:
-        workers = [session.worker]
+        runners = [session.runner]
         if session.last_stream is not None and session.last_stream.consumer is not None:
-            workers += [tap.worker for tap in session.last_stream.consumer.taps]
-        for worker in workers:
-            if worker is not None and worker.running is not None and worker.running.cancel_on_close:
-                worker.throw(SessionClosed("the client left"))
+            runners += [reader.runner for reader in session.last_stream.consumer.readers()]
+        for runner in runners:
+            if runner is not None and runner.running is not None and runner.running.cancel_on_close:
+                runner.throw(SessionClosed("the client left"))
 
     def _on_kept(self, handler: Handler, place: str) -> None:
         """A handler has kept the loop."""
         if self.app.auto_thread:
-            self._engine.moved.note(handler, place)
+            self._calls.moved.note(handler, place)
 
     def _hurry(self) -> None:
         """The loop is kept: have the next answer leave at once, with the sign of life.
 
         From the monitor's thread.
         """
-        self._workers.turn.missed = True
-        self._wire.urgent = ALIVE if self._supervised and self._registered else b""
+        self._runners.turn.missed = True
+        self._channel.urgent = ALIVE if self._supervised and self._registered else b""
 
     # The end
 
@@ -279,33 +268,33 @@ class Runtime:
         self._until(self._is_idle)
         for session in self._connection.sessions.values():
             if session.last_stream is not None:
-                self._engine.end_stream(session.last_stream)
-        for worker in list(self._workers.busy):
-            self._hub.loop.run_callback(self._interrupt, worker)
+                self._dispatcher.end_stream(session.last_stream)
+        for runner in list(self._runners.busy):
+            self._hub.loop.run_callback(self._interrupt, runner)
         self._until(self._is_idle)
-        for worker in list(self._workers.busy):
-            if worker.running:
-                self._clock.abandon(worker)
+        for runner in list(self._runners.busy):
+            if runner.running:
+                self._housekeeper.abandon(runner)
         gevent.sleep(0)
         self._monitor.stop()
         self._beat.close()
         sessions: list[Any] = list(self._connection.sessions.values())
         for session in sessions:
-            self._engine.abandon_session(session)
-        self._until(lambda: not self._workers.ready and self._is_idle())
+            self._dispatcher.abandon_session(session)
+        self._until(lambda: not self._runners.ready and self._is_idle())
         self.app.on_end()
-        self._clock.stop()
-        self._workers.turn.stop()
-        self._engine.threads.close()
-        self._engine.moved.threads.close()
+        self._housekeeper.stop()
+        self._runners.turn.stop()
+        self._calls.threads.close()
+        self._calls.moved.threads.close()
         self._ended.set()
 
-    def _interrupt(self, worker: Worker) -> None:
-        if worker in self._workers.busy:  # still
-            worker.throw(SessionClosed("smtpd has ended"))
+    def _interrupt(self, runner: Runner) -> None:
+        if runner in self._runners.busy:  # still
+            runner.throw(SessionClosed("smtpd has ended"))
 
     def _is_idle(self) -> bool:
-        return not any(worker.running for worker in self._workers.busy)
+        return not any(runner.running for runner in self._runners.busy)
 
     @staticmethod
     def _until(condition: Any) -> None:
@@ -315,7 +304,7 @@ class Runtime:
 
 
 def _leave_to_parent(runtime: Runtime | None) -> None:
-    """Have a forked child do nothing of what the sessions wait for."""
+    """Keep a forked child from doing anything that the sessions wait for."""
     if runtime is not None:
-        runtime._workers.leave_to_parent()
-        runtime._engine.page = None
+        runtime._runners.leave_to_parent()
+        runtime._calls.page = None

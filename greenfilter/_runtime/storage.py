@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit
 
+from .._filter.context import Context
 from .._filter.handlers import Handler
 from .._process.log import origin, session_logger
-from ..protocol import PROCEED
+from ..protocol import PROCEED, Call
 from ..protocol._credentials import carries_credentials
+from .runners import Runner
 
 if TYPE_CHECKING:
     from .._filter.app import Filter, LocalStorage
-    from .._filter.context import Context
-    from .workers import Worker
 
 
 class _Local:
@@ -58,56 +58,56 @@ class Storage:
         self._made: set[Any] = set()  # sessions and transactions whose object is to be deleted
         self.used = self._session is not None or self._message is not None
 
-    def begin(self, worker: Worker, call: Context) -> None:
+    def begin(self, runner: Runner, call: Call) -> None:
         """Make what the session and the transaction of an event do not have yet."""
         session = call.session
-        if self._session is not None and not session.begun:
-            self._create(worker, call, self._session, session)
+        if self._session is not None and not session._begun:
+            self._create(runner, call, self._session, session)
         if self._message is not None:
             tx = session.open_tx()
-            if tx is not None and not tx.begun:
-                self._create(worker, call, self._message, tx)
+            if tx is not None and not tx._begun:
+                self._create(runner, call, self._message, tx)
 
-    def end_message(self, worker: Worker, call: Context) -> None:
+    def end_message(self, runner: Runner, call: Call) -> None:
         """Delete the object of the open transaction."""
         if self._message is not None:
-            self._delete(worker, call, self._message, call.session.open_tx())
+            self._delete(runner, call, self._message, call.session.open_tx())
 
-    def end_session(self, worker: Worker, call: Context) -> None:
+    def end_session(self, runner: Runner, call: Call) -> None:
         """Delete the object of the session."""
         if self._session is not None:
-            self._delete(worker, call, self._session, call.session)
+            self._delete(runner, call, self._session, call.session)
 
-    def _create(self, worker: Worker, call: Context, local: _Local, owner: Any) -> None:
-        owner.begun = True
-        args = (call,) if local.hooks.create_with_ctx else ()
-        made, value = self._call(worker, call, local.create, args)
-        if worker.abandoned:  # its session has gone on without it, and without the object
+    def _create(self, runner: Runner, call: Call, local: _Local, owner: Any) -> None:
+        owner._begun = True
+        args = (Context(call),) if local.hooks.create_with_ctx else ()
+        made, value = self._call(runner, call, local.create, args)
+        if runner.abandoned:  # its session has gone on without it, and without the object
             if made:
-                self._call_delete(worker, call, local, value)
+                self._call_delete(runner, call, local, value)
             raise GreenletExit
         if made:
             owner.local = value
             self._made.add(owner)
 
-    def _delete(self, worker: Worker, call: Context, local: _Local, owner: Any) -> None:
+    def _delete(self, runner: Runner, call: Call, local: _Local, owner: Any) -> None:
         if owner not in self._made:
             return
         self._made.remove(owner)
         value, owner.local = owner.local, None
-        self._call_delete(worker, call, local, value)
-        if worker.abandoned:
+        self._call_delete(runner, call, local, value)
+        if runner.abandoned:
             raise GreenletExit
 
-    def _call_delete(self, worker: Worker, call: Context, local: _Local, value: Any) -> None:
+    def _call_delete(self, runner: Runner, call: Call, local: _Local, value: Any) -> None:
         if local.delete is not None:
-            args = (call, value) if local.hooks.delete_with_ctx else (value,)
-            self._call(worker, call, local.delete, args)
+            args = (Context(call), value) if local.hooks.delete_with_ctx else (value,)
+            self._call(runner, call, local.delete, args)
 
-    def _call(self, worker: Worker, call: Context, handler: Handler, args: Any) -> tuple[bool, Any]:
+    def _call(self, runner: Runner, call: Call, handler: Handler, args: Any) -> tuple[bool, Any]:
         """Call a hook; give whether it returned, and what."""
-        outer = worker.running
-        worker.begin(handler, self._clock())
+        outer = runner.running
+        runner.begin(handler, self._clock())
         try:
             return True, handler.fn(*args)
         except BaseException as error:
@@ -118,4 +118,4 @@ class Storage:
             )
             return False, None
         finally:
-            worker.begin(outer, self._clock())
+            runner.begin(outer, self._clock())

@@ -103,7 +103,7 @@ class Threads:
         self._wake.start(self.vital(self._on_ended))
 
     def _fit(self) -> None:
-        """Have a thread for each call, as far as there may be that many."""
+        """Start a thread for each call, as far as there may be that many."""
         most = self._size + min(len(self.hanging), self._size * _REPLACED)
         if self._threads < min(self._calls + len(self.hanging), most):
             try:
@@ -114,7 +114,7 @@ class Threads:
                 self._threads += 1
 
     def _run(self) -> None:
-        """What a thread does."""
+        """Make calls, in a thread, until there are no more."""
         page, slot = self._page, self._slots.pop() if self._slots else 0
         start, end = slot * SLOT_BYTES, slot * SLOT_BYTES + SID_BYTES + 1
         while (call := self._queue.get()) is not None:

@@ -53,7 +53,7 @@ class Turn:
         self.end = math.inf
 
     def wake_later(self, waiting: TurnGreenlet, args: tuple[Any, ...]) -> None:
-        """Have a greenlet go on in the next turn."""
+        """Let a greenlet go on in the next turn."""
         waiting.woken = args
         self.late.append((waiting, args))
         if not self._timer.active:
@@ -85,12 +85,14 @@ class TurnGreenlet(greenlet):
 
     Attributes:
         woken: what it is to be woken with in the next turn, or None.
+        runner: whose greenlet it is.
     """
 
     def __init__(self, run: Any, hub: Any, turn: Turn) -> None:
         super().__init__(run, hub)
         self._turn = turn
         self.woken: tuple[Any, ...] | None = None
+        self.runner: Any = None
 
     def switch(self, *args: Any) -> Any:
         """Go on, now or in the next turn. gevent calls it in the hub."""

@@ -29,7 +29,7 @@ def _text(raw: bytes) -> str:
 
 def _answer(ctx: osmtpd_ctx, decision: Decision) -> bool:
     """Answer the request of ctx, else the oldest one of its session that is not answered yet."""
-    requests = pending_of(ctx._call.session).requests
+    requests = pending_of(ctx._context).requests
     call = ctx._request or next(iter(requests), None)
     if call is None:
         raise DecisionError(f"{decision!r}, but smtpd waits for no answer in this session")
@@ -139,7 +139,7 @@ def osmtpd_filter_dataline(ctx: osmtpd_ctx, line: str | bytes, *args: Any) -> bo
     Raises:
         DecisionError: the lone ``"."`` comes before all lines have come, or no message has begun.
     """
-    write = ctx._write or pending_of(ctx._call.session).write
+    write = ctx._write or pending_of(ctx._context).write
     if write is None:
         raise DecisionError("a data line, but no message has begun in this session")
     return write(formatted(line, args).encode("utf-8", "surrogateescape"))

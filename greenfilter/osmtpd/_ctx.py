@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from .._filter.context import Context
 from ..errors import NeedError
-from ..protocol import PHASES, Address, Phase, Session, Status, Transaction
+from ..protocol import PHASES, Address, Phase, Status, Transaction
 from ._names import (
     OSMTPD_PHASE_EHLO,
     OSMTPD_PHASE_HELO,
@@ -72,17 +72,18 @@ class osmtpd_ctx:
     """One event, with its session and its message. Reading never switches greenlets.
 
     Args:
-        call: the event.
+        context: the event.
         request: the same, where a callback of the filter has to answer it.
         write: takes the lines of the message that the event is about.
     """
 
-    __slots__ = ("_call", "_request", "_write")
+    __slots__ = ("_call", "_context", "_request", "_write")
 
     def __init__(
-        self, call: Context, request: Context | None = None, write: Write | None = None
+        self, context: Context, request: Context | None = None, write: Write | None = None
     ) -> None:
-        self._call = call
+        self._context = context
+        self._call = context._call
         self._request = request
         self._write = write
 
@@ -123,7 +124,7 @@ class osmtpd_ctx:
     @property
     def incoming(self) -> int:
         """1 for smtp-in, 0 for smtp-out."""
-        return int(self._call.incoming)
+        return int(self._context.incoming)
 
     @property
     def reqid(self) -> int:
@@ -158,7 +159,7 @@ class osmtpd_ctx:
 
     @property
     def _tx(self) -> Transaction | None:
-        return _read(self._call, "tx")  # type: ignore[no-any-return]
+        return _read(self._context, "tx")  # type: ignore[no-any-return]
 
     @property
     def msgid(self) -> int:
@@ -217,8 +218,9 @@ class Pending:
         self.write: Write | None = None
 
 
-def pending_of(session: Session) -> Pending:
-    """Return what a session waits for."""
+def pending_of(context: Context) -> Pending:
+    """Return what the session of an event waits for."""
+    session = context._call.session
     if session.extra is None:
         session.extra = Pending()
     return session.extra  # type: ignore[no-any-return]

@@ -50,7 +50,7 @@ def _filter(phase: str, name: str) -> Callable[[Callback], None]:
 
         def handler(call: Context, *values: Any) -> Any:
             deferred = call.defer()
-            requests = pending_of(call.session).requests
+            requests = pending_of(call).requests
             requests[call] = None
             try:
                 cb(osmtpd_ctx(call, request=call), *values)
@@ -152,7 +152,7 @@ def osmtpd_register_filter_dataline(cb: Callback) -> None:
     _check(cb, 2, "osmtpd_register_filter_dataline")
 
     def begin(call: Context, write: Write) -> Callable[[bytes], Any]:
-        pending_of(call.session).write = write
+        pending_of(call).write = write
         ctx = osmtpd_ctx(call, write=write)
         return lambda line: cb(ctx, line)
 

@@ -85,11 +85,14 @@ class Event:
         fields: what follows SID, in the order of the newest version; only the last may hold ``|``.
         swapped_before: below this version the last two fields stood in the other order, so that
             the one that may hold ``|`` was not the last.
+        ends: what is over with it: ``message`` (no more lines of it come), ``transaction`` or
+            ``session``, each with those before it; nothing where it is empty.
     """
 
     wire: str
     fields: tuple[Field, ...]
     swapped_before: tuple[int, int] = OLDEST
+    ends: str = ""
 
     @property
     def name(self) -> str:
@@ -145,15 +148,15 @@ EVENTS: dict[str, Event] = {
         Event("link-identify", (Field("method"), Field("identity"))),
         Event("link-tls", (Field("ciphers"),)),
         Event("link-auth", (_RESULT, Field("username", "vis")), swapped_before=(0, 7)),
-        Event("link-disconnect", ()),
-        Event("tx-reset", (Field("message_id", optional=True),)),
+        Event("link-disconnect", (), ends="session"),
+        Event("tx-reset", (Field("message_id", optional=True),), ends="transaction"),
         Event("tx-begin", (_MESSAGE_ID,)),
         Event("tx-mail", (_MESSAGE_ID, _RESULT, Field("sender")), swapped_before=(0, 6)),
         Event("tx-rcpt", (_MESSAGE_ID, _RESULT, Field("recipient")), swapped_before=(0, 6)),
         Event("tx-envelope", (_MESSAGE_ID, Field("envelope_id"))),
         Event("tx-data", (_MESSAGE_ID, _RESULT)),
         Event("tx-commit", (_MESSAGE_ID, Field("size", "size"))),
-        Event("tx-rollback", (_MESSAGE_ID,)),
+        Event("tx-rollback", (_MESSAGE_ID,), ends="message"),
         Event("protocol-client", (Field("command"),)),
         Event("protocol-server", (Field("response"),)),
         Event("filter-report", (Field("kind"), Field("filter_name"), Field("message"))),

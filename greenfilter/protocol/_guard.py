@@ -117,6 +117,11 @@ class Guard:
         """Return whether smtpd still waits for the answer to this request."""
         return call.owed is not None and call in call.owed
 
+    def forget(self, call: Call) -> None:
+        """Note that smtpd no longer waits for the answer to a request."""
+        if call.owed is not None:
+            call.owed.pop(call, None)
+
     def proceed(self, call: Call) -> bytes | None:
         """Answer a request other than commit with proceed. As :meth:`answer`, at half its cost."""
         if call.owed is None or call.owed.pop(call, None) is None:

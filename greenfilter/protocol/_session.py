@@ -43,13 +43,13 @@ class Transaction:
     """
 
     __slots__ = (
+        "_begun",
         "_envelope_ids",
         "_mail_from",
         "_message_id",
         "_needs",
         "_rcpt_to",
         "_session",
-        "begun",
         "local",
     )
 
@@ -61,7 +61,7 @@ class Transaction:
         self._rcpt_to: list[str] = []
         self._envelope_ids: list[str] = []
         self.local: Any = None
-        self.begun = False  # local has been made
+        self._begun = False  # local has been made
 
     @property
     def message_id(self) -> str:
@@ -94,7 +94,7 @@ class Transaction:
 
 
 class Session:
-    """One SMTP session of smtpd, incoming or outgoing.
+    """What is known of one SMTP session of smtpd, and what those who deal with it share.
 
     Attributes:
         id: smtpd's id of the session: 16 hex digits.
@@ -104,6 +104,7 @@ class Session:
     """
 
     __slots__ = (
+        "_begun",
         "_ciphers",
         "_dst",
         "_fcrdns",
@@ -118,7 +119,6 @@ class Session:
         "_tx",
         "_unread",
         "_username",
-        "begun",
         "born",
         "closed",
         "extra",
@@ -131,6 +131,7 @@ class Session:
         "seen",
         "sid",
         "stream",
+        "view",
         "worker",
     )
 
@@ -139,13 +140,14 @@ class Session:
         self.incoming = incoming
         self.closed = False
         self.local: Any = None
-        self.begun = False  # local has been made
+        self._begun = False  # local has been made
         # What the parser, the guard and whoever works on the session share:
         self.queue: deque[Any] = deque()  # Call, Chunk, bytes; what else is up to who works on it
         self.queued = False  # in somebody's hands, or about to be
         self.worker: Any = None  # who has it in hand
         self.extra: Any = None  # what greenfilter.osmtpd or a chain keeps with it
         self.memo = b""  # of a chain; it outlives a worker, see :func:`memo_report`
+        self.view: Any = None  # what authors see of it
         self.born = self.seen = 0  # the parser's generation when it first, and last, saw a line
         self.stream: Stream | None = None  # the message whose lines are coming in
         self.last_stream: Stream | None = None  # the message that commit is about

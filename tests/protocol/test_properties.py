@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from greenfilter._runtime.consumers import stuff, unstuff
+from greenfilter._runtime.messages.lines import stuff, unstuff
 from greenfilter.errors import DecisionError
 from greenfilter.protocol import (
     EVENTS,

@@ -52,6 +52,24 @@ def sid(number: int) -> str:
     return f"{number:016x}"
 
 
+class Output:
+    """Takes what is written to smtpd.
+
+    Args:
+        written: where to put it.
+    """
+
+    def __init__(self, written):
+        self.send = self.send_threadsafe = written.append
+
+    def wait_room(self):
+        """There is room."""
+
+    def run_soon(self, fn, *args):
+        """Call it now."""
+        fn(*args)
+
+
 class Pipe:
     """Writes to a runtime what a test wants, in the order and in the pieces that it wants.
 

@@ -1,115 +1,182 @@
-"""What waits for a slow handler is packed, holds up nobody else, and comes in its order."""
+"""What waits for a busy session: small, in order, and in nobody else's way."""
 
 from __future__ import annotations
 
-from collections import deque
+import tracemalloc
 
-import gevent
+import gevent.event
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenfilter import Context, Filter
-from greenfilter._runtime import backlog
-from greenfilter._runtime.backlog import Backlog, pack
-from greenfilter.protocol import EVENTS, PHASES, Chunk, Session, Stream
-from tests.runtime.driving import Pipe, report, request, until
+from greenfilter import Filter
+from greenfilter._runtime.backlog import Reports, shrink
+from greenfilter.protocol import EVENTS, PHASES, Call, Chunk, Session, Stream
 
-SESSION = Session(b"0000000000000001", True, 0)
-STREAM = Stream(SESSION, b"0" * 16, b"filter|0.7|1.0|smtp-in|data-line|1|2|x")
-HEAD = b"report|0.7|1.0|smtp-in|"
+from .driving import Pipe, begin, report, request, sid, until
 
-ITEMS = st.lists(
-    st.tuples(
-        st.sampled_from(["state", "handled", "request", "lines", "dot"]),
-        st.binary(max_size=20).map(lambda text: text.replace(b"\n", b"")),
-        st.integers(1, 150),
-    ),
-    max_size=12,
-)
+SID = sid(1).encode()
 
 
-def made(kind: str, text: bytes) -> object:
-    if kind == "state":
-        return HEAD + b"link-identify|0000000000000001|EHLO|" + text
-    if kind == "handled":
-        line = HEAD + b"protocol-client|0000000000000001|" + text
-        return Context(SESSION, EVENTS["protocol_client"], line, 0)
-    if kind == "request":
-        line = b"filter|0.7|1.0|smtp-in|noop|0000000000000001|00000000000000aa|" + text
-        return Context(SESSION, PHASES["noop"], line, len(line) - len(text))
-    return Chunk(STREAM, [text], kind == "dot")
-
-
-def told(item: object) -> list[object]:
-    """What an item is, so that it can be compared with what it was packed from."""
-    if isinstance(item, Context):
-        return [(item.hook, item.line, item.body)]
-    if isinstance(item, Chunk):
-        lines = item.spilled() if item.spilled else item.lines
-        return [*lines, *([b"the dot"] if item.ended else [])]
-    return [item]
-
-
-def drained(queue: deque) -> list[object]:
-    found: list[object] = []
-    while queue:
-        item = queue.popleft()
-        if isinstance(item, Backlog):
-            item.take_back(SESSION)
+def waiting(session):
+    """Take everything out of a session's queue as whoever works on it does."""
+    found = []
+    while session.queue:
+        item = session.queue.popleft()
+        if type(item) is Reports:
+            item.restore(session)
+        elif type(item) is bytes:
+            found.append(item)
+        elif type(item) is Chunk:
+            lines = [*(item.spilled.read() if item.spilled else []), *item.lines]
+            found += [(item.stream, line) for line in [*lines, *([b"."] if item.ended else [])]]
         else:
-            found += told(item)
+            found.append((item.hook, item.line, item.body))
     return found
 
 
-@given(ITEMS, st.integers(1, 3))
-def test_a_packed_queue_has_the_same_items_in_the_same_order(groups, times):
-    SESSION.queue.clear()
-    expected = []
-    for _ in range(times):
-        for kind, text, count in groups:
-            for _ in range(count):
-                item = made(kind, text)
-                expected += told(item)
-                SESSION.queue.append(item)
-        pack(SESSION.queue)
-    requests = sum(count for kind, _, count in groups if kind in ("request", "dot")) * times
-    assert len(SESSION.queue) <= backlog.KEPT_EVENTS + 2 * requests + 2 * len(groups) * times + 1
-    assert drained(SESSION.queue) == expected
+def context(event, number):
+    line = report(event, 1, f"{number}\r").encode("latin-1")
+    return Call(Session(SID), EVENTS[event.replace("-", "_")], line, 0)
 
 
-def test_without_room_on_the_disk_events_stay_in_memory(monkeypatch):
-    monkeypatch.setattr(backlog, "_MAX_EVENT_BYTES", 100)
-    SESSION.queue.clear()
-    items = [made("handled", b"%d" % number) for number in range(200)]
-    SESSION.queue.extend(items)
-    pack(SESSION.queue)
-    assert list(SESSION.queue) == items
-    SESSION.queue.clear()
+ITEMS = st.one_of(
+    st.integers(1, 60).map(lambda count: ("kept", count)),
+    st.integers(1, 60).map(lambda count: ("delivered", count)),
+    st.integers(0, 3).map(lambda count: ("lines", count)),
+    st.just(("dot", 1)),
+    st.just(("request", 1)),
+    st.just(("shrink", 1)),
+    st.just(("take", 5)),
+)
 
 
-def test_one_client_with_many_events_and_a_slow_handler_holds_up_nobody_else():
+@given(st.lists(ITEMS, max_size=30))
+def test_what_is_shrunk_comes_back_in_its_order(steps):
+    session, plain = Session(SID), Session(SID)
+    stream, number = None, 0
+    for kind, count in steps:
+        for _ in range(count):
+            number += 1
+            if kind == "kept":
+                item = report("tx-rcpt", 1, f"{number}").encode()
+            elif kind == "delivered":
+                item = context("protocol-client", number)
+            elif kind in ("lines", "dot"):
+                stream = stream or Stream(session, b"b" * 16, request("data-line").encode())
+                lines = [b"%d" % number] * (kind == "lines")
+                session.queue.append(Chunk(stream, list(lines), kind == "dot"))
+                plain.queue.append(Chunk(stream, list(lines), kind == "dot"))
+                stream = None if kind == "dot" else stream
+                continue
+            elif kind == "request":
+                line = request("noop").encode()
+                item = Call(session, PHASES["noop"], line, len(line))
+            else:
+                continue
+            session.queue.append(item)
+            plain.queue.append(item)
+        if kind == "shrink":
+            shrink(session)
+        if kind == "take" and session.queue:
+            item = session.queue[0]
+            if type(item) is Reports:
+                session.queue.popleft()
+                item.restore(session)
+    assert waiting(session) == waiting(plain)
+
+
+def test_lines_that_come_one_by_one_become_few_chunks():
+    session = Session(SID)
+    stream = Stream(session, b"b" * 16, request("data-line").encode())
+    for _ in range(100):
+        session.queue.extend(Chunk(stream, [b"x"], False) for _ in range(10))
+        shrink(session)
+    session.queue.append(Chunk(stream, [], True))
+    assert shrink(session) == 1
+    assert waiting(session) == [(stream, b"x")] * 1000 + [(stream, b".")]
+
+
+def test_chunks_of_two_messages_stay_apart():
+    session = Session(SID)
+    first, second = (Stream(session, b"b" * 16, request("data-line").encode()) for _ in range(2))
+    session.queue.extend([Chunk(first, [b"one"], True), Chunk(second, [b"two"], False)])
+    shrink(session)
+    assert waiting(session) == [(first, b"one"), (first, b"."), (second, b"two")]
+
+
+def test_many_reports_take_little_memory():
+    session = Session(SID)
+    tracemalloc.start()
+    try:
+        for number in range(30):
+            session.queue.extend(context("protocol-client", number) for _ in range(1000))
+            left = shrink(session)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert left < 2_000
+    assert len(waiting(session)) == 30_000
+
+
+@pytest.mark.parametrize("register", ["report", "lines"])
+def test_a_slow_handler_of_one_client_holds_up_no_other(register):
+    app, gate, seen = Filter("slow"), gevent.event.Event(), []
+    app.filter.noop(lambda ctx: None)
+
+    @app.report.protocol_client(deadline=100.0)
+    def client(ctx, command):
+        if register == "report":
+            gate.wait()
+        seen.append(command)
+
+    @app.lines(deadline=100.0)
+    def lines(ctx, lines):
+        for line in lines:
+            gate.wait()
+            seen.append(line.decode())
+            yield line
+
+    with Pipe(app) as pipe:
+        pipe.send(*begin())
+        expected = []
+        for number in range(0, 120_000, 1000):
+            chosen = [f"{count}" for count in range(number, number + 1000)]
+            expected += chosen
+            if register == "report":
+                pipe.send(*(report("protocol-client", 1, each) for each in chosen))
+            else:
+                pipe.send(*(request("data-line", 1, each) for each in chosen))
+            pipe.clock.advance(0.1)
+        pipe.send(request("noop", 2))
+        until(lambda: pipe.results(2) == ["proceed"])
+        assert seen == []
+        if register == "lines":
+            pipe.send(request("data-line", 1, "."))
+        gate.set()
+        until(lambda: len(seen) == len(expected), 60.0)
+        assert seen == expected
+        if register == "lines":
+            until(lambda: pipe.data() == [*expected, "."])
+
+
+def test_the_state_of_a_session_is_true_when_its_reports_have_waited():
     app, gate, seen = Filter("slow"), gevent.event.Event(), []
 
-    @app.report.protocol_client(deadline=1000.0)
-    def handler(ctx, command):
+    @app.report.tx_begin(deadline=100.0)
+    def begins(ctx, message_id):
         gate.wait()
-        seen.append((ctx.session.identity, command))
 
-    app.filter.noop(lambda ctx: None)
+    @app.filter.data
+    def data(ctx):
+        seen.append((ctx.tx.mail_from, len(ctx.tx.rcpt_to)))
+
     with Pipe(app) as pipe:
-        commands = [f"NOOP {number}" for number in range(20_000)]
-        lines = [report("protocol-client", 1, command) for command in commands]
-        for start in range(0, len(lines), 1000):
-            pipe.send(*lines[start : start + 1000])
-            pipe.clock.advance(0.1)
-            gevent.idle()
-        pipe.send(report("link-identify", 1, "EHLO", "late"), request("noop", 1))
-        pipe.send(request("noop", 2))
-        until(lambda: pipe.results(2))
-        sessions = pipe.runtime._connection.sessions.values()
-        queue = max((session.queue for session in sessions), key=len)
-        until(lambda: (pipe.clock.advance(0.1), len(queue) < 200)[1])
+        rcpt = [report("tx-rcpt", 1, "0000abcd", "ok", f"{n}@example.org") for n in range(500)]
+        pipe.send(*begin(), *rcpt)
+        until(lambda: pipe.runtime._connection.sessions)
+        pipe.clock.advance(0.1)
+        pipe.send(request("data"))
         gate.set()
-        until(lambda: pipe.results(1))
-    assert [command for _, command in seen] == commands
-    assert {identity for identity, _ in seen} == {None}
+        until(lambda: pipe.results() == ["proceed"])
+    assert seen == [("alice@example.net", 501)]

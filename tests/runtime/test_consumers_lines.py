@@ -424,7 +424,7 @@ def test_output_waits_for_a_slow_reader_and_that_time_does_not_count(on_error):
 
     with Pipe(generating(handler, deadline=5.0, on_error=on_error), reading=False) as pipe:
         pipe.send(line_of("one"), line_of("."))
-        wire = pipe.runtime._wire
+        wire = pipe.runtime._channel
         until(lambda: not wire._drained.is_set())
         pipe.clock.advance(60.0)
         assert len(produced) < 10_000 or on_error == "proceed"

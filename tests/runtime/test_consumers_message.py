@@ -139,7 +139,7 @@ def test_a_big_message_is_streamed_to_a_slow_reader():
         pipe.send(*(request("data-line") + line for line in ["Subject: x", "", *content]))
         pipe.reading = False
         pipe.send(request("data-line") + ".")
-        wire = pipe.runtime._wire
+        wire = pipe.runtime._channel
         until(lambda: not wire._drained.is_set())
         pipe.clock.advance(60.0)
         assert len(wire._stuck) + sum(map(len, wire._out)) < 4 << 20

@@ -52,7 +52,7 @@ def test_the_page_names_who_runs_and_follows_each_switch(start, page):
     app, seen = Filter("mark"), []
 
     def look(ctx, when):
-        seen.append((ctx.session.sid, when, list(mark.marked(page))))
+        seen.append((ctx.session.id.encode(), when, list(mark.marked(page))))
 
     @app.filter.noop
     def noop(ctx):

@@ -46,7 +46,7 @@ def moved(smtpd, caplog, ask_it):
     while "runs in a thread" not in caplog.text:
         assert time.monotonic() < end
         ask_it()
-    return runtime_of(smtpd)._engine.moved
+    return runtime_of(smtpd)._calls.moved
 
 
 def blocking(app, seen):
@@ -261,10 +261,10 @@ def test_many_that_each_take_a_moment_are_not_taken_for_one_that_blocks(caplog, 
             sessions = [greeted(smtpd) for _ in range(60)]
             gate.clear()
             asked = [smtpd.start(each.mail_from, "a@example.net") for each in sessions]
-            until(lambda: len(runtime_of(smtpd)._workers.busy) == 60)
+            until(lambda: len(runtime_of(smtpd)._runners.busy) == 60)
             gate.set()
             gevent.joinall(asked, timeout=20)
-        assert not runtime_of(smtpd)._engine.moved.handlers
+        assert not runtime_of(smtpd)._calls.moved.handlers
     assert "runs in a thread" not in caplog.text
 
 

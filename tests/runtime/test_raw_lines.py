@@ -56,7 +56,7 @@ def test_deadlines_hold_when_smtpd_goes_on_before_the_message_has_ended(caplog):
         until(lambda: pipe.results())
         pipe.clock.advance(6.0)
         until(lambda: pipe.results(2) == [f"reject|{TEMPFAIL}"])
-        assert not list(pipe.runtime._engine.guard.owes())
+        assert not list(pipe.runtime._answers.guard.owes())
 
 
 def test_deadlines_hold_when_another_message_begins_before_the_first_has_ended():
@@ -83,7 +83,7 @@ def test_waiting_for_a_slow_reader_takes_no_time_of_the_handler():
 
     with Pipe(raw(handler, deadline=5.0), reading=False) as pipe:
         pipe.send(*message("one"))
-        wire = pipe.runtime._wire
+        wire = pipe.runtime._channel
         until(lambda: not wire._drained.is_set())
         pipe.clock.advance(4.0)
         assert len(wire._stuck) + sum(map(len, wire._out)) < 8 << 20

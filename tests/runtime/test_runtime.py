@@ -82,7 +82,7 @@ def test_at_the_end_running_callbacks_get_a_moment():
 
     with Pipe(app) as pipe:
         pipe.send(request("ehlo", parameter="client"))
-        until(lambda: pipe.runtime._workers.busy)
+        until(lambda: pipe.runtime._runners.busy)
         gevent.spawn_later(0.02, gate.set)
     assert ends == ["done"]
 
@@ -101,7 +101,7 @@ def test_at_the_end_a_callback_that_goes_on_is_ended():
     app.local_session(list, lambda local: ends.append("deleted"))
     with Pipe(app) as pipe:
         pipe.send(request("ehlo", parameter="client"))
-        until(lambda: pipe.runtime._workers.busy)
+        until(lambda: pipe.runtime._runners.busy)
     assert ends == ["callback", "deleted"]
 
 
@@ -145,7 +145,7 @@ def test_at_the_end_a_callback_that_does_not_end_holds_up_no_delete_hook():
     begin = time.monotonic()
     with Pipe(app) as pipe:
         pipe.send(request("ehlo", parameter="client"))
-        until(lambda: pipe.runtime._workers.busy)
+        until(lambda: pipe.runtime._runners.busy)
     assert ends == ["deleted"]
     assert time.monotonic() - begin < 5
     gate.set()
@@ -159,7 +159,7 @@ def test_the_end_in_the_middle_of_a_line_is_an_end():
 def test_a_runtime_in_memory_leaves_no_greenlet_that_ticks():
     app = Filter("clean")
     with Pipe(app) as pipe:
-        clock = pipe.runtime._clock
+        clock = pipe.runtime._housekeeper
     assert not clock._timer.active
 
 
@@ -197,7 +197,7 @@ def test_what_waits_for_work_is_not_interrupted_at_smtpds_end():
     with Pipe(app) as pipe:
         pipe.send(request("ehlo"))
         until(lambda: pipe.results() == ["proceed"])
-        (idle,) = pipe.runtime._workers._idle
+        (idle,) = pipe.runtime._runners._idle
         pipe.runtime._interrupt(idle)
         assert not idle.greenlet.dead
 
@@ -208,7 +208,7 @@ def test_smtpds_end_is_noticed_while_nothing_is_read_since_too_many_handlers_run
     app.filter.ehlo(lambda ctx, identity: gevent.sleep(1000))
     with Pipe(app) as pipe:
         pipe.send(request("ehlo", 1), request("ehlo", 2))
-        until(lambda: pipe.runtime._wire._paused)
+        until(lambda: pipe.runtime._channel._paused)
     assert deleted == [1, 1]
 
 

@@ -103,7 +103,7 @@ def test_a_thread_that_ends_late_changes_nothing():
     with FakeSmtpd(app) as smtpd:
         first, second = smtpd.connect(), smtpd.connect()
         pending = [smtpd.start(session.ehlo, "x.example.net") for session in (first, second)]
-        until(lambda: begun and runtime_of(smtpd)._workers.in_hand() == 2)
+        until(lambda: begun and runtime_of(smtpd)._runners.in_hand() == 2)
         smtpd.clock.advance(5.3)
         assert [greenlet.get(timeout=5).lines for greenlet in pending] == [(TEMPFAIL,)] * 2
         go.set()
@@ -125,7 +125,7 @@ def test_threads_that_hang_are_replaced_up_to_a_limit_and_come_back(caplog):
             go.wait(20)
 
     with FakeSmtpd(app) as smtpd:
-        threads = runtime_of(smtpd)._engine.threads
+        threads = runtime_of(smtpd)._calls.threads
         threads.on_worn_out = lambda: worn_out.append(len(inside))
         for hanging in range(2, limit + 2, 2):
             pending = [smtpd.start(smtpd.connect().ehlo, "hang") for _ in range(2)]

@@ -11,12 +11,16 @@ import pytest
 
 from greenfilter import Filter
 from greenfilter._mail.spool import Spool
-from greenfilter._runtime import clock
+from greenfilter._runtime import housekeeper
 from greenfilter._runtime.backlog import spill
 from greenfilter.protocol import Chunk, Session, Stream
 from greenfilter.testing import FakeSmtpd
 
 from .driving import Pipe, greeted, link_connect, report, request, until
+
+
+def full(fd, data, position):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def chunk(lines):
@@ -31,7 +35,7 @@ def test_a_spilled_chunk_gives_its_own_lines_back():
     for each in chunks:
         spill(each, spool)
     assert [each.lines for each in chunks] == [[], [], []]
-    assert [each.spilled() for each in chunks] == contents
+    assert [each.spilled.read() for each in chunks] == contents
 
 
 def test_a_chunk_for_which_there_is_no_room_stays_in_memory(tmp_path):
@@ -90,9 +94,6 @@ def test_a_spool_that_cannot_be_read_back_refuses_the_message(register, caplog):
 def test_a_disk_that_is_full_when_lines_wait_is_told_in_one_line_and_refuses_the_message(
     register, caplog, monkeypatch
 ):
-    def full(fd, data, position):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     app, gate = Filter("disk"), gevent.event.Event()
     register(app, gate)
     with Pipe(app) as pipe:
@@ -110,8 +111,9 @@ def test_a_disk_that_is_full_when_lines_wait_is_told_in_one_line_and_refuses_the
     assert len(caplog.records) == 1
 
 
-def test_while_too_many_events_wait_for_a_slow_report_handler_smtpd_waits(caplog, monkeypatch):
-    monkeypatch.setattr(clock, "_MAX_QUEUED", 50)
+def test_while_too_many_events_wait_and_the_disk_is_full_smtpd_waits(caplog, monkeypatch):
+    monkeypatch.setattr(housekeeper, "_MAX_QUEUED", 50)
+    monkeypatch.setattr(os, "pwrite", full)
     app, gate, seen = Filter("slow"), gevent.event.Event(), []
 
     @app.report.protocol_client(deadline=100.0)
@@ -120,18 +122,20 @@ def test_while_too_many_events_wait_for_a_slow_report_handler_smtpd_waits(caplog
         seen.append(command)
 
     app.filter.noop(lambda ctx: None)
+    commands = ["NOOP", *(f"NOOP {count:0300}" for count in range(100))]
     with Pipe(app) as pipe:
-        pipe.send(*[report("protocol-client", 1, "NOOP")] * 100)
-        until(lambda: pipe.runtime._wire._paused)
+        pipe.send(*(report("protocol-client", 1, command) for command in commands))
+        until(lambda: pipe.runtime._connection.sessions)
+        pipe.clock.advance(0.1)
+        until(lambda: pipe.runtime._channel._paused)
         pipe.send(report("protocol-client", 1, "LAST"), request("noop", 2))
         for _ in range(3):
             pipe.clock.advance(0.1)
             gevent.idle()
-        (session,) = pipe.runtime._connection.sessions.values()
-        assert len(session.queue) == 99
+        assert pipe.results(2) == []
         gate.set()
-        until(lambda: pipe.results(2) and len(seen) == 101)
-        assert seen[-1] == "LAST"
+        until(lambda: pipe.results(2) and len(seen) == 102)
+        assert seen == [*commands, "LAST"]
     assert caplog.text.count("events wait for handlers") == 1
 
 
@@ -209,7 +213,7 @@ def test_the_request_of_a_session_that_is_let_go_is_still_answered():
     app.filter.ehlo(lambda ctx, identity: gate.wait() and None)
     with Pipe(app) as pipe:
         pipe.send(request("ehlo", 1, "x"), request("ehlo", 2, "x"), request("ehlo", 3, "x"))
-        until(lambda: len(pipe.runtime._workers.busy) == 3)
+        until(lambda: len(pipe.runtime._runners.busy) == 3)
         gate.set()
         until(lambda: [pipe.results(number) for number in (1, 2, 3)] == [["proceed"]] * 3)
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from greenlet import getcurrent
 
-from .._filter.handlers import Handler
-from ..errors import DecisionError, HandlerTimeout
-from ..protocol import Chunk, Stream
-from .consumers import HandledConsumer
-
-if TYPE_CHECKING:
-    from .engine import Engine
-    from .workers import Worker
+from ..._filter.handlers import Handler
+from ...errors import DecisionError, HandlerTimeout
+from ...protocol import Call, Chunk, Stream
+from ..calls import Calls
+from ..runners import Runner
+from .handled import HandledConsumer
 
 # A callback that writes much for one line has it sent in pieces of this many lines.
 _FLUSH_LINES = 2048
@@ -28,24 +26,23 @@ class RawLines(HandledConsumer):
     message lasts until the handler has written its own final dot.
     """
 
-    def __init__(self, engine: Engine, stream: Stream, handler: Handler) -> None:
-        super().__init__(engine, stream, handler)
+    def __init__(self, calls: Calls, stream: Stream, handler: Handler) -> None:
+        super().__init__(calls, stream, handler)
         self._give: Callable[[bytes], Any] | None = None
         self._out: list[bytes] = []
-        self._worker: Worker | None = None  # which is in the handler, and will flush
+        self._worker: Runner | None = None  # which is in the handler, and will flush
         self._all_given = False
         self._done = False
 
-    def take(self, worker: Worker, chunk: Chunk) -> None:
-        """Give the handler a run of lines. May switch greenlets."""
+    def take(self, runner: Runner, chunk: Chunk) -> None:
+        """Hand a run of lines to the handler. May switch greenlets."""
         rest = iter(self.open(chunk))
         if chunk.ended and not self.failed:
-            now = self.engine.clock()
-            self.engine.guard.expect(self.ctx, self.handler.deadline, now)
+            self.answers.guard.expect(self.event, self.handler.deadline, self.calls.clock())
         if not self.failed:
-            self._worker = worker
+            self._worker = runner
             try:
-                self.call(worker, self._handle, worker, rest, chunk.ended)
+                self.call(runner, self._handle, runner, rest, chunk.ended)
             except BaseException as error:
                 if not self.failed:
                     self.fail(error)
@@ -72,10 +69,10 @@ class RawLines(HandledConsumer):
             self._done = True
         self._out.append(line)
         if self._worker is None:
-            self.engine.run_soon(self._flush)
+            self.answers.run_soon(self._flush)
         elif len(self._out) >= _FLUSH_LINES and getcurrent() is self._worker.greenlet:
             self._flush()
-            self.engine.make_room(self._worker)
+            self.calls.make_room(self._worker)
         return True
 
     def spoil(self) -> None:
@@ -89,19 +86,22 @@ class RawLines(HandledConsumer):
         self._settle()
         self._out.clear()
 
-    def expire(self) -> None:
+    def expire(self, call: Call) -> bool:
         """End a message that the handler has not ended by its deadline. In the hub."""
+        if call is not self.event:
+            return False
         deadline = self.handler.deadline
         self.fail(HandlerTimeout(f"the message was not ended within {deadline:g} s"))
         self._pass([], True)
+        return True
 
-    def _handle(self, worker: Worker, lines: Iterator[bytes], ended: bool) -> None:
+    def _handle(self, runner: Runner, lines: Iterator[bytes], ended: bool) -> None:
         if self._give is None:
             self._give = self.handler.fn(self.ctx, self.put)
         for line in lines:
             self._give(line)
-            if worker.turn.missed:
-                worker.give_turn()
+            if runner.turn.missed:
+                runner.give_turn()
         if ended:
             self._all_given = True
             self._give(b".")
@@ -124,5 +124,4 @@ class RawLines(HandledConsumer):
 
     def _settle(self) -> None:
         """Note that smtpd no longer waits for the end of the message."""
-        if self.ctx.owed is not None:
-            self.ctx.owed.pop(self.ctx, None)
+        self.answers.guard.forget(self.event)

@@ -11,9 +11,9 @@ import gevent.event
 import pytest
 
 from greenfilter import Filter
-from greenfilter._runtime import wire
+from greenfilter._runtime import channel
+from greenfilter._runtime.channel import Channel
 from greenfilter._runtime.vital import Vital
-from greenfilter._runtime.wire import Wire
 
 from .driving import Pipe, request, until
 
@@ -26,7 +26,7 @@ class End:
         self.sock.setblocking(False)
         self.received, self.ended = [], []
         fd = theirs.detach()
-        self.wire = Wire((fd, fd), self.received.append, lambda: self.ended.append(True))
+        self.wire = Channel((fd, fd), self.received.append, lambda: self.ended.append(True))
         self.wire.start()
 
     def __enter__(self):
@@ -57,7 +57,9 @@ def test_everything_of_a_turn_leaves_in_order_in_one_write(monkeypatch):
     writes = []
     write = os.write
     with End() as end:
-        monkeypatch.setattr(wire, "_write", lambda fd, data: writes.append(data) or write(fd, data))
+        monkeypatch.setattr(
+            channel, "_write", lambda fd, data: writes.append(data) or write(fd, data)
+        )
         for number in range(100):
             end.wire.send(b"%d\n" % number)
         until(lambda: writes)
@@ -140,7 +142,7 @@ def test_paused_reading_goes_on_after_resume():
 def test_two_descriptors_are_both_closed():
     (ours_in, theirs_in), (theirs_out, ours_out) = os.pipe()[::-1], os.pipe()
     ended = []
-    wire = Wire(
+    wire = Channel(
         (theirs_in, ours_out), lambda data: wire.send(data.upper()), lambda: ended.append(1)
     )
     wire.start()
@@ -180,7 +182,7 @@ def test_without_a_supervisor_reading_goes_on_after_an_error_in_the_loop(caplog)
             raise MemoryError
 
     fd = theirs.detach()
-    wire = Wire((fd, fd), receive, lambda: None, Vital(supervised=False))
+    wire = Channel((fd, fd), receive, lambda: None, Vital(supervised=False))
     wire.start()
     ours.send(b"one\n")
     until(lambda: received)

@@ -20,16 +20,17 @@ from greenfilter import (
     rewrite,
 )
 from greenfilter import report as tell
-from greenfilter._filter.context import Context
+from greenfilter._filter.handlers import say_where_to_keep
 from greenfilter._process.log import logger
 from greenfilter._runtime.answers import Answers
 from greenfilter._smtpd import wire
-from greenfilter.protocol import Phase, Session
+from greenfilter.protocol import Call, Phase, Session
 from greenfilter.testing import FakeSmtpd
 
 from .driving import (
     MESSAGE,
     TEMPFAIL,
+    Output,
     Pipe,
     begin,
     greeted,
@@ -467,9 +468,9 @@ def test_a_report_without_its_fields_is_skipped(caplog):
 def test_a_phase_that_nobody_knows_and_that_waits_too_long_is_let_pass():
     """It takes no other decision; the deadlines of all others are kept."""
     written = []
-    answers = Answers(written.append, written.append)
+    answers = Answers(Output(written))
     line = b"filter|0.7|1.0|smtp-in|bogus|00000000deadbeef|0123456789abcdef|x"
-    call = Context(Session(b"00000000deadbeef", True), Phase("bogus", (), frozenset()), line, 63)
+    call = Call(Session(b"00000000deadbeef", True), Phase("bogus", (), frozenset()), line, 63)
     answers.guard.expect(call, 1.0, 0.0)
     answers.fail(call, None, HandlerTimeout("late"))
     assert written == [b"filter-result|00000000deadbeef|0123456789abcdef|proceed\n"]
@@ -528,3 +529,13 @@ def test_an_attribute_of_the_authors_own_is_refused_and_the_log_says_where_to_ke
         assert session.rcpt_to("bob@example.org").rejected(451)
     assert "has no attribute 'mine'; for an object of your own: " in caplog.text
     assert f"app.{register}(dict), then ctx.{whose}.local" in caplog.text
+
+
+def test_the_error_itself_says_where_to_keep_it_and_says_so_once():
+    error = AttributeError("'LiveSession' object has no attribute 'mine'")
+    say_where_to_keep(error)
+    say_where_to_keep(error)
+    assert str(error) == (
+        "'LiveSession' object has no attribute 'mine'; for an object of your own: "
+        "app.local_session(dict), then ctx.session.local"
+    )

@@ -1,16 +1,16 @@
 """Greenlets that are kept and used again, and the queue of what they have to do.
 
-Starting a greenlet costs 15 to 25 us, switching into a parked one 0.9. So workers that have
-nothing to do wait in ``hub.switch()``. A callback of the hub hands out the tasks: a worker goes
+Starting a greenlet costs 15 to 25 us, switching into a parked one 0.9. So runners that have
+nothing to do wait in ``hub.switch()``. A callback of the hub hands out the tasks: a runner goes
 on from task to task as long as nothing blocks; when something does, control comes back to the
-callback, which takes the next worker.
+callback, which takes the next runner.
 
 What one session's code leaves in context variables or in a threading.local is not there for the
-next session's: a worker whose greenlet has such things of its own is not used again (0.05 us to
+next session's: a runner whose greenlet has such things of its own is not used again (0.05 us to
 look for them).
 
 Under a supervisor, who runs is left in a page that it reads when the process has died (see
-``_process/mark.py``): while any worker is blocked, by a trace function that costs 0.3 us a switch.
+``_process/mark.py``): while any runner is blocked, by a trace function that costs 0.3 us a switch.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ _BYTES = [bytes([number]) for number in range(256)]
 
 
 class Task(Protocol):
-    """Something that a worker does."""
+    """Something that a runner does."""
 
     sid: bytes
     """Of the session that it is done for."""
 
-    worker: Worker | None
+    runner: Runner | None
     """Who is inside it. A task that is ready and has one waits there for more input."""
 
-    def work(self, worker: Worker) -> None:
+    def work(self, runner: Runner) -> None:
         """Do it. May switch greenlets."""
 
 
-class Worker:
+class Runner:
     """One kept greenlet.
 
     Args:
-        run: what it does, given this worker.
+        run: what it does, given this runner.
         hub: its parent.
         turn: when it has to let the loop go on.
 
@@ -59,7 +59,7 @@ class Worker:
         running: what it is doing in the author's code, or None; the clock of deadlines looks here.
         since: time at which that began.
         warned: how often it has been told that it is late.
-        abandoned: it did not listen; its session has gone on with another worker.
+        abandoned: it did not listen; its session has gone on with another runner.
         call: the event of the handler that was called last, but for those of plain requests.
         task: what it works on.
     """
@@ -76,8 +76,9 @@ class Worker:
         "warned",
     )
 
-    def __init__(self, run: Callable[[Worker], None], hub: Any, turn: Turn) -> None:
+    def __init__(self, run: Callable[[Runner], None], hub: Any, turn: Turn) -> None:
         self.greenlet = TurnGreenlet(lambda: run(self), hub, turn)
+        self.greenlet.runner = self
         self.turn = turn
         self._hub = hub
         self.running: Any = None
@@ -94,7 +95,7 @@ class Worker:
     def give_turn(self) -> None:
         """Let the loop go round if its turn has come. May switch greenlets.
 
-        Called in another greenlet or thread than the worker's, it does nothing.
+        Called in another greenlet or thread than the runner's, it does nothing.
         """
         self.turn.missed = False
         if time.monotonic() > self.turn.end and getcurrent() is self.greenlet:
@@ -111,12 +112,12 @@ class Worker:
         self.running, self.since, self.warned = running, now, 0
 
 
-class Workers:
+class Runners:
     """The pool.
 
     Args:
         limit: tasks in hand at once, but for those that are parked.
-        on_full: called when the limit is reached, in the hub or in a worker.
+        on_full: called when the limit is reached, in the hub or in a runner.
         on_room: called when it no longer is.
         vital: wraps what the loop calls.
         page: where to leave whose code runs (``_process/mark.py``), or None.
@@ -135,9 +136,9 @@ class Workers:
     ) -> None:
         self._dispatch = vital(self.dispatch)
         self.ready: deque[Task] = deque()
-        self.busy: dict[Worker, None] = {}
+        self.busy: dict[Runner, None] = {}
         self._hub = gevent.get_hub()
-        self._idle: list[Worker] = []
+        self._idle: list[Runner] = []
         self._limit = limit
         self._on_full = on_full
         self._on_room = on_room
@@ -147,7 +148,7 @@ class Workers:
         self._next_turn = self._hub.loop.timer(0)
         self._parked = 0
         self._page = page
-        self._inside: dict[Any, Worker] = {}  # greenlets that may be traced
+        self._inside: dict[Any, Runner] = {}  # greenlets that may be traced
         self._traces = False
 
     def park(self, switch: Callable[[], Any]) -> None:
@@ -162,29 +163,56 @@ class Workers:
         finally:
             self._parked -= 1
 
+    def start(self, task: Task) -> None:
+        """Do a task soon. In the loop's thread; never switches greenlets."""
+        self.ready.append(task)
+        self.schedule()
+
+    def wait(self, task: Task) -> None:
+        """Wait, in the runner of a task, until :meth:`resume`. Switches greenlets.
+
+        It does not count as in hand meanwhile, as in :meth:`park`.
+        """
+        try:
+            self.park(self._hub.switch)
+        except BaseException:
+            if task in self.ready:  # resumed already: it must not be so twice
+                self.ready.remove(task)
+            raise
+
+    def resume(self, task: Task) -> None:
+        """Wake a task that waits. In the loop's thread; never switches greenlets."""
+        self.ready.append(task)
+        self.schedule()
+
     def in_hand(self) -> int:
-        """Count the workers that are at work, but for those that are parked."""
+        """Count the runners that are at work, but for those that are parked."""
         return len(self.busy) - self._parked
 
-    def inside(self) -> Worker | None:
-        """Find the worker that runs the author's code right now. From any other thread."""
-        for worker in list(self.busy):
-            if worker.running is not None:
+    def current(self) -> Runner:
+        """Return the runner that the caller runs in."""
+        runner: Runner = getcurrent().runner  # type: ignore[attr-defined]
+        return runner
+
+    def inside(self) -> Runner | None:
+        """Find the runner that runs the author's code right now. From any other thread."""
+        for runner in list(self.busy):
+            if runner.running is not None:
                 try:
-                    worker.greenlet.gr_context  # noqa: B018
+                    runner.greenlet.gr_context  # noqa: B018
                 except ValueError:  # which it says of one that runs in another thread
-                    return worker
+                    return runner
         return None
 
-    def abandon(self, worker: Worker) -> None:
-        """Go on without a worker that does not end. In the hub."""
-        worker.abandoned = True
-        worker.running = None
-        self.busy.pop(worker, None)
+    def abandon(self, runner: Runner) -> None:
+        """Go on without a runner that does not end. In the hub."""
+        runner.abandoned = True
+        runner.running = None
+        self.busy.pop(runner, None)
         self._make_room()
 
     def schedule(self) -> None:
-        """Have :meth:`dispatch` run soon: when the loop has gone round, if its turn has come."""
+        """Run :meth:`dispatch` soon: when the loop has gone round, if its turn has come."""
         if self._scheduled:
             return
         self._scheduled = True
@@ -196,45 +224,49 @@ class Workers:
 
     def dispatch(self) -> None:
         """Hand out what is ready, as much as fits into a turn. To be called in the hub."""
-        self._scheduled = False
+        self._scheduled = True  # what becomes ready meanwhile is dealt with right here
         ready, turn = self.ready, self.turn
         turn.begin()
+        again = False
         while ready:
             if time.monotonic() > turn.end:
-                self.schedule()
+                again = True
                 break
-            worker = ready[0].worker
-            if worker is not None:
+            runner = ready[0].runner
+            if runner is not None:
                 ready.popleft()
             elif self.in_hand() >= self._limit:
                 self._full = True
                 self._on_full()
                 break
             elif self._idle:
-                worker = self._idle.pop()
+                runner = self._idle.pop()
             else:
-                worker = Worker(self._run, self._hub, turn)
-            worker.greenlet.go_on()
-            if self._page is not None and not self._traces and worker in self.busy:
+                runner = Runner(self._run, self._hub, turn)
+            runner.greenlet.go_on()
+            if self._page is not None and not self._traces and runner in self.busy:
                 self._trace()
+        self._scheduled = False
+        if again:
+            self.schedule()
         if self._page is not None:
             self._page[:SID_BYTES] = _NO_SID
 
     def leave_to_parent(self) -> None:
-        """Have a forked child do nothing of what sessions wait for, and mark nothing."""
+        """Keep a forked child from doing or marking anything that sessions wait for."""
         if self._traces:
             settrace(None)
         self._traces = False
         self._page = None
-        for worker in self.busy:
-            worker.abandoned = True
+        for runner in self.busy:
+            runner.abandoned = True
 
     def _trace(self) -> None:
-        """A worker is blocked: from now on note who runs at each switch."""
+        """A runner is blocked: from now on note who runs at each switch."""
         self._page[:SLOT_BYTES] = NOBODY
         if gettrace() is None:  # else it is the author's own, and what is marked less exact
             self._traces = True
-            self._inside = {worker.greenlet: worker for worker in self.busy}
+            self._inside = {runner.greenlet: runner for runner in self.busy}
             settrace(self._on_switch)
 
     def _trace_no_more(self) -> None:
@@ -245,39 +277,39 @@ class Workers:
 
     def _on_switch(self, event: str, switch: Any) -> None:
         """Control has gone into a greenlet."""
-        worker = self._inside.get(switch[1])
-        task = worker.task if worker is not None else None
-        if worker is None or task is None:
+        runner = self._inside.get(switch[1])
+        task = runner.task if runner is not None else None
+        if runner is None or task is None:
             self._page[:SLOT_BYTES] = NOBODY
         else:
-            running = worker.running
+            running = runner.running
             number = running.report if running is not None else 0
             self._page[: SID_BYTES + 1] = task.sid + _BYTES[number]
 
-    def _run(self, worker: Worker) -> None:
-        ready, busy, inside, page = self.ready, self.busy, worker.greenlet, self._page
+    def _run(self, runner: Runner) -> None:
+        ready, busy, inside, page = self.ready, self.busy, runner.greenlet, self._page
         turn = self.turn
         while True:
-            busy[worker] = None
+            busy[runner] = None
             if self._traces:
-                self._inside[inside] = worker
-            while ready and ready[0].worker is None and not getweakrefcount(inside):
-                worker.task = task = ready.popleft()
+                self._inside[inside] = runner
+            while ready and ready[0].runner is None and not getweakrefcount(inside):
+                runner.task = task = ready.popleft()
                 if page is not None:
                     page[:SID_BYTES] = task.sid
                 try:
-                    task.work(worker)
+                    task.work(runner)
                 except BaseException:
-                    if not worker.abandoned:
-                        logger.exception("a worker survived an error outside of any handler")
-                if worker.abandoned:
+                    if not runner.abandoned:
+                        logger.exception("a runner survived an error outside of any handler")
+                if runner.abandoned:
                     self._inside.pop(inside, None)
                     return
-                worker.task = None
+                runner.task = None
                 inside.gr_context = None  # context variables that the author's code has set
                 if time.monotonic() > turn.end:
                     break
-            del busy[worker]
+            del busy[runner]
             if self._traces:
                 self._inside.pop(inside, None)
                 if not busy:
@@ -287,7 +319,7 @@ class Workers:
             # something for, and lets go of that only with the greenlet.
             if len(self._idle) >= _MAX_IDLE or getweakrefcount(inside):
                 return
-            self._idle.append(worker)
+            self._idle.append(runner)
             self._hub.switch()
 
     def _make_room(self) -> None:

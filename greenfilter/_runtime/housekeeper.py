@@ -4,40 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gevent
 from cachetools import TTLCache
 from greenlet import GreenletExit
 
-from .._filter.context import Context
 from .._process.log import logger
 from ..errors import HandlerTimeout
-from ..protocol import LONGEST_MESSAGE, Connection
-from .backlog import pack
-from .session import LiveSession
-from .taps import Tap
-from .workers import Worker, Workers
-
-if TYPE_CHECKING:
-    from .engine import Engine
+from ..protocol import LONGEST_MESSAGE, Call, Connection
+from .backlog import shrink
+from .dispatcher import Dispatcher
+from .messages.reader import Reader
+from .runners import Runner, Runners
+from .sessions import LiveSession
 
 _TICK = 0.1
 # A handler that swallows its HandlerTimeout is asked again after this many seconds.
 _INSIST = 1.0
-# Above this many events in the queues of busy sessions nothing is read: some 50 MB. Queues are
-# packed before, so there are many such sessions, or the disk is full.
+# With this many events in memory, since no spool has room for them, nothing is read: some 50 MB.
 _MAX_QUEUED = 100_000
 # Sessions looked at in one tick, so that 100,000 of them stall nobody (3 us each).
 _SESSIONS_PER_TICK = 1000
 
 
-class Clock:
-    """The housekeeper.
+class Housekeeper:
+    """Ends what is late, and lets go what smtpd has forgotten.
 
     Args:
-        engine: answers what is late.
-        workers: who may be late.
+        dispatcher: answers what is late.
+        runners: who may be late.
         connection: whose sessions are looked after.
         on_crowd: called when too many events wait for handlers, in the hub.
         on_room: called when they no longer do.
@@ -46,16 +42,18 @@ class Clock:
 
     def __init__(
         self,
-        engine: Engine,
-        workers: Workers,
+        dispatcher: Dispatcher,
+        runners: Runners,
         connection: Connection,
         on_crowd: Callable[[], None],
         on_room: Callable[[], None],
         vital: Callable[[Callable[..., Any]], Callable[..., None]] = lambda fn: fn,
     ) -> None:
         self._on_tick = vital(self.tick)
-        self._engine = engine
-        self._workers = workers
+        self._dispatcher = dispatcher
+        self._calls = dispatcher.calls
+        self._guard = dispatcher.answers.guard
+        self._runners = runners
         self._connection = connection
         self._on_crowd = on_crowd
         self._on_room = on_room
@@ -63,7 +61,7 @@ class Clock:
         self._told = False
         self._timer = gevent.get_hub().loop.timer(_TICK, _TICK)
         self._forgotten: _Forgotten | None = None
-        self._knows_transactions = ("smtp-in", "tx-begin") in engine.app.registered_reports()
+        self._knows_transactions = ("smtp-in", "tx-begin") in dispatcher.app.registered_reports()
         self._round: Iterable[Any] = iter(())
 
     def start(self) -> None:
@@ -81,32 +79,28 @@ class Clock:
 
     def tick(self) -> None:
         """Look after everything once. In the hub; never switches greenlets to wait."""
-        now = self._engine.now = self._engine.clock()
-        busy = list(self._workers.busy)
-        waiting = [task for task in self._workers.ready if isinstance(task, LiveSession)]
-        sessions = [worker.task for worker in busy if isinstance(worker.task, LiveSession)]
+        now = self._calls.now = self._calls.clock()
+        busy = list(self._runners.busy)
+        waiting = [task for task in self._runners.ready if isinstance(task, LiveSession)]
+        sessions = [runner.task for runner in busy if isinstance(runner.task, LiveSession)]
         queued = 0
         for session in sessions + waiting:
             if session.queue:
-                pack(session.queue)
-                self._expect_answers(session, now)
-                queued += len(session.queue)
+                self._start_deadlines(session, now)
+                queued += shrink(session)
         self._bound(queued)
-        for call in self._engine.guard.expired(now):
-            self._engine.expire(call)
-        for worker in busy:
-            running = worker.running
+        for call in self._guard.expired(now):
+            self._dispatcher.expire(call)
+        for runner in busy:
+            running = runner.running
             if running is not None:
-                late = now - worker.since - running.deadline - worker.warned * _INSIST
+                late = now - runner.since - running.deadline - runner.warned * _INSIST
                 if late >= 0:
-                    self._hurry(worker)
+                    self._hurry(runner)
         self._evict(now)
 
     def _bound(self, queued: int) -> None:
-        """Have smtpd wait while too many events do.
-
-        Handlers of reports that take long get ever more of them: nobody waits for their answer.
-        """
+        """Let smtpd wait while too many events do, since the disk that they belong on is full."""
         crowded = queued > _MAX_QUEUED
         if crowded == self._crowded:
             return
@@ -121,34 +115,33 @@ class Clock:
                 "%d events wait for handlers; smtpd waits until there are fewer (told once)", queued
             )
 
-    def _expect_answers(self, session: LiveSession, now: float) -> None:
-        """Start the deadlines of queued requests."""
-        engine = self._engine
+    def _start_deadlines(self, session: LiveSession, now: float) -> None:
+        """Start the deadlines of the requests in a queue."""
         for item in session.queue:
-            if isinstance(item, Context) and item.token is not None and item.owed is None:
-                engine.guard.expect(item, engine.deadline_of(item), now)
+            if isinstance(item, Call) and item.token is not None and item.owed is None:
+                self._guard.expect(item, self._dispatcher.deadline_of(item), now)
 
-    def _hurry(self, worker: Worker) -> None:
+    def _hurry(self, runner: Runner) -> None:
         """End a handler that passed its deadline: ask, insist, and then go on without it."""
-        handler = worker.running
-        worker.warned += 1
-        if worker.warned == 1:
-            worker.throw(HandlerTimeout(f"{handler!r} passed its {handler.deadline:g} s"))
-        elif worker.warned == 2:
-            worker.throw(GreenletExit())
+        handler = runner.running
+        runner.warned += 1
+        if runner.warned == 1:
+            runner.throw(HandlerTimeout(f"{handler!r} passed its {handler.deadline:g} s"))
+        elif runner.warned == 2:
+            runner.throw(GreenletExit())
         else:
             logger.error("%r does not end; its session goes on without it", handler)
-            self.abandon(worker)
+            self.abandon(runner)
 
-    def abandon(self, worker: Worker) -> None:
-        """Have another worker go on with what this one does not end. In the hub."""
-        task = worker.task
-        if isinstance(task, Tap):
+    def abandon(self, runner: Runner) -> None:
+        """Let another runner go on with what this one does not end. In the hub."""
+        task = runner.task
+        if isinstance(task, Reader):
             task.give_up()
-        elif isinstance(task, LiveSession) and task.worker is worker:
-            self._engine.take_over(task, worker)
-            self._workers.ready.append(task)
-        self._workers.abandon(worker)
+        elif isinstance(task, LiveSession) and task.runner is runner:
+            self._dispatcher.take_over(task, runner)
+            self._runners.ready.append(task)
+        self._runners.abandon(runner)
 
     def _evict(self, now: float) -> None:
         """Let go sessions of which smtpd has said nothing for too long.
@@ -157,12 +150,12 @@ class Clock:
         """
         forgotten = self._forgotten
         if forgotten is None:
-            app = self._engine.app
+            app = self._dispatcher.app
             # While a request waits for its answer, smtpd says nothing of the session.
             longest = max([app.deadline, *(each.deadline for each in app.filters.values())])
             ttl = app.config.smtp_session_timeout + longest
             forgotten = self._forgotten = _Forgotten(
-                app.max_sessions, ttl, self._engine.clock, self._let_go
+                app.max_sessions, ttl, self._calls.clock, self._let_go
             )
         looked_at = list(islice(self._round, _SESSIONS_PER_TICK))
         if not looked_at and now >= forgotten.next_round:
@@ -176,7 +169,7 @@ class Clock:
 
     def _let_go(self, session: LiveSession) -> bool:
         """Let go a session that may be; give whether it was."""
-        if session.queued:  # a worker has it in its hands
+        if session.queued:  # a runner has it in its hands
             return False
         assert self._forgotten is not None
         silent = (self._connection.generation - session.seen) * self._forgotten.round_seconds
@@ -185,7 +178,7 @@ class Clock:
             return False
         logger.warning("%s: smtpd said nothing of this session for long; let go", session.id)
         self._connection.forget(session)
-        self._engine.abandon_session(session)
+        self._dispatcher.abandon_session(session)
         return True
 
 

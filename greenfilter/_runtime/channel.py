@@ -1,7 +1,7 @@
 """The only reader and writer of smtpd's socket.
 
 Everything runs in the hub of one thread, so nothing here needs a lock: another thread that has
-bytes for smtpd hands them to the hub (:meth:`Wire.send_threadsafe`).
+bytes for smtpd hands them to the hub (:meth:`Channel.send_threadsafe`).
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _HIGH_BYTES = 1 << 20
 _LOOK_SECONDS = 0.1
 
 
-class Wire:
+class Channel:
     """smtpd's socket: reads in pieces, writes whole batches.
 
     Args:
-        fds: to read from and to write to; one socket for both under smtpd. The wire owns them.
+        fds: to read from and to write to; one socket for both under smtpd. The channel owns them.
         receive: is given each piece of input, in the hub. It must not switch greenlets.
         ended: is called once, in the hub, when smtpd has closed its end.
-        vital: wraps what the loop calls, so that nothing that it raises leaves the wire deaf.
+        vital: wraps what the loop calls, so that nothing that it raises leaves the channel deaf.
 
     Attributes:
-        from_threads: calls functions in the loop for other threads, until the wire is closed.
+        from_threads: calls functions in the loop for other threads, until the channel is closed.
         urgent: set from any thread while the loop is kept: what is sent next leaves at once, and
             these bytes with it.
     """
@@ -95,7 +95,7 @@ class Wire:
         self._watch()
 
     def listens(self) -> bool:
-        """Whether it reads, or has a reason of its own not to."""
+        """Tell whether it reads, or has a reason of its own not to."""
         if self.closed or (self._paused and self._look.active):
             return True
         return bool((self._write if self._stuck else self._read).active)
@@ -127,6 +127,10 @@ class Wire:
     def send_threadsafe(self, data: bytes) -> None:
         """Queue whole lines from another thread."""
         self.from_threads.call(self.send, data)
+
+    def run_soon(self, fn: Callable[..., None], *args: Any) -> None:
+        """Call a function in the loop, from any thread, until the channel is closed."""
+        self.from_threads.call(fn, *args)
 
     def wait_room(self) -> None:
         """Wait while smtpd reads slower than we write. May switch greenlets."""
