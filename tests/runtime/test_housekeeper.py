@@ -68,9 +68,10 @@ def begun(pipe):
     return session
 
 
-def waiting_lines(session):
-    chunks = session.queue
-    return sum(len(chunk.spilled() if chunk.spilled else chunk.lines) for chunk in chunks)
+def waiting_bytes(session):
+    pieces = [chunk.spilled for chunk in session.queue if chunk.spilled]
+    lines = [line for chunk in session.queue for line in chunk.lines]
+    return sum(piece.end - piece.start for piece in pieces) + sum(len(line) + 2 for line in lines)
 
 
 @pytest.mark.parametrize("register", [each_line, generated])
@@ -100,7 +101,7 @@ def test_a_disk_that_is_full_when_lines_wait_is_told_in_one_line_and_refuses_the
         session = begun(pipe)
         for count in range(1, 6):
             pipe.send(*[request("data-line") + "x" * 900] * 50)
-            until(lambda count=count: waiting_lines(session) == 50 * count)
+            until(lambda count=count: waiting_bytes(session) == 50 * 902 * count)
             pipe.clock.advance(0.1)
             monkeypatch.setattr(os, "pwrite", full)
         pipe.send(request("data-line") + ".", request("commit"))
