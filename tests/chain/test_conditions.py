@@ -6,7 +6,7 @@ import pytest
 
 from greenfilter import Context, RegistrationError
 from greenfilter._chain.conditions import Condition, problems_of, warnings_of
-from greenfilter.protocol import PHASES, Session
+from greenfilter.protocol import PHASES, Call, Session
 
 SID = b"00000000000000a1"
 CONNECT = "client.example.net|pass|192.0.2.10:4711|192.0.2.25:587"
@@ -22,7 +22,7 @@ def ctx(phase: str, value: str = "", *reports: str) -> Context:
         line = f"report|0.7|1.0|smtp-in|{event}|{SID.decode()}" + (f"|{rest}" if rest else "")
         session.add_report(line.encode())
     head = f"filter|0.7|1.0|smtp-in|{PHASES[phase].wire}|{SID.decode()}|{'b' * 16}|".encode()
-    return Context(session, PHASES[phase], head + value.encode(), len(head))
+    return Context(Call(session, PHASES[phase], head + value.encode(), len(head)))
 
 
 def begin(*recipients: str, sender: str = "alice@example.net") -> list[str]:
