@@ -129,8 +129,9 @@ def name_of(path: Path) -> str:
 
 # Rings that are left: who mends one takes it out.
 KNOWN_RINGS = [
-    {"greenfilter._checks.literals", "greenfilter._checks.values"},
-    {"greenfilter._supervisor.process", "greenfilter._supervisor.tracked"},
+    {"greenfilter._commands.check.literals", "greenfilter._commands.check.values"},
+    {"greenfilter._supervisor.process", "greenfilter._supervisor.sessions"},
+    {f"greenfilter.filters._store{end}" for end in ("", "_redis", "_sqlite")},
     {"greenfilter.protocol._call", "greenfilter.protocol._session"},
 ]
 

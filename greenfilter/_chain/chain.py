@@ -160,7 +160,7 @@ class Chain(Filter):
         if self._host is None:
             from .host import Host
 
-            self._host = Host(self)
+            self._host = Host(self, self.members)
             self.compile(self._host)
         super().freeze()
 

@@ -20,8 +20,8 @@ from .stages import Pipeline
 from .state import ChainSession
 
 if TYPE_CHECKING:
+    from .._filter.app import Filter
     from .._runtime.calls import Calls
-    from .chain import Chain
 
 # junk marks the session at all other phases, but for these, where it says nothing.
 _MESSAGE_PHASES = ("rcpt_to", "data")
@@ -33,12 +33,13 @@ class Host:
     """Runs the members of one chain.
 
     Args:
-        chain: the chain.
+        app: the chain.
+        members: its members, in order.
     """
 
-    def __init__(self, chain: Chain) -> None:
-        self.chain = chain
-        self.members = chain.members
+    def __init__(self, app: Filter, members: list[Member]) -> None:
+        self.app = app
+        self.members = members
         self._asked: dict[str, list[tuple[Member, Handler | None]]] = {}
         self._told: dict[tuple[str, str], list[tuple[Member, Handler]]] = {}
         self._observers: dict[Member, Observer] = {}
@@ -53,14 +54,14 @@ class Host:
             UsageError: a program does not start.
         """
         for member in self.members:
-            member.app.config = self.chain.config
+            member.app.config = self.app.config
             if member.observe:
                 self._observers[member] = Observer(member, calls.clock)
                 continue
             member.app.configure(calls)
             for fn in member.app.on_config_handlers:
                 try:
-                    fn(self.chain.config)
+                    fn(self.app.config)
                 except BaseException as error:
                     self._log_config(member, fn, error)
 
