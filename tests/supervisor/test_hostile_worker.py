@@ -36,7 +36,7 @@ FILTER = """
 app = Filter("hostile", deadline=2.0)
 LINES = {lines!r}
 def write(ctx, data):
-    sid, token = ctx.line.split(b"|")[5:7]
+    sid, token = ctx._call.line.split(b"|")[5:7]
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd > 2 and os.path.lexists(f"/proc/self/fd/{{fd}}"):
             if os.readlink(f"/proc/self/fd/{{fd}}").startswith("socket"):

@@ -145,7 +145,7 @@ def test_many_reloads_with_open_sessions_leave_few_workers_and_lose_no_session(r
 
 def test_a_worker_whose_loop_raises_ends_at_once_and_is_replaced(run, write):
     code = (
-        "import gc; wires = [o for o in gc.get_objects() if type(o).__name__ == 'Wire'];"
+        "import gc; wires = [o for o in gc.get_objects() if type(o).__name__ == 'Channel'];"
         "wires[0]._receive = lambda data: [][1]"
     )
     smtpd = run(write(TALK % code))

@@ -73,7 +73,7 @@ def write_everywhere(ctx):
 
 def forge(ctx):
     """Write well-formed lines past everything: answers, with wrong ids too, and data lines."""
-    sid, token = ctx.line.split(b"|")[5:7]
+    sid, token = ctx._call.line.split(b"|")[5:7]
     lines = [
         b"filter-result|%b|%b|proceed" % (sid, sid),
         b"filter-result|%b|%b|proceed" % (token, sid),
