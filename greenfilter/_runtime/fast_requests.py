@@ -1,8 +1,9 @@
-"""The short way of a request: at half the cost of the careful one.
+"""The short way of a request: at little more than half the cost of the careful one.
 
 Most requests ask for nothing special: their handler runs in the loop, no local object has to be
 made for them, no message is at its end, and the request has not waited for so long that its
-deadline runs already. The careful way (``Dispatcher._request``) answers the same to all.
+deadline runs already. With what it takes to parse them, they cost 1.8 us each (AMD EPYC, compiled),
+and 3.2 on the careful way (``Dispatcher._request``), which answers the same to all.
 """
 
 from __future__ import annotations
