@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tracemalloc
 
 import gevent.event
@@ -180,3 +182,38 @@ def test_the_state_of_a_session_is_true_when_its_reports_have_waited():
         gate.set()
         until(lambda: pipe.results() == ["proceed"])
     assert seen == [("alice@example.net", 501)]
+
+
+def test_on_a_full_disk_reports_stay_in_memory_and_are_counted(monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    session, plain = Session(SID), Session(SID)
+    for number in range(3000):
+        session.queue.append(context("protocol-client", number))
+        plain.queue.append(context("protocol-client", number))
+    assert shrink(session) > len(session.queue) + 100
+    assert waiting(session) == waiting(plain)
+
+
+def test_a_report_that_has_waited_sees_the_state_of_its_own_time():
+    app, gate, seen = Filter("slow"), gevent.event.Event(), []
+
+    @app.report.protocol_client(deadline=100.0)
+    def client(ctx, command):
+        gate.wait()
+        seen.append((ctx.session.identity, command))
+
+    with Pipe(app) as pipe:
+        early = [report("protocol-client", 1, f"{number}") for number in range(500)]
+        pipe.send(*early, report("link-identify", 1, "EHLO", "late"))
+        pipe.send(report("protocol-client", 1, "last"))
+        until(lambda: pipe.runtime._connection.sessions)
+        session = next(iter(pipe.runtime._connection.sessions.values()))
+        until(lambda: len(session.queue) > 500)
+        pipe.clock.advance(0.1)
+        until(lambda: len(session.queue) < 100)
+        gate.set()
+        until(lambda: len(seen) == 501)
+    assert seen == [(None, f"{number}") for number in range(500)] + [("late", "last")]
