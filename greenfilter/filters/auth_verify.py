@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gevent
 
-from .. import Filter, reject
+from .. import Filter, junk, reject
 from ._auth_verify.check import Check, Envelope, Verdict
 from ._auth_verify.domains import SuffixList
 from ._auth_verify.results import NAME, claims, compose
@@ -111,7 +111,7 @@ def build(arguments: Sequence[str]) -> Filter:
             value = compose(authserv_id, spf, envelope.mail_from, dkim, dmarc, arc)
             message.headers.prepend(NAME, value)
             if what == "junk":
-                message.headers.prepend("X-Spam", "Yes")
+                return junk()
         return decision
 
     return app
