@@ -33,7 +33,8 @@ MANUAL = rf"""
         masquerade_in = ["envelope", "From", "Sender"]   # else envelope and From; Reply-To too
 
         [[rule]]
-        match = {{ sender = ["*@example.net", "/^(news|offers)-/"], header = {{ Subject = "*sale*" }} }}
+        match.sender = ["*@example.net", "/^(news|offers)-/"]
+        match.header = {{ Subject = "*sale*" }}
         unless = {{ client = ["10.0.0.0/8"] }}
         remove = ["X-Mailer", "X-Internal-*"]
         replace = {{ header = "Subject", pattern = '/^\[EXT\] */', with = "" }}
@@ -56,8 +57,8 @@ MANUAL = rf"""
     found anywhere in it. Case does not matter. Of header fields encoded words are decoded first,
     but for those with addresses. Of the fields of one name the first 50 are looked at, and a
     regular expression sees the first {MOST_CHARS} characters of a value and no more ($ is there).
-    One that could take too long on such a value is refused when the file is read: at most three
-    of * + {{}} after each other, two without ^, and none within another one.
+    One that could take too long on such a value is refused when the file is read: it may have one
+    open repeat (* + {{2,}}), two if it begins with ^, and none within another repeat.
 
     The file is read anew when it changes. One that is broken is refused, all that is wrong is
     logged with its line, rule and key, and the old rules go on; at the start it is an error.

@@ -11,9 +11,9 @@ import re
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
-MOST_CHARS = 400  # of a value that a regular expression sees
+MOST_CHARS = 500  # of a value that a regular expression sees
 MOST_GLOB_CHARS = 8192
-_MOST_STEPS = MOST_CHARS**3  # about a quarter of a second, at worst
+_MOST_STEPS = 16 * (MOST_CHARS + 1) ** 2  # a fifth of a second, at worst
 
 
 class Pattern:
@@ -91,6 +91,8 @@ def _ways(operation: str, argument: Any) -> int:
         least, most, inner = argument
         most = min(int(most), MOST_CHARS)
         inside = _steps(inner)
+        if inner.getwidth()[0] == 0 and most > 1:  # goes on without coming further
+            return _MOST_STEPS + 1
         if inside > 1 and most > 1:  # choices anew each time it is repeated
             return int(min(inside ** min(most, 64), _MOST_STEPS + 1))
         return max(most - int(least) + 1, 1) * inside

@@ -21,7 +21,7 @@ from .rules import Conditions, Replacement, Rule
 _TEXTS = ("sender", "recipient", "helo", "rdns", "user")
 _ADDRESS = re.compile(r'[^\s@<>"(),;:\\]+@[A-Za-z0-9._-]+')
 _DOMAIN = re.compile(r"[A-Za-z0-9._-]+")
-_ENVELOPE = ("masquerade", "strip_plus", "catch_all")
+_ACTIONS = ("remove", "replace", "set", "add", "masquerade", "strip_plus", "catch_all")
 
 
 class RulesFile:
@@ -134,22 +134,18 @@ class _Reader:
         self._check_together(table)
 
     def _check_together(self, table: dict[str, Any]) -> None:
-        if not {*_ENVELOPE, "remove", "replace", "set", "add"}.intersection(table):
+        if not set(_ACTIONS).intersection(table):
             self._wrong("rule", "does nothing")
+        masquerades = "masquerade" in table and "envelope" in self.rule.masquerade_in
+        envelope = {"strip_plus", "catch_all"}.intersection(table)
         for key in ("match", "unless"):
             conditions = table.get(key)
-            about_headers = isinstance(conditions, dict) and "header" in conditions
-            for action in {*_ENVELOPE}.intersection(table) if about_headers else ():
-                in_envelope = action != "masquerade" or "envelope" in self.rule.masquerade_in
-                if in_envelope:
+            names = conditions if isinstance(conditions, dict) else {}
+            for action in sorted(envelope | ({"masquerade"} if masquerades else set())):
+                if "header" in names:
                     self._wrong(action, f"{key}.header is not known yet when this is decided")
-            for action in ("masquerade",) if isinstance(conditions, dict) else ():
-                if (
-                    action in table
-                    and "recipient" in conditions
-                    and "envelope" in (self.rule.masquerade_in)
-                ):
-                    self._wrong(action, f"{key}.recipient is not known yet when this is decided")
+            if masquerades and "recipient" in names:
+                self._wrong("masquerade", f"{key}.recipient is not known yet when this is decided")
         if self.rule.known and not self.rule.catch_all:
             self._wrong("known", "is of no use without catch_all")
         if not self.rule.delimiter:

@@ -61,14 +61,9 @@ class Conditions:
             ip = client_ip(session.src)
             if ip is None or not is_in(ip, self.networks):
                 return False
-        return all(
-            _any(patterns, _facts(name, mail)) for name, patterns in self.texts.items()
-        ) and (
-            all(
-                _any(patterns, values(mail.headers, name))
-                for name, patterns in self.headers.items()
-            )
-        )
+        facts = [(patterns, _facts(name, mail)) for name, patterns in self.texts.items()]
+        fields = ((each, values(mail.headers, name)) for name, each in self.headers.items())
+        return all(_any(*each) for each in facts) and all(_any(*each) for each in fields)
 
 
 @dataclass
