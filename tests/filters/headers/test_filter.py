@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import smtplib
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,13 @@ def test_a_file_is_read_anew_and_a_broken_one_refused(
     assert f"{rules}:1: rule 1: x: is not known" in caplog.text
     assert f"{rules}: No such file or directory" in caplog.text
     assert caplog.text.count("the rules before go on") == 3
+
+
+def test_the_rules_in_the_manual_are_right(rules: Path) -> None:
+    manual = textwrap.dedent(headers.MANUAL)
+    start, end = manual.index("    [[rule]]"), manual.index("match and unless know")
+    build(rules, textwrap.dedent(manual[start:end]))
+    assert rules.read_text().count("[[rule]]") == 3
 
 
 def test_all_errors_of_a_file_are_told_at_once(rules: Path) -> None:
