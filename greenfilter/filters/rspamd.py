@@ -23,7 +23,7 @@ MANUAL = """
     In smtpd.conf:
 
         filter rspamd proc-exec "/usr/local/bin/greenfilter run rspamd"
-        listen on all filter rspamd
+        listen on 0.0.0.0 filter rspamd
 
     It talks to rspamd's "normal" worker, or to a proxy worker in front of it, and tells it all that
     is known: client, HELO, rDNS (if it is forward confirmed), user, TLS, envelope, message id. A

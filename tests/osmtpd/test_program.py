@@ -47,7 +47,7 @@ def test_the_filter_runs_from_osmtpd_run_on(program, start):
     assert not any("not reached" in line for line in smtpd.log)
 
 
-@pytest.mark.parametrize("by_name", ["program", "program:app", "path"])
+@pytest.mark.parametrize("by_name", ["program:app", "path"])
 def test_check_finds_the_filter_of_the_module(program, tmp_path, by_name):
     path = program()
     target = str(path) if by_name == "path" else by_name

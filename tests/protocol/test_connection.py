@@ -311,7 +311,7 @@ def test_an_unknown_version_is_told_once_and_served(version):
     out = driver.feed(request("noop", version=version) * 3)
     assert out.count(b"|proceed\n") == 3
     assert len(driver.problems) == 1
-    assert "going on" in str(driver.problems[0])
+    assert "continuing" in str(driver.problems[0])
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5", "0.6", "0.7"])

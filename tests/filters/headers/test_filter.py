@@ -226,7 +226,7 @@ name = "idle"
         f"{rules}:2: rule 1 (first): match.tls: 'yes' is neither true nor false",
         f"{rules}:2: rule 1 (first): match.client: '10.0.0.1/8' is no network",
         f"{rules}:2: rule 1 (first): match.colour: is not known",
-        f"{rules}:2: rule 1 (first): set.a b: 'a b' is no header field name",
+        f"{rules}:2: rule 1 (first): set.a b: 'a b' is not a valid header field name",
         f"{rules}:6: rule 2: add.X-A: 1 is no text",
         f"{rules}:6: rule 2: replace.with: '\\\\1': invalid group reference",
         f"{rules}:9: rule 3: masquerade.*: 'not a domain' is no address and no domain",
