@@ -31,8 +31,8 @@ _MAX_FIELDS = 100  # of Authentication-Results that are looked at one by one
 MANUAL = """
     In smtpd.conf, for the listener that other mail servers use:
 
-        filter dmarc proc-exec "/usr/local/bin/greenfilter run auth_verify --enforce reject"
-        listen on 0.0.0.0 filter dmarc
+        filter "dmarc" proc-exec "/usr/local/bin/greenfilter run auth_verify --enforce reject"
+        listen on 0.0.0.0 filter "dmarc"
 
     Each message gets one Authentication-Results header (RFC 8601) on top, with the results of SPF
     (RFC 7208; of the HELO name for the null sender), DKIM (RFC 6376) and DMARC (RFC 9989), and with

@@ -20,9 +20,9 @@ SUMMARY = "Edit header fields and addresses by rules in a file."
 MANUAL = rf"""
     In smtpd.conf:
 
-        filter headers proc-exec "/usr/local/bin/greenfilter run headers \
+        filter "headers" proc-exec "/usr/local/bin/greenfilter run headers \
             --rules /etc/mail/headers.toml"
-        listen on 0.0.0.0 filter headers
+        listen on 0.0.0.0 filter "headers"
 
     and in the file, which is TOML, as many rules as you like. Each sees what those before it did:
 

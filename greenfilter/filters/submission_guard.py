@@ -34,9 +34,9 @@ SUMMARY = "Let users send from their own addresses only: in the envelope, and in
 MANUAL = r"""
     In smtpd.conf, for the listener that your users send through:
 
-        filter guard proc-exec "/usr/local/bin/greenfilter run submission_guard \
+        filter "guard" proc-exec "/usr/local/bin/greenfilter run submission_guard \
             --table file:/etc/mail/senders"
-        listen on 0.0.0.0 port submission tls-require pki mx.example.org auth filter guard
+        listen on 0.0.0.0 port submission tls-require pki mx.example.org auth filter "guard"
 
     Whoever has authenticated may use the addresses that the table has for the user; who has not is
     left alone. Tables:
