@@ -76,6 +76,8 @@ def test_options_come_from_a_file_and_the_command_line_wins(tmp_path: Path):
         ("delay = true", "guard.toml: delay: takes text, a number, or a list"),
         ("action = 'kill'", "guard.toml: action: 'kill' is none of reject, junk"),
         ("[zone]\na = 1", "guard.toml: zone: takes text"),
+        ("most = " + "9" * 5000, "guard.toml: Exceeds the limit"),
+        ("zone = " + "[" * 5000, "guard.toml: "),
         ("zone = 'a'\nmost = ?", "guard.toml: Invalid value (at line 2, column 8)"),
     ],
 )

@@ -35,7 +35,10 @@ class Pattern:
         else:
             source = text[1:-1]
             _check_cost(source)
-        self._regex = re.compile(source, re.IGNORECASE)
+        try:
+            self._regex = re.compile(source, re.IGNORECASE)
+        except re.error as error:  # what the parser takes, the compiler may not
+            raise ValueError(f"{text} is no regular expression: {error}") from None
         self.groups = 0 if self._is_glob else self._regex.groups
 
     def matches(self, value: str) -> bool:

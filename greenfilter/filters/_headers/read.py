@@ -76,7 +76,7 @@ def read(path: str) -> list[Rule]:
         at = re.search(r" \(at line (\d+), column \d+\)$", str(error))
         line = f":{at[1]}" if at else ""
         raise UsageError(f"{path}{line}: {error}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # huge numbers and depths too
         raise UsageError(f"{path}: {error}") from None
     tables = data.pop("rule", [])
     problems = [f"{path}: {key}: is not known; rules are [[rule]]" for key in data]

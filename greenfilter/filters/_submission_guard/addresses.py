@@ -55,19 +55,22 @@ def _in_part(part: str) -> list[str]:
     text = "".join(char for _, char, _ in chars)
     bare = "".join("x" if quoted or char == '"' else char for _, char, quoted in chars)
     start, end = 0, len(text)
+    named: list[str] = []
     if "<" not in bare[: bare.find(":") + 1] and ":" in bare:  # a group begins
-        start = bare.index(":") + 1
+        colon = bare.index(":")
+        start = colon + 1
+        named = [normal(word) for word in _WORD.findall(bare[:colon])]  # its name is shown
     if bare.rstrip().endswith(";"):  # and ends
         end = bare.rindex(";")
     text, bare = text[start:end], bare[start:end]
     if not text.strip():
-        return []
+        return named
     if "<" not in bare and ">" not in bare:
-        return [normal(text)]
+        return [*named, normal(text)]
     open_, close = bare.find("<"), bare.find(">")
     if bare.count("<") != 1 or bare.count(">") != 1 or close < open_ or bare[close + 1 :].strip():
         raise ValueError(f"{part.strip()!r} is no address")
-    named = [normal(word) for word in _WORD.findall(bare[:open_])]
+    named += [normal(word) for word in _WORD.findall(bare[:open_])]
     return [*named, normal(text[open_ + 1 : close])]
 
 

@@ -52,6 +52,7 @@ def test_what_is_beyond_the_limit_of_a_replacement_stays() -> None:
         r"(?:(?:\b){99999}){99999}b",
         "(?>(a+)+)b",
         "((a{1,9}){1,9}){1,9}b",
+        "(?<=a+)x",
     ],
 )
 def test_an_expression_that_could_take_long_is_refused(source: str) -> None:
