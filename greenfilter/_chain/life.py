@@ -138,7 +138,7 @@ class Life:
         self._is_over = True
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
-            gevent.spawn(self._wait)  # or the process table keeps it
+            gevent.spawn(self._reap)  # or the process table keeps it
         self._out.clear()
         self._room.set()
         self._changed.set()
@@ -204,6 +204,11 @@ class Life:
                 break
             gevent.sleep(_POLL_SECONDS)
         return self._process.returncode
+
+    def _reap(self) -> None:
+        assert self._process is not None, "begin() comes first"
+        while self._process.poll() is None:
+            gevent.sleep(_POLL_SECONDS)
 
     def _fail(self, why: str) -> None:
         if self._is_over:
