@@ -179,18 +179,29 @@ def test_a_file_is_read_anew_and_a_broken_one_refused(
     rules: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     log_all(caplog)
+    broken = (
+        "[[rule]]\nx = \n",
+        "[[rule]]\nx = 1\n",
+        "x = " + "9" * 5000,
+        "x = " + "[" * 5000,
+        "[[rule]]\nmatch.sender = '/(?<=a+)x/'\nremove = 'X-A'\n",
+        None,
+    )
     with FakeSmtpd(build(rules), received=False) as smtpd:
-        for text in ("[[rule]]\nx = \n", "[[rule]]\nx = 1\n", None):
+        for text in broken:
             rules.unlink() if text is None else rules.write_text(text)
             assert deliver(smtpd, sender="a@pc.example.org").ok
         rules.write_text('[[rule]]\nmasquerade = { "*.example.org" = "example.com" }\n')
         assert deliver(smtpd, sender="a@pc.example.org").ok
     senders = [each.mail_from for each in smtpd.messages]
-    assert senders == ["a@example.org"] * 3 + ["a@example.com"]
+    assert senders == ["a@example.org"] * len(broken) + ["a@example.com"]
     assert f"{rules}:2: Invalid value" in caplog.text
     assert f"{rules}:1: rule 1: x: is not known" in caplog.text
+    assert f"{rules}: Exceeds the limit" in caplog.text
+    assert f"{rules}: maximum recursion depth exceeded" in caplog.text
+    assert f"{rules}:1: rule 1: match.sender: /(?<=a+)x/ is no regular expression" in caplog.text
     assert f"{rules}: No such file or directory" in caplog.text
-    assert caplog.text.count("the rules before go on") == 3
+    assert caplog.text.count("the rules before go on") == len(broken)
 
 
 def test_the_rules_in_the_manual_are_right(rules: Path) -> None:
