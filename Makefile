@@ -55,7 +55,7 @@ $(DEMO): pyproject.toml
 	@echo "The demo itself takes ten seconds."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet 'setuptools>=77'
-	@GREENFILTER_COMPILE=0 $(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[rbl,auth_verify,dkim_sign]'
+	@GREENFILTER_COMPILE=0 $(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[rbl,auth-verify,dkim-sign]'
 	@touch $@
 
 $(COMPILED): $(INSTALLED) setup.py $(shell find greenfilter -name '*.py')

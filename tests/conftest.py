@@ -80,19 +80,19 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.fixture(scope="session", autouse=True)
 def no_child_is_left() -> Iterator[None]:
     """Fail if the tests leave a process of theirs behind."""
-    before = _children()
+    before = children()
     yield
 
     def gone() -> bool:
-        return _children() <= before
+        return children() <= before
 
     try:
         wait_until(gone, 2.0, "children to end")
     except TimeoutError:
-        pytest.fail(f"processes are left: {[_describe(pid) for pid in _children() - before]}")
+        pytest.fail(f"processes are left: {[_describe(pid) for pid in children() - before]}")
 
 
-def _children() -> set[int]:
+def children() -> set[int]:
     """Return the descendants of this process, dead ones that nobody waited for too."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):

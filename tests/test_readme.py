@@ -116,11 +116,20 @@ def test_smtpd_reads_the_lines_of_smtpd_conf(tmp_path, require_smtpd):
         ("README", README.split("In smtpd.conf")[1].split("```\n")[1]),
         *((f"example-{name}", conf_of(example(name))) for name in ("rbl", "dkim_sign")),
         *((name, conf_of(manual(name))) for name in stock.names()),
+        *((f"recipe-{number}", recipe) for number, recipe in enumerate(recipes())),
     ):
         lines = lines.replace("tls-require pki mx.example.org auth ", "")
         (tmp_path / name).write_text(lines + rest)
         done = run(f"{real.SMTPD} -n -f {name}", tmp_path)
         assert (done.returncode, done.stderr) == (0, "configuration OK\n"), lines
+
+
+def recipes() -> list[str]:
+    """The lines for smtpd.conf of each stock filter in the README."""
+    section = README.split("## Stock filters")[1].split("\n## ")[0]
+    found = re.findall(r"^```\n(# .*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert len(found) == len(stock.names())
+    return found
 
 
 def example(name: str) -> str:

@@ -72,7 +72,7 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "dns.exception", None)
     text = refused("rbl", ZONE)
     assert text.startswith("rbl: ")
-    assert text.endswith("install what it needs: pip install 'greenfilter[rbl]'")
+    assert "install what it needs: pip install 'greenfilter[rbl]'" in text
 
 
 def test_each_has_an_extra_of_its_name_and_a_summary_and_a_row_in_the_readme():
@@ -82,7 +82,8 @@ def test_each_has_an_extra_of_its_name_and_a_summary_and_a_row_in_the_readme():
     for name in stock.names():
         assert len(stock.summary(name)) > 20
         assert f"\n| `{name}` |" in readme, name
-        assert f"\n{name} = [" in extras, name
+        extra = name.replace("_", "-")
+        assert f"\n{extra} = [" in extras, name
 
 
 def test_they_are_listed_with_a_line_each():

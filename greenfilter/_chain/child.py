@@ -34,6 +34,7 @@ class Child:
         command: for the shell.
         name: for logs.
         config: what smtpd said of itself, as on the wire.
+        max_message_bytes: most that it may write for one message.
 
     Attributes:
         oracle: what the program has registered.
@@ -41,13 +42,14 @@ class Child:
         version: protocol version of what is written to it.
     """
 
-    def __init__(self, command: str, name: str, config: bytes) -> None:
+    def __init__(self, command: str, name: str, config: bytes, max_message_bytes: int) -> None:
         self.name = name
         self.oracle = Oracle()
         self.version = NEWEST
         self.pid: int | None = None
         self._command = command
         self._config = config
+        self.max_message_bytes = max_message_bytes
         self._sessions: dict[bytes, ChildSession] = {}
         self._tokens = 0
         self._spoken = b""
@@ -78,6 +80,8 @@ class Child:
         if self._is_over:
             life.kill()
             return
+        if life.ended:  # right after it was ready
+            raise UsageError(f"{self.name}: {life.ended}")
         self.oracle = life.oracle
         self._take(life)
 
@@ -292,7 +296,8 @@ class ChildSession:
         if isinstance(effect, Answer) and self._waiter is not None:
             self._waiter.set(effect)
         elif self._message is not None and isinstance(effect, DataLine):
-            self._message.take(effect.line)
+            # All of it: what smtpd would cut is refused, where it is written to smtpd.
+            self._message.take(line.split(b"|", 3)[3])
         elif self._message is not None and isinstance(effect, EndOfData):
             self._message.finish()
 
@@ -317,11 +322,13 @@ class ChildMessage:
         self._child = child
         self._session = session
         self._head = head
-        self._spool = Spool()  # what the program has written, as it may be faster than who reads it
+        # What the program has written, as it may be faster than who reads it.
+        self._spool = Spool(max_bytes=child.max_message_bytes)
         self._position = 0
         self._more = gevent.event.Event()
         self._error: GreenfilterError | None = None
         self._is_asked = False  # for its end
+        self._is_lost = False  # there was no room for what it wrote
 
     def send(self, line: bytes) -> None:
         """Send a line. May switch greenlets.
@@ -340,7 +347,13 @@ class ChildMessage:
         self._write(b".")
 
     def output(self) -> Iterator[bytes]:
-        """Give the lines that have come by now."""
+        """Give the lines that have come by now.
+
+        Raises:
+            ProgramError: there was no room for them.
+        """
+        if self._is_lost and self._error is not None:
+            raise self._error
         while self._position < self._spool.size:
             lines, self._position = self._spool.read_lines(self._position)
             for line in lines:
@@ -367,10 +380,13 @@ class ChildMessage:
 
     def take(self, line: bytes) -> None:
         """Take a line of the program's."""
+        if self._is_lost:
+            return
         try:
             self._spool.append([line])
         except GreenfilterError as error:
-            self._error = error
+            self._is_lost = True
+            self.fail(ProgramError(f"{self._child.name}: what it wrote is lost: {error}"))
         self._more.set()
 
     def finish(self) -> None:

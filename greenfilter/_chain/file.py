@@ -78,7 +78,7 @@ def load_chain(path: str, source: bytes, load: Loader) -> Chain:
     try:
         text = source.decode("utf-8")
         table = tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # huge numbers and depths too
         raise ChainFileError([f"{path}: {error}"]) from None
     problems = _problems_at_the_top(path, table)
     blocks = _blocks(path, text, table, problems)
@@ -217,7 +217,7 @@ def _app(block: _Block, kind: str, load: Loader) -> Filter | None:
 def _program(block: _Block, command: str) -> Filter | None:
     table = block.table
     protocol = table.get("protocol")
-    if protocol is not None and protocol not in _PROTOCOLS:
+    if protocol is not None and not (isinstance(protocol, str) and protocol in _PROTOCOLS):
         block.wrong("protocol", f"one of {', '.join(_PROTOCOLS)}, as a text, not {protocol!r}")
         return None
     if block.problems:

@@ -17,6 +17,7 @@ from .._smtpd.oracle import Oracle, OracleError, Ready
 from ..errors import GreenfilterError
 
 _READ_BYTES = 65_536
+_MAX_LOG_BYTES = 4096  # a longer line of its log is several
 _MAX_LINE_BYTES = 64_000
 # It is given this long to end after its end of file.
 _END_SECONDS = 1.0
@@ -56,6 +57,7 @@ class Life:
     Attributes:
         ready: set when its registration has ended.
         oracle: what it has registered.
+        ended: why it has ended by itself, or had to be ended; "" before.
     """
 
     def __init__(self, owner: Owner) -> None:
@@ -69,6 +71,7 @@ class Life:
         self._room.set()
         self._began = 0.0
         self._is_over = False
+        self.ended = ""
         self._greenlets: list[Any] = []
 
     @property
@@ -84,6 +87,7 @@ class Life:
         log, their_log = gevent.socket.socketpair()
         with theirs, their_log:
             os.set_blocking(theirs.fileno(), False)  # as fork_filter_process() does
+            os.set_blocking(their_log.fileno(), True)  # or what it writes in haste is lost
             try:
                 # In the worker's group of processes, with which it ends whatever it does.
                 self._process = subprocess.Popen(
@@ -134,14 +138,15 @@ class Life:
         self._is_over = True
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
-            gevent.spawn(self._wait)  # or the process table keeps it
+            gevent.spawn(self._reap)  # or the process table keeps it
         self._out.clear()
         self._room.set()
+        self._changed.set()
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def _write(self) -> None:
-        while True:
+        while not self._is_over:
             self._changed.wait()
             self._changed.clear()
             data, self._out = self._out, bytearray()
@@ -153,6 +158,10 @@ class Life:
                 self._room.set()
 
     def _read(self) -> None:
+        with self._sock:
+            self._read_lines()
+
+    def _read_lines(self) -> None:
         rest = b""
         while chunk := self._receive():
             *lines, rest = (rest + chunk).split(b"\n")
@@ -196,9 +205,15 @@ class Life:
             gevent.sleep(_POLL_SECONDS)
         return self._process.returncode
 
+    def _reap(self) -> None:
+        assert self._process is not None, "begin() comes first"
+        while self._process.poll() is None:
+            gevent.sleep(_POLL_SECONDS)
+
     def _fail(self, why: str) -> None:
         if self._is_over:
             return
+        self.ended = why
         self.kill()
         if not self.ready.ready():
             self.ready.set_exception(ProgramError(why))
@@ -206,6 +221,6 @@ class Life:
 
     def _read_log(self, log: Any) -> None:
         with log, log.makefile("rb") as lines:
-            for line in lines:
+            while line := lines.readline(_MAX_LOG_BYTES):
                 text = line.rstrip(b"\n").decode("utf-8", "backslashreplace")
                 logger.warning("%s: %s", self._owner.name, text)

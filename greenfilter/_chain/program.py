@@ -80,7 +80,8 @@ class Program(Filter):
 
         if self.child is not None:
             return
-        child = Child(self.command, self.name, self._config())
+        limit = self.max_message_bytes if engine is None else engine.app.max_message_bytes
+        child = Child(self.command, self.name, self._config(), limit)
         child.start()
         self.child = child
         self._take_hooks(child)

@@ -59,8 +59,9 @@ def build(name: str, arguments: Sequence[str]) -> Filter:
             raise UsageError(_unknown(name)) from error
         if (error.name or "greenfilter").partition(".")[0] == "greenfilter":
             raise
-        text = f"{name}: {error}; install what it needs: pip install 'greenfilter[{name}]'"
-        raise UsageError(text) from error
+        extra = name.replace("_", "-")  # an older pip finds no extra with an underscore
+        text = f"{name}: {error}; install what it needs: pip install 'greenfilter[{extra}]'"
+        raise UsageError(f"{text} (in a clone, '.[{extra}]')") from error
     return app
 
 

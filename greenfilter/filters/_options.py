@@ -103,6 +103,7 @@ class Options:
             SystemExit: ``--help`` was given, and printed.
         """
         words = list(arguments)
+        _check_words(self.name, words)
         first, _ = _ConfigOnly(self.name).parse_known_args(words)
         if first.config is not None:
             words = [*self._from_file(first.config), *words]
@@ -181,6 +182,8 @@ def read_list(path: str, type: Callable[[str], Any]) -> list[Any]:
     values = []
     for number, line in enumerate(lines, 1):
         text = re.sub(r"(^|\s)#.*", "", line).strip()
+        if "\0" in text:
+            raise argparse.ArgumentTypeError(f"{path}:{number}: {text!r} has a NUL character")
         try:
             values += [type(text)] if text else []
         except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
@@ -246,7 +249,7 @@ def _read_toml(path: str) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # huge numbers and depths too
         raise UsageError(f"{path}: {error}") from None
 
 
@@ -259,7 +262,16 @@ def _texts(path: str, key: str, value: object, *, flag: bool) -> list[str | None
     values = value if isinstance(value, list) else [value]
     if any(isinstance(each, bool) or not isinstance(each, (str, int, float)) for each in values):
         raise UsageError(f"{path}: {key}: takes text, a number, or a list of them")
-    return [str(each) for each in values]
+    texts = [str(each) for each in values]
+    _check_words(f"{path}: {key}", texts)
+    return list(texts)
+
+
+def _check_words(where: str, words: Sequence[str]) -> None:
+    """Refuse NUL characters: no path, name or address has any, and the system raises at them."""
+    for word in words:
+        if "\0" in word:
+            raise UsageError(f"{where}: {word!r} has a NUL character")
 
 
 def _reason(error: Exception, text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ipaddress
 import logging
 import re
 import socket
@@ -79,11 +80,19 @@ def server_type(default_port: int) -> Callable[[str], Server]:
             return Server(path, 0)
         match = _HOST_PORT.fullmatch(text)
         port = int(match[3] or default_port) if match else 0
-        if match is None or not 0 < port < 65_536:
+        if match is None or not 0 < port < 65_536 or not _is_ipv6(match[1] or "::"):
             raise argparse.ArgumentTypeError(f"{text!r} is no HOST:PORT, [IPv6]:PORT or unix:PATH")
         return Server(match[1] or match[2], port)
 
     return server
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class Deadline:

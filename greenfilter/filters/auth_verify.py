@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gevent
 
-from .. import Filter, reject
+from .. import Filter, junk, reject
 from ._auth_verify.check import Check, Envelope, Verdict
 from ._auth_verify.domains import SuffixList
 from ._auth_verify.results import NAME, claims, compose
@@ -31,8 +31,8 @@ _MAX_FIELDS = 100  # of Authentication-Results that are looked at one by one
 MANUAL = """
     In smtpd.conf, for the listener that other mail servers use:
 
-        filter dmarc proc-exec "/usr/local/bin/greenfilter run auth_verify --enforce reject"
-        listen on 0.0.0.0 filter dmarc
+        filter "dmarc" proc-exec "/usr/local/bin/greenfilter run auth_verify --enforce reject"
+        listen on 0.0.0.0 filter "dmarc"
 
     Each message gets one Authentication-Results header (RFC 8601) on top, with the results of SPF
     (RFC 7208; of the HELO name for the null sender), DKIM (RFC 6376) and DMARC (RFC 9989), and with
@@ -111,7 +111,7 @@ def build(arguments: Sequence[str]) -> Filter:
             value = compose(authserv_id, spf, envelope.mail_from, dkim, dmarc, arc)
             message.headers.prepend(NAME, value)
             if what == "junk":
-                message.headers.prepend("X-Spam", "Yes")
+                return junk()
         return decision
 
     return app

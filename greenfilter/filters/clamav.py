@@ -20,8 +20,8 @@ STATUS = "X-Virus-Status"
 MANUAL = f"""
     In smtpd.conf:
 
-        filter clamav proc-exec "/usr/local/bin/greenfilter run clamav"
-        listen on all filter clamav
+        filter "clamav" proc-exec "/usr/local/bin/greenfilter run clamav"
+        listen on 0.0.0.0 filter "clamav"
 
     smtpd's user must be able to write to clamd's socket: put it into the group clamav, or have
     clamd listen on TCP (TCPSocket, TCPAddr). Set clamd's StreamMaxLength to at least --max-size.

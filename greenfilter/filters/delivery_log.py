@@ -22,10 +22,10 @@ EVENTS = ("accepted", "refused", "aborted", "delivered", "deferred", "bounced")
 MANUAL = """
     In smtpd.conf:
 
-        filter delivery_log proc-exec "/usr/local/bin/greenfilter run delivery_log \\
+        filter "delivery_log" proc-exec "/usr/local/bin/greenfilter run delivery_log \\
             --output /var/log/mail.json"
-        listen on 0.0.0.0 filter delivery_log
-        action "out" relay filter delivery_log
+        listen on 0.0.0.0 filter "delivery_log"
+        action "out" relay filter "delivery_log"
 
     It decides nothing, and no mail waits for it. One line for each recipient of a message:
 

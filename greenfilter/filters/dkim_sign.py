@@ -24,10 +24,10 @@ SUMMARY = "Sign mail with DKIM (RFC 6376), by RSA-SHA256 and Ed25519-SHA256 (RFC
 MANUAL = r"""
     In smtpd.conf, for the listeners that your own users and programs use:
 
-        filter dkim proc-exec "/usr/local/bin/greenfilter run dkim_sign \
+        filter "dkim" proc-exec "/usr/local/bin/greenfilter run dkim_sign \
             --key example.org:k1:/etc/mail/k1.pem"
-        listen on socket filter dkim
-        listen on 0.0.0.0 port submission tls-require pki mx.example.org auth filter dkim
+        listen on socket filter "dkim"
+        listen on 0.0.0.0 port submission tls-require pki mx.example.org auth filter "dkim"
 
     smtpd runs filters as its own user (_smtpd or opensmtpd): that user must be able to read the
     keys. Name their whole paths. Make one, and the p= of "v=DKIM1; k=rsa; p=...", the TXT record to

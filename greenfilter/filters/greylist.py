@@ -20,12 +20,12 @@ DEFAULT_STORE = "/var/lib/greenfilter/greylist.sqlite"
 MANUAL = """
     In smtpd.conf, for the listener that other mail servers use:
 
-        filter greylist proc-exec "/usr/local/bin/greenfilter run greylist"
-        listen on 0.0.0.0 filter greylist
+        filter "greylist" proc-exec "/usr/local/bin/greenfilter run greylist"
+        listen on 0.0.0.0 filter "greylist"
 
     and, so that it learns whom your users write to, also
 
-        action "out" relay filter greylist
+        action "out" relay filter "greylist"
 
     The first time that a client's network (/24, /64), a sender and a recipient come together, the
     recipient is refused with 451. When they come again after --delay and within --window, they are

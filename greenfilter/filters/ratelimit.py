@@ -23,10 +23,10 @@ DEFAULT_STORE = "/var/lib/greenfilter/ratelimit.sqlite"
 MANUAL = """
     In smtpd.conf:
 
-        filter ratelimit proc-exec "/usr/local/bin/greenfilter run ratelimit \\
+        filter "ratelimit" proc-exec "/usr/local/bin/greenfilter run ratelimit \\
             --limit user:recipients=100/hour,500/day --limit network:messages=60/minute \\
             --limit sender:bytes=1G/day --notify /usr/local/sbin/tell-postmaster"
-        listen on 0.0.0.0 filter ratelimit
+        listen on 0.0.0.0 filter "ratelimit"
 
     It comes last in a chain, so that it is not asked about what others refuse.
 

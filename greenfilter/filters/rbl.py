@@ -29,8 +29,8 @@ MANUAL = """
     In smtpd.conf, for the listener that other mail servers use (not for submission: the addresses
     of your own users' homes are on many lists, and "disconnect" comes before they authenticate):
 
-        filter rbl proc-exec "/usr/local/bin/greenfilter run rbl --zone zen.example.org=5"
-        listen on 0.0.0.0 filter rbl
+        filter "rbl" proc-exec "/usr/local/bin/greenfilter run rbl --zone zen.example.org=5"
+        listen on 0.0.0.0 filter "rbl"
 
     Every list is asked at the same time: those of --zone about the client's address, those of
     --domain-zone about the domain of the sender, the HELO name and the name in reverse DNS, as

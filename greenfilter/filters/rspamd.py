@@ -22,8 +22,8 @@ DEFAULT_SERVER = Server("127.0.0.1", 11333)
 MANUAL = """
     In smtpd.conf:
 
-        filter rspamd proc-exec "/usr/local/bin/greenfilter run rspamd"
-        listen on all filter rspamd
+        filter "rspamd" proc-exec "/usr/local/bin/greenfilter run rspamd"
+        listen on 0.0.0.0 filter "rspamd"
 
     It talks to rspamd's "normal" worker, or to a proxy worker in front of it, and tells it all that
     is known: client, HELO, rDNS (if it is forward confirmed), user, TLS, envelope, message id. A

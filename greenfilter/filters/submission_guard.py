@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -34,9 +35,9 @@ SUMMARY = "Let users send from their own addresses only: in the envelope, and in
 MANUAL = r"""
     In smtpd.conf, for the listener that your users send through:
 
-        filter guard proc-exec "/usr/local/bin/greenfilter run submission_guard \
+        filter "guard" proc-exec "/usr/local/bin/greenfilter run submission_guard \
             --table file:/etc/mail/senders"
-        listen on 0.0.0.0 port submission tls-require pki mx.example.org auth filter guard
+        listen on 0.0.0.0 port submission tls-require pki mx.example.org auth filter "guard"
 
     Whoever has authenticated may use the addresses that the table has for the user; who has not is
     left alone. Tables:
@@ -182,6 +183,21 @@ def _is_pattern(pattern: str) -> bool:
     return True
 
 
+def _is_domain(text: str) -> bool:
+    try:
+        _, _, domain = normal(f"x@{text}").rpartition("@")
+    except ValueError:
+        return False
+    return "@" not in text and all(domain.split("."))
+
+
+def _field_name(text: str) -> str:
+    """The name of a header field (RFC 5322, 2.2)."""
+    if not re.fullmatch(r"[!-9;-~]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a header field")
+    return text
+
+
 def _foreign(value: str, owned: Owned) -> str | None:
     """Give what in a field does not belong to the user; None if all does."""
     try:
@@ -220,8 +236,8 @@ def _password(path: str | None) -> str | None:
         return None
     try:
         return Path(path).read_text("utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -242,7 +258,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     text = "what begins a part of an address that does not count (+); '' for none"
     options.add("--delimiter", metavar="CHARACTERS", default="+", help=text)
     text = "field that is checked besides From, such as Sender or Reply-To; repeatable"
-    options.add("--header", metavar="NAME", action="append", default=[], help=text)
+    options.add(
+        "--header", metavar="NAME", type=_field_name, action="append", default=[], help=text
+    )
     text = "what becomes of what is not the user's: reject (default) or rewrite"
     options.add("--action", choices=("reject", "rewrite"), default="reject", help=text)
     options.add_log_only()
@@ -251,6 +269,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise options.error("give a --table")
     if bool(parsed.ldap_bind_dn) != bool(parsed.ldap_password_file):
         raise options.error("--ldap-bind-dn and --ldap-password-file belong together")
-    if parsed.domain and not _is_pattern(f"x@{parsed.domain}"):
+    if parsed.domain is not None and not _is_domain(parsed.domain):
         raise options.error(f"argument --domain: {parsed.domain!r} is no domain")
     return parsed

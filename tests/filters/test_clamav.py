@@ -420,7 +420,7 @@ def test_its_manual_has_lines_for_smtpd_conf_and_says_what_happens_without_clamd
     with pytest.raises(SystemExit):
         clamav.build(["--help"])
     manual = capsys.readouterr().out
-    assert "listen on all filter clamav" in manual
+    assert 'listen on 0.0.0.0 filter "clamav"' in manual
     assert "--on-failure says what happens" in manual
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 
 from greenfilter.errors import UsageError
-from greenfilter.filters._options import Options, network, seconds, size, whole
+from greenfilter.filters._options import Options, network, read_list, seconds, size, whole
 
 
 def make() -> Options:
@@ -76,6 +77,10 @@ def test_options_come_from_a_file_and_the_command_line_wins(tmp_path: Path):
         ("delay = true", "guard.toml: delay: takes text, a number, or a list"),
         ("action = 'kill'", "guard.toml: action: 'kill' is none of reject, junk"),
         ("[zone]\na = 1", "guard.toml: zone: takes text"),
+        ("most = " + "9" * 5000, "guard.toml: Exceeds the limit"),
+        ("zone = " + "[" * 5000, "guard.toml: "),
+        ('store = "sqlite:/a\\u0000b"', r"guard.toml: store: 'sqlite:/a\x00b' has a NUL character"),
+        ('zone = ["a", "\\u0000"]', r"guard.toml: zone: '\x00' has a NUL character"),
         ("zone = 'a'\nmost = ?", "guard.toml: Invalid value (at line 2, column 8)"),
     ],
 )
@@ -100,6 +105,8 @@ def test_a_file_that_is_wrong_is_told_in_one_line_with_its_key(
         (["--allow", "192.0.2.1/24"], "'192.0.2.1/24' is no network; do you mean 192.0.2.0/24?"),
         (["--allow", "@/nonexistent/list"], "/nonexistent/list: No such file or directory"),
         (["--config", "/nonexistent/file"], "/nonexistent/file: No such file or directory"),
+        (["--config", "a\0b"], r"'a\x00b' has a NUL character"),
+        (["--zone=a\0b"], r"'--zone=a\x00b' has a NUL character"),
         (["--delay"], "expected one argument"),
     ],
 )
@@ -114,6 +121,13 @@ def test_a_wrong_line_of_a_list_is_named(tmp_path: Path):
     path = write(tmp_path / "allow", "192.0.2.0/24\n192.0.2.0/33\n")
     with pytest.raises(UsageError, match=r"allow:2: '192\.0\.2\.0/33' is no address"):
         make().parse(["--allow", f"@{path}"])
+
+
+def test_a_line_of_a_list_with_a_nul_character_is_named(tmp_path: Path):
+    # A path in it would raise each time the file is looked at.
+    path = write(tmp_path / "keys", "/a\n/b\0c\n")
+    with pytest.raises(argparse.ArgumentTypeError, match=r"keys:2: '/b\\x00c' has a NUL"):
+        read_list(path, str)
 
 
 def test_help_is_the_manual(capsys: pytest.CaptureFixture[str]):

@@ -28,6 +28,7 @@ def test_what_names_a_server(text, server, shown):
 @pytest.mark.parametrize(
     "text",
     ["", ":1", "host:", "host:0", "host:65536", "::1", "[::1", "[x]:1", "a/b", "a b:1", "a:1:2",
+     "[::::]:1", "[192.0.2.1]",
      "unix:", "unix:a", "unix:/" + "x" * 107, "unix:/\0"],
 )  # fmt: skip
 def test_what_names_none(text):

@@ -188,7 +188,7 @@ def test_delivery_log_joins_what_comes_in_with_what_goes_out(
         sink.by_subject("hello")
 
         def events() -> dict[tuple[str, str], dict[str, Any]]:
-            found = [each for each in read(path) if each["mail_from_before"] == "a@example.net"]
+            found = [each for each in read(path) if each.get("mail_from_before") == "a@example.net"]
             return {(each["event"], each["rcpt_to"].split("@")[0]): each for each in found}
 
         wait_until(lambda: len(events()) == 6, 20.0, "six records")

@@ -280,6 +280,9 @@ def test_the_file_is_its_owners_alone(tmp_path: Path):
         ("sqlite:/nonexistent/directory/x", "there is no directory /nonexistent/directory"),
         ("sqlite:/tmp", "is a directory"),
         ("redis://user:secret@127.0.0.1:port/0", "redis://127.0.0.1:port/0: "),
+        ("redis://user:secret@h/x", "redis://h/x: the database is no number"),
+        ("rediss://user:secret@h/1/2", "rediss://h/1/2: the database is no number"),
+        ("redis://user:secret@h/-1", "redis://h/-1: the database is no number"),
     ],
 )
 def test_a_wrong_url_is_told_in_one_line_without_its_password(url: str, text: str):

@@ -56,7 +56,7 @@ def log(tmp_path, smtpd, sink):
     refused, cut = talk(server)
     assert refused.startswith("550 5.7.1 refused")
     assert cut.startswith("550 go away")
-    (message,) = sink.wait_for(1)
+    message, _ = sink.wait_for(2)
     server.stop()
     assert message.body.endswith(b"CR\r\nchecked\r\n")
     return log
@@ -126,7 +126,7 @@ def test_a_filter_in_c_is_recorded_and_replayed(require_smtpd, tmp_path, smtpd, 
     log = tmp_path / "echo.log"
     server = smtpd({"echo": recorded(log, str(echo))}, sink=sink)
     talk(server)
-    (message,) = sink.wait_for(1)
+    message, _ = sink.wait_for(2)
     server.stop()
     assert message.body == MESSAGE.partition(b"\r\n\r\n")[2]
     same = replay(echo, log, options=["--command"])

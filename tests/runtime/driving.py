@@ -114,7 +114,10 @@ class Pipe:
         """End of file; wait for the runtime's end."""
         self.reading = True
         self._sock.shutdown(socket.SHUT_WR)
-        assert self.runtime.join(5)
+        try:
+            assert self.runtime.join(5)
+        finally:
+            self.clock.detach()
         self._reader.join(5)
         self._sock.close()
 

@@ -20,6 +20,7 @@ REFUSES = """
 app = Filter("refuses", deadline=1.0, on_error="proceed")
 @app.filter.ehlo
 def ehlo(ctx, identity):
+    open(BEGUN, "a").write("x")
     time.sleep(0.5)
     open(DONE, "a").write("x")
     return reject(550, "no")
@@ -44,12 +45,13 @@ def requests(smtpd: Supervised, parameter: bytes) -> int:
 
 
 def test_answers_that_came_while_the_supervisor_was_stopped_count(run, write, tmp_path):
-    done = tmp_path / "done"
-    smtpd = run(write(f"DONE = {str(done)!r}\n{REFUSES}"), options=("--hang-timeout", "2"))
+    begun, done = tmp_path / "begun", tmp_path / "done"
+    names = f"BEGUN, DONE = {str(begun)!r}, {str(done)!r}\n"
+    smtpd = run(write(names + REFUSES), options=("--hang-timeout", "2"))
     before = smtpd.workers()
     sessions = [smtpd.connect() for _ in range(100)]
     asked = [smtpd.start(session.ehlo, "client.example.net") for session in sessions]
-    until(lambda: len(smtpd.trace) > 0 and requests(smtpd, b"|ehlo|") == 100, "the requests")
+    until(lambda: begun.exists() and len(begun.read_text()) == 100, "the handlers to begin")
     os.kill(smtpd.pid, signal.SIGSTOP)
     until(lambda: done.exists() and len(done.read_text()) == 100, "the handlers to be done")
     gevent.sleep(2.5)  # deadline, grace and hang timeout pass

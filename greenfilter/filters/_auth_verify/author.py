@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from .domains import a_labels
 
@@ -11,41 +12,46 @@ MAX_CHARACTERS = 64 << 10  # of all From fields
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|\\.?|[()<>,:;@]|[^"()<>,:;@\\]+', re.DOTALL)
 
 
-class AuthorError(ValueError):
-    """The From field does not say who wrote; the text tells why."""
+class Authors(NamedTuple):
+    """Who wrote a message, as far as its From fields say so."""
+
+    domains: list[str]
+    problem: str
 
 
-def author_domains(fields: list[str]) -> list[str]:
+def find_authors(fields: list[str]) -> Authors:
     """Find the domains of all addresses, members of groups too.
 
     Args:
         fields: the values of all From fields.
 
     Returns:
-        Each domain once, in A-labels.
-
-    Raises:
-        AuthorError: there is no address, or one without a domain.
+        Each domain once, in A-labels, and what is wrong with the fields. One bad address does not
+        hide the domains of the others: their policies still hold.
     """
-    if sum(map(len, fields)) > MAX_CHARACTERS:
-        raise AuthorError("the From field is too long")
+    problem = "" if fields else "no From field"
     found: dict[str, None] = {}
+    room = MAX_CHARACTERS
     for field in fields:
-        for address in _addresses(field):
-            found[_domain_of(address)] = None
-    if not found:
-        raise AuthorError("no address in From" if fields else "no From field")
-    return list(found)
+        if len(field) > room:
+            problem = "the From field is too long"
+        for address in _addresses(field[:room]):
+            try:
+                found[_domain_of(address)] = None
+            except ValueError as error:
+                problem = problem or str(error)
+        room = max(0, room - len(field))
+    return Authors(list(found), problem or ("" if found else "no address in From"))
 
 
 def _domain_of(address: list[str]) -> str:
     if "@" not in address:
-        raise AuthorError("an address without a domain in From")
+        raise ValueError("an address without a domain in From")
     at = len(address) - address[::-1].index("@")
     try:
         return a_labels("".join("".join(address[at:]).split()))
     except ValueError as error:
-        raise AuthorError(f"From: {error}") from None
+        raise ValueError(f"From: {error}") from None
 
 
 def _addresses(field: str) -> Iterator[list[str]]:

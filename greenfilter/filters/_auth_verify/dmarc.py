@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from .._dns import DnsError, Questions
-from .author import AuthorError, author_domains
+from .author import find_authors
 from .domains import SuffixList, a_labels, is_below
 from .policy import POLICIES, Policy, discover, organization_of
 
@@ -61,14 +61,10 @@ class Evaluation:
         self._fields = fields
         self._questions = questions
         self._suffixes = suffixes
-        self._problem = ""
-        self.authors: list[str] = []
-        try:
-            self.authors = author_domains(fields)
-        except AuthorError as error:
-            self._problem = str(error)
-        if len(self.authors) > MAX_AUTHORS:
+        domains, self._problem = find_authors(fields)
+        if len(domains) > MAX_AUTHORS:
             self._problem = "too many domains in From"
+        self.authors = domains[:MAX_AUTHORS]
 
     @property
     def is_malformed(self) -> bool:
@@ -77,7 +73,7 @@ class Evaluation:
 
     def discover(self) -> None:
         """Ask for what is needed of the authors, so that it is known however long SPF takes."""
-        for author in () if self._problem else self.authors:
+        for author in self.authors:
             # Errors are told when it is asked for again.
             with contextlib.suppress(DnsError):
                 if discover(author, self._questions, self._suffixes) is not None:
@@ -90,7 +86,7 @@ class Evaluation:
             identifiers: what SPF and DKIM found, in any order.
         """
         identifiers = list(_normal(identifiers))
-        if self._problem:
+        if not self.authors:
             return Dmarc("permerror", self._problem)
         if not self.is_malformed:
             return self._judge(self.authors[0], identifiers)
@@ -100,6 +96,7 @@ class Evaluation:
         judged = [self._judge(author, identifiers) for author in self.authors]
         failed = [each for each in judged if each.result == "fail"]
         many = "several From fields" if len(self._fields) > 1 else "several domains in From"
+        many = self._problem or many
         if failed:
             worst = max(failed, key=lambda each: POLICIES.index(each.policy or "none"))
             return worst._replace(reason=many, aligned_dkim=False, aligned_spf=False)

@@ -197,7 +197,7 @@ def _envelope(milter: dict[str, Any]) -> Iterator[str]:
 def _symbols(found: Any) -> list[str]:
     """Give the symbols of an object or, with older versions, a list."""
     if isinstance(found, list):
-        found = {each.get("name"): each for each in found if isinstance(each, dict)}
+        found = {str(each.get("name")): each for each in found if isinstance(each, dict)}
     if not isinstance(found, dict):
         return []
     scores = {

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from ..._mail.header_text import to_a_labels
+from ..._mail.header_text import decode, to_a_labels
 from .._smtpd_edits import scan, split_addresses
 
-_WORD = re.compile(r'[^\s@<>"]+@[^\s@<>"]+')
+_WORD = re.compile(r'[^\s@<>"(),:;]+@[^\s@<>"(),:;]+')
 
 
 def normal(address: str) -> str:
@@ -29,7 +29,9 @@ def normal(address: str) -> str:
 
 
 def in_field(value: str) -> list[str]:
-    """List the addresses of a field, and what looks like one in a display name without quotes.
+    """List the addresses of a field, and what looks like one in a name without quotes.
+
+    That is a display name or the name of a group, as it is read: with encoded words decoded.
 
     Raises:
         ValueError: it cannot be read; mail programs may show another address than one would think.
@@ -43,7 +45,7 @@ def in_field(value: str) -> list[str]:
 def display_name(value: str) -> str:
     """Give what stands before the only address of a field; "" if there is more or another form."""
     name, angle, rest = value.strip().rpartition("<")
-    simple = angle and rest.count(">") == 1 and rest.endswith(">") and "@" not in name
+    simple = angle and rest.count(">") == 1 and rest.endswith(">") and "@" not in decode("", name)
     return name.strip() if simple and len(split_addresses(value)) == 1 else ""
 
 
@@ -59,16 +61,21 @@ def _in_part(part: str) -> list[str]:
         start = bare.index(":") + 1
     if bare.rstrip().endswith(";"):  # and ends
         end = bare.rindex(";")
-    text, bare = text[start:end], bare[start:end]
+    group, text, bare = bare[:start], text[start:end], bare[start:end]
     if not text.strip():
-        return []
+        return _shown_in(group)
     if "<" not in bare and ">" not in bare:
-        return [normal(text)]
+        return [*_shown_in(group), normal(text)]
     open_, close = bare.find("<"), bare.find(">")
     if bare.count("<") != 1 or bare.count(">") != 1 or close < open_ or bare[close + 1 :].strip():
         raise ValueError(f"{part.strip()!r} is no address")
-    named = [normal(word) for word in _WORD.findall(bare[:open_])]
-    return [*named, normal(text[open_ + 1 : close])]
+    # Both at once: an encoded word may have the colon in it.
+    return [*_shown_in(group + bare[:open_]), normal(text[open_ + 1 : close])]
+
+
+def _shown_in(name: str) -> list[str]:
+    """List what looks like an address in a name, as mail programs show it."""
+    return [normal(word) for word in _WORD.findall(decode("", name))]
 
 
 class Owned:

@@ -170,7 +170,11 @@ class LdapTable(Table):
     """A search: ``ldap://HOST/BASE?ATTRIBUTE,...?SCOPE?FILTER`` (RFC 4516), ``%u`` for the user."""
 
     def __init__(self, url: str, bind_dn: str | None, password: str | None, timeout: float) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            _ = parts.port  # raises where it is none
+        except ValueError as error:
+            raise UsageError(f"{url}: {error}") from None
         attributes, scope, search = [*parts.query.split("?"), "", ""][:3]
         self._attributes = [unquote(name) for name in attributes.split(",") if name] or ["mail"]
         scopes = {"base": "BASE", "one": "LEVEL", "sub": "SUBTREE", "": "SUBTREE"}
@@ -184,11 +188,11 @@ class LdapTable(Table):
         self._server = f"{parts.scheme}://{parts.netloc}"
         self._bind = (bind_dn, password)
         self._timeout = timeout
-        import ldap3  # type: ignore[import-untyped]  # noqa: F401  # it is needed later
+        _check_filter(url, self._filter.replace("%u", "user"))
 
     def addresses(self, user: str) -> list[str]:
         """List a user's addresses."""
-        import ldap3
+        import ldap3  # type: ignore[import-untyped]
         from ldap3.core.exceptions import LDAPException  # type: ignore[import-untyped]
         from ldap3.utils.conv import escape_filter_chars  # type: ignore[import-untyped]
 
@@ -241,6 +245,16 @@ def _check(where: str, patterns: list[str]) -> None:
         Owned(patterns, "")
     except ValueError as error:
         raise TableError(f"{where}: {error}") from None
+
+
+def _check_filter(url: str, search: str) -> None:
+    from ldap3.core.exceptions import LDAPException
+    from ldap3.operation.search import parse_filter  # type: ignore[import-untyped]
+
+    try:
+        parse_filter(search, None, False, False, None, False)
+    except LDAPException as error:
+        raise UsageError(f"{url}: {search!r}: {error}") from None
 
 
 def _texts(attributes: Any, name: str) -> list[str]:

@@ -97,6 +97,13 @@ def test_names_that_are_none_are_no_identifiers():
         (("b@soft.example", "a@example.com"), "fail", "reject"),
         (("b@soft.example, c@none.example",), "fail", "quarantine"),
         (("c@none.example, d@free.example",), "fail", "none"),
+        (("a@example.com, x",), "fail", "reject"),
+        (("a@d..example, A <a@example.com>",), "fail", "reject"),
+        (("a@example.com" + "".join(f", a@d{number}.example" for number in range(9)),),)
+        + (
+            "fail",
+            "reject",
+        ),
         (("d@free.example, e@also-free.example",), "permerror", None),
         (("d@free.example, f@away.example",), "temperror", None),
         ((", ".join(f"a@d{number}.example" for number in range(9)),), "permerror", None),

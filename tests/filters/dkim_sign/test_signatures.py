@@ -448,5 +448,5 @@ def test_help_shows_the_smtpd_conf_lines(capsys: pytest.CaptureFixture[str]) -> 
         dkim_sign.build(["--help"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    assert 'filter dkim proc-exec "/usr/local/bin/greenfilter run dkim_sign ' in out
+    assert 'filter "dkim" proc-exec "/usr/local/bin/greenfilter run dkim_sign ' in out
     assert "--parent-domains" in out

@@ -452,5 +452,5 @@ def test_help_shows_the_smtpd_conf_lines(capsys: pytest.CaptureFixture[str]) -> 
         rbl.build(["--help"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    assert 'filter rbl proc-exec "/usr/local/bin/greenfilter run rbl ' in out
+    assert 'filter "rbl" proc-exec "/usr/local/bin/greenfilter run rbl ' in out
     assert "--threshold SCORE" in out

@@ -277,6 +277,15 @@ def test_an_action_that_only_this_rspamd_has_lets_the_message_go_on(start, caplo
     )
 
 
+def test_a_symbol_whose_name_is_no_text_is_shown_and_the_verdict_holds(start, caplog):
+    symbols = [{"name": ["x"], "score": 2}, {"name": {"y": 1}, "score": 1}, {"name": "A"}]
+    answer = {"action": "reject", "symbols": symbols}
+    options = ("--on-failure=pass",)
+    with ScriptedServer(answering(answer)) as server, start(server.port, options=options) as smtpd:
+        assert deliver(smtpd).rejected(550)
+    assert """symbols="['x'],{'y': 1},A" """ in decisions(caplog)[0]
+
+
 # Connections
 
 

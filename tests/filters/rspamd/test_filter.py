@@ -385,7 +385,7 @@ def test_its_manual_has_lines_for_smtpd_conf_and_says_what_happens_without_rspam
     with pytest.raises(SystemExit):
         rspamd.build(["--help"])
     manual = capsys.readouterr().out
-    assert "listen on all filter rspamd" in manual
+    assert 'listen on 0.0.0.0 filter "rspamd"' in manual
     assert "--on-failure says what" in manual
 
 

@@ -20,6 +20,10 @@ from greenfilter.filters._submission_guard.addresses import Owned, display_name,
         ("alice@example.org, Bob <bob@example.org>", ["alice@example.org", "bob@example.org"]),
         ("us: alice@example.org, bob@example.org;", ["alice@example.org", "bob@example.org"]),
         ("undisclosed: ;", []),
+        # The name of a group is shown as a display name is.
+        ("boss@example.org:;", ["boss@example.org"]),
+        ("boss@example.org: alice@example.org;", ["boss@example.org", "alice@example.org"]),
+        ("boss@example.org:<alice@example.org>", ["boss@example.org", "alice@example.org"]),
         ("", []),
         (" , ", []),
         ('"a b"@example.org', ["a b@example.org"]),
@@ -27,6 +31,23 @@ from greenfilter.filters._submission_guard.addresses import Owned, display_name,
         ('"<boss@example.org>" <alice@example.org>', ["alice@example.org"]),
         ("alice@B\u00fccher.example", ["alice@xn--bcher-kva.example"]),
         ("=?utf-8?q?boss?= <alice@example.org>", ["alice@example.org"]),
+        # What an encoded word says is shown as well.
+        *(
+            (f"{name} <alice@example.org>", ["boss@example.org", "alice@example.org"])
+            for name in (
+                "=?utf-8?q?boss=40example.org?=",
+                "=?utf-8?b?Ym9zc0BleGFtcGxlLm9yZw==?=",
+                "The =?us-ascii*en?Q?boss=40?=  =?us-ascii?q?example.org?= of all",
+                "=?utf-8?q?boss=40example.org:?=",
+                "=?utf-8?q?=3Cboss=40example.org=3E?=",
+                "=?utf-8?q?=28boss=40example.org=2C=29?=",
+            )
+        ),
+        ("=?utf-8?q?boss=40example.org?=: ;", ["boss@example.org"]),
+        (
+            "=?utf-8?q?boss=40example.org?=: alice@example.org;",
+            ["boss@example.org", "alice@example.org"],
+        ),
     ],
 )
 def test_addresses_of_a_field(value: str, found: list[str]) -> None:
@@ -108,6 +129,8 @@ def test_the_delimiter_is_an_option() -> None:
         ("alice@example.org", ""),
         ("<alice@example.org>", ""),
         ("boss@example.org <alice@example.org>", ""),
+        ("=?utf-8?q?boss=40example.org?= <alice@example.org>", ""),
+        ("=?utf-8?q?J=C3=BCrgen?= <j@example.org>", "=?utf-8?q?J=C3=BCrgen?="),
         ("Alice <a@example.org>, Bob <b@example.org>", ""),
     ],
 )

@@ -311,7 +311,23 @@ def test_it_recovers_when_the_table_is_back(slapd: Slapd, tmp_path: Path) -> Non
         (["--table=ldap://h/b?mail?all?(uid=%u)"], "not ldap://HOST/BASE"),
         (["--table=ldap://h/b?mail?sub?(uid=x)"], "there is no %u in the filter"),
         (["--table=ldap://h/b", "--ldap-bind-dn=x"], "belong together"),
+        (["--table=ldap://[x/b"], "ldap://[x/b: Invalid IPv6 URL"),
+        (["--table=ldap://h:99999/b"], "ldap://h:99999/b: Port out of range"),
+        (["--table=ldap://h:ldap/b"], "ldap://h:ldap/b: Port could not be cast"),
+        (["--table=ldap://h/b?mail?sub?((uid=%u"], "'((uid=user': invalid filter"),
+        (["--table=ldap://h/b?mail?sub?(%26(uid=%u)"], "'(&(uid=user)': invalid filter"),
+        (
+            ["--table=ldap://h/b", "--ldap-bind-dn=x", "--ldap-password-file=binary"],
+            "binary: 'utf-8' codec can't decode",
+        ),
         (["--table=file:right", "--domain=a b"], "'a b' is no domain"),
+        (["--table=file:right", "--domain="], "'' is no domain"),
+        (["--table=file:right", "--domain=\u00e9..x"], "is no domain"),
+        (["--table=file:right", "--domain=a..x"], "'a..x' is no domain"),
+        (["--table=file:right", "--domain=x@y"], "'x@y' is no domain"),
+        (["--table=file:right", "--header=Reply To"], "'Reply To' is no name of a header field"),
+        (["--table=file:right", "--header=Sender:"], "'Sender:' is no name of a header field"),
+        (["--table=file:right", "--header="], "'' is no name of a header field"),
     ],
 )
 def test_wrong_options_are_told_in_one_line(
@@ -319,6 +335,7 @@ def test_wrong_options_are_told_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("right").write_text(SENDERS)
+    Path("binary").write_bytes(b"\xff")
     Path("wrong").write_text("# x\nalice: x\n")
     with pytest.raises(UsageError) as caught:
         submission_guard.build(options)
