@@ -39,6 +39,7 @@ COMPILED = [
     "greenfilter/_runtime/messages/whole_message.py",
     "greenfilter/_runtime/runners.py",
     "greenfilter/_runtime/sessions.py",
+    "greenfilter/_runtime/turn.py",
     "greenfilter/_chain/asking.py",
     "greenfilter/_chain/host.py",
     "greenfilter/_chain/state.py",

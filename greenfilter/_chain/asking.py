@@ -91,7 +91,7 @@ class Asking:
         """Take what a member says by ``ctx.reply``, from any greenlet or thread."""
         decision = PROCEED if decision is None else decision
         calls: Calls = call.session._actual.runtime.calls
-        if call.owed is None or call.owed.pop(call, None) is None:
+        if not calls.answers.guard.forget(call):
             if decision is not PROCEED:
                 calls.answers.tell_late(call, None)
             return False

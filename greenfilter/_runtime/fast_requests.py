@@ -22,12 +22,13 @@ _COMMIT = PHASES["commit"]
 class _Plain:
     """A handler that the short way leads to, with all that a request needs of it."""
 
-    __slots__ = ("deadline", "fn", "handler", "texts")
+    __slots__ = ("deadline", "fn", "group", "handler", "texts")
 
-    def __init__(self, handler: Handler, phase: Phase) -> None:
+    def __init__(self, handler: Handler, phase: Phase, group: dict[Call, float]) -> None:
         self.handler = handler
         self.fn = handler.fn
         self.deadline = handler.deadline
+        self.group = group
         kinds = [field.kind for field in phase.fields]
         self.texts = len(kinds) if set(kinds) <= {"text"} else 2  # 2: whatever they are
 
@@ -66,7 +67,7 @@ class FastRequests:
                 and not calls.is_threaded(handler)
                 and not (phase is _COMMIT and has_messages)
             ):
-                self._plain[phase] = _Plain(handler, phase)
+                self._plain[phase] = _Plain(handler, phase, self._guard.group(handler.deadline))
 
     def answer(self, runner: Runner, item: Any) -> bool:
         """Answer a request, if it is plain. May switch greenlets.
@@ -80,7 +81,7 @@ class FastRequests:
         if plain is None:
             return False
         now = self._calls.now
-        self._guard.expect(item, plain.deadline, now)
+        self._guard.expect_in(plain.group, item, now + plain.deadline)
         runner.running, runner.since, runner.warned = plain.handler, now, 0
         try:
             if plain.texts == 1:

@@ -26,7 +26,8 @@ from greenlet import getcurrent, gettrace, settrace
 
 from .._process.log import logger
 from .._process.mark import NOBODY, SID_BYTES, SLOT_BYTES
-from .turn import Turn, TurnGreenlet
+from .turn import Turn
+from .turn_greenlet import TurnGreenlet
 
 _MAX_IDLE = 256
 _NO_SID = NOBODY[:SID_BYTES]

@@ -3,8 +3,6 @@
 The loop wakes every greenlet whose socket or timer is ready before it goes round again. Forty
 sessions that have waited and then each compute, or block in C, for 0.3 s would hold it for 12 s.
 So a greenlet that is woken when the turn is over goes on in the next one, in its order.
-
-Not compiled: greenlet's class is none that mypyc can build upon.
 """
 
 from __future__ import annotations
@@ -12,12 +10,19 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from typing import Any
-
-from greenlet import greenlet
+from typing import Any, Protocol
 
 # Seconds of ready work after which the loop gets its turn: what is answered leaves, timers run.
 TURN = 0.02
+
+
+class Waiting(Protocol):
+    """A greenlet that waits for the next turn."""
+
+    woken: tuple[Any, ...] | None
+
+    def go_on(self, args: tuple[Any, ...] = ()) -> Any:
+        """Go on now."""
 
 
 class Turn:
@@ -36,7 +41,7 @@ class Turn:
     def __init__(self, hub: Any) -> None:
         self.end = 0.0
         self.missed = False
-        self.late: deque[tuple[TurnGreenlet, tuple[Any, ...]]] = deque()
+        self.late: deque[tuple[Waiting, tuple[Any, ...]]] = deque()
         self._timer = hub.loop.timer(0)
         # libev calls it after each wait, before what it has waited for.
         self._round = hub.loop.check(ref=False)
@@ -52,7 +57,7 @@ class Turn:
         self._round.close()
         self.end = math.inf
 
-    def wake_later(self, waiting: TurnGreenlet, args: tuple[Any, ...]) -> None:
+    def wake_later(self, waiting: Waiting, args: tuple[Any, ...]) -> None:
         """Let a greenlet go on in the next turn."""
         waiting.woken = args
         self.late.append((waiting, args))
@@ -73,41 +78,3 @@ class Turn:
                 waiting.go_on(args)
         if late:
             self._timer.start(self._wake)
-
-
-class TurnGreenlet(greenlet):
-    """A greenlet that is woken when it is its turn.
-
-    Args:
-        run: what it does.
-        hub: its parent.
-        turn: of its loop.
-
-    Attributes:
-        woken: what it is to be woken with in the next turn, or None.
-        runner: whose greenlet it is.
-    """
-
-    def __init__(self, run: Any, hub: Any, turn: Turn) -> None:
-        super().__init__(run, hub)
-        self._turn = turn
-        self.woken: tuple[Any, ...] | None = None
-        self.runner: Any = None
-
-    def switch(self, *args: Any) -> Any:
-        """Go on, now or in the next turn. gevent calls it in the hub."""
-        turn = self._turn
-        if turn.late or time.monotonic() > turn.end:
-            turn.wake_later(self, args)
-            return None
-        return super().switch(*args)
-
-    def go_on(self, args: tuple[Any, ...] = ()) -> Any:
-        """Go on now."""
-        self.woken = None
-        return super().switch(*args)
-
-    def throw(self, *args: Any) -> Any:
-        """Raise an error in it, in place of what would have woken it."""
-        self.woken = None
-        return super().throw(*args)

@@ -89,8 +89,7 @@ class Answers:
 
     def forget(self, call: Call) -> None:
         """Note that smtpd does not wait for this answer any more."""
-        if call.owed is not None:
-            call.owed.pop(call, None)
+        self.guard.forget(call)
         self._settle(call)
 
     def _settle(self, call: Call) -> bool:

@@ -121,8 +121,7 @@ class Requests:
             self.ask(session, call, self.now)
             return
         # What nearly all requests are: half the cost of the way that looks at everything.
-        owed = call.owed = wait[0]
-        owed[call] = self.now + wait[1]
+        self._answers.guard.expect_in(wait[0], call, self.now + wait[1])
         self._give_request(session, worker, call)
 
     def _give_request(self, session: SupervisedSession, worker: WorkerProcess, call: Call) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Final
 
 from ..errors import DecisionError
 from ._call import Call, Stream
@@ -34,7 +35,8 @@ _REFUSED_AUTH = Decision("rewrite", "PLAIN =")
 # What smtpd does not know is refused and logged just so.
 _AUTH_PARAMETER = re.compile(r"(?:PLAIN|LOGIN)(?: |\Z)", re.IGNORECASE)
 _BRACKETED = (PHASES["mail_from"], PHASES["rcpt_to"])
-_TOKEN_FIRST = frozenset(b"0.%d|" % minor for minor in range(5))  # before protocol 0.5
+_BAR: Final = 0x7C
+_FIVE: Final = 0x35
 _REFUSALS = ("reject", "disconnect")
 _LET_PASS = (PROCEED.kind, BYPASS.kind)
 _WITHOUT_VALUE = ("proceed", "junk")
@@ -59,8 +61,13 @@ def _check_length(decision: Decision, old: bool) -> None:
         raise DecisionError(f"a {decision.kind} of {size} bytes is longer than smtpd takes")
 
 
-def _swapped_ids(call: Call) -> bytes:
-    return b"%b|%b|" % (call.line[call.body - 17 : call.body - 1], call.session.sid)
+def _ids(call: Call) -> bytes:
+    """Return the ids that an answer begins with: before protocol 0.5 the token comes first."""
+    line, body = call.line, call.body
+    # Looked at byte by byte: a slice and a look-up in a set take 0.1 us.
+    if line[9] < _FIVE and line[10] == _BAR and line[7:9] == b"0.":
+        return b"%b|%b|" % (line[body - 17 : body - 1], call.session.sid)
+    return line[body - 34 : body]
 
 
 def last_resort(call: Call) -> Decision:
@@ -90,11 +97,15 @@ class Guard:
             deadline: seconds from now after which :meth:`expired` gives it.
             now: the time.
         """
-        owed = call.owed = self.group(deadline)
-        owed[call] = now + deadline
+        self.expect_in(self.group(deadline), call, now + deadline)
+
+    def expect_in(self, group: dict[Call, float], call: Call, expires: float) -> None:
+        """Do as :meth:`expect`, with the group of the deadline at hand (0.1 us less)."""
+        call.owed = group
+        group[call] = expires
 
     def group(self, deadline: float) -> dict[Call, float]:
-        """Return the dict of the requests with one deadline, to add to as :meth:`expect` does."""
+        """Return the group of the requests with one deadline, for :meth:`expect_in`."""
         return self._owed.setdefault(deadline, {})
 
     def expired(self, now: float) -> list[Call]:
@@ -117,18 +128,19 @@ class Guard:
         """Return whether smtpd still waits for the answer to this request."""
         return call.owed is not None and call in call.owed
 
-    def forget(self, call: Call) -> None:
-        """Note that smtpd no longer waits for the answer to a request."""
-        if call.owed is not None:
-            call.owed.pop(call, None)
+    def forget(self, call: Call) -> bool:
+        """Note that the answer to a request is not owed any more; return whether it was.
+
+        Safe to call from any thread: of two, one gets True.
+        """
+        # dict.pop is one step under the GIL.
+        return call.owed is not None and call.owed.pop(call, None) is not None
 
     def proceed(self, call: Call) -> bytes | None:
         """Answer a request other than commit with proceed. As :meth:`answer`, at half its cost."""
-        if call.owed is None or call.owed.pop(call, None) is None:
+        if not self.forget(call):
             return None
-        line, body = call.line, call.body
-        ids = line[body - 34 : body] if line[7:11] not in _TOKEN_FIRST else _swapped_ids(call)
-        return b"filter-result|" + ids + b"proceed\n"
+        return b"filter-result|" + _ids(call) + b"proceed\n"
 
     def answer(self, call: Call, decision: Decision) -> bytes | None:
         """Answer a request. Safe to call from any thread.
@@ -145,14 +157,11 @@ class Guard:
             decision = message.outcome
         elif decision is not PROCEED:
             decision = self._legal(call, decision)
-        # dict.pop is one step under the GIL: of two threads that answer, one gets the request.
-        if call.owed is None or call.owed.pop(call, None) is None:
+        if not self.forget(call):
             return None
         if message is not None:
             call.session.last_stream = None
-        line, body = call.line, call.body
-        ids = line[body - 34 : body] if line[7:11] not in _TOKEN_FIRST else _swapped_ids(call)
-        return b"filter-result|%b%b\n" % (ids, decision.wire)
+        return b"filter-result|%b%b\n" % (_ids(call), decision.wire)
 
     def decide_commit(self, stream: Stream, decision: Decision) -> None:
         """Fix how commit will be answered for a message; the first to refuse wins.
