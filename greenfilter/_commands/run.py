@@ -112,7 +112,7 @@ def _run(options: Options, supervised: bool, pidfile: str | None) -> None:
     Raises:
         UsageError: the filter cannot be loaded, or nobody is there to talk to.
     """
-    from .._process import log, stderr, stdio
+    from .._process import garbage, log, stderr, stdio
     from .._supervisor.worker import ignore_signals
     from .pidfile import Pidfile
 
@@ -123,6 +123,7 @@ def _run(options: Options, supervised: bool, pidfile: str | None) -> None:
         )
     stdio.open_all()
     ignore_signals()
+    garbage.look_rarely()
     log.set_up(options.log_level, options.log_format)
     try:
         fds = stdio.take()

@@ -14,7 +14,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from .._process import log, mark, snapshot, stdio
+from .._process import garbage, log, mark, snapshot, stdio
 from ..errors import UsageError
 
 # The author's threads may not hold up the end.
@@ -32,6 +32,7 @@ def start(options: dict[str, Any]) -> None:
     from .._waiting import patch
 
     patch()
+    garbage.look_rarely()
 
     from .._filter import stock
     from .._filter.load import load
