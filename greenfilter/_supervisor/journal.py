@@ -12,8 +12,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_CAME = re.compile(rb"\|link-connect\|([0-9a-f]{16})\|")
-_WENT = re.compile(rb"\|link-disconnect\|([0-9a-f]{16})\n")
+# A session's first line or its last; a client can say what looks like one, but not at a beginning.
+_CAME_OR_WENT = re.compile(
+    rb"\nreport\|[^|\n]*\|[^|\n]*\|[^|\n]*\|link-(disc|c)onnect\|([0-9a-f]{16})(?=[|\n])"
+)
+_CAME, _WENT = b"c", b"disc"
 # Each line of a session.
 _SESSION = re.compile(rb"\n(?:report|filter)\|[^|\n]*\|[^|\n]*\|[^|\n]*\|[^|\n]*\|([0-9a-f]{16})")
 
@@ -82,16 +85,18 @@ class Journal:
         return pieces
 
 
-def passed_through(pieces: list[Piece]) -> set[bytes]:
-    """Return the ids of the sessions that begin and end in these pieces."""
-    lines = b"".join([piece.lines for piece in pieces])
-    went = set(_WENT.findall(lines))
-    return went.intersection(_CAME.findall(lines)) if went else went
+def departures(pieces: list[Piece]) -> tuple[set[bytes], set[bytes]]:
+    """Return the ids of the sessions that have ended in these pieces.
 
-
-def ended_in(pieces: list[Piece]) -> list[bytes]:
-    """Return the ids of the sessions that end in these pieces."""
-    return [sid for piece in pieces for sid in _WENT.findall(piece.lines)]
+    Returns:
+        Those that began in them as well, and all. An id that has begun again is in neither.
+    """
+    lines = b"\n" + b"".join([piece.lines for piece in pieces])
+    found: list[tuple[bytes, bytes]] = _CAME_OR_WENT.findall(lines)
+    last = {sid: what for what, sid in found}
+    went = {sid for sid, what in last.items() if what == _WENT}
+    first = {sid: what for what, sid in reversed(found)} if went else {}
+    return {sid for sid in went if first[sid] == _CAME}, went
 
 
 def without(pieces: list[Piece], sids: set[bytes]) -> list[Piece]:

@@ -27,7 +27,7 @@ from .._process.log import session_logger
 from ..errors import ProtocolError
 from ..protocol import EVENTS, LONGEST_MESSAGE
 from .answers import DEADLINE, GRACE, Answers
-from .journal import Journal, Piece, ended_in, only, passed_through, without
+from .journal import Journal, Piece, departures, only, without
 from .message import passage_of
 from .poison import Poison, report_kind
 from .quarantine import Quarantine
@@ -188,11 +188,11 @@ class Router:
         pieces = self._journal.take()
         if not pieces:
             return
-        gone = passed_through(pieces)
+        gone, ended = departures(pieces)
         if gone:
             self._skipped, pieces = pieces, without(pieces, gone)
         self._read_behind(pieces)
-        self._ledger.forget([*gone, *ended_in(pieces)])
+        self._ledger.forget(ended)
 
     def recall(self, sids: set[bytes]) -> None:
         """Read what was skipped lately of sessions whose code still runs though they have ended.
