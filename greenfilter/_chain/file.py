@@ -91,7 +91,7 @@ def load_chain(path: str, source: bytes, load: Loader) -> Chain:
     limits = {"deadline": table["deadline"]} if "deadline" in table else {}
     chain = Chain(table.get("name", stem), **limits)
     for member in members:
-        chain.add_member(member)
+        chain._add_member(member)
     return chain
 
 

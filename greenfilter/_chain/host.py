@@ -58,8 +58,8 @@ class Host:
             if member.observe:
                 self._observers[member] = Observer(member, calls.clock)
                 continue
-            member.app.configure(calls)
-            for fn in member.app.on_config_handlers:
+            member.app._registry.configure(calls)
+            for fn in member.app._registry.config_functions:
                 try:
                     fn(self.app.config)
                 except BaseException as error:
@@ -71,7 +71,7 @@ class Host:
             observer.end()
         for member in self.members:
             if not member.observe:
-                member.app.on_end()
+                member.app._registry.on_end()
 
     def _log_config(self, member: Member, fn: Any, error: BaseException) -> None:
         what = type(error).__name__
@@ -291,7 +291,7 @@ class Host:
             state = self.state(ctx._call.session)
             made: list[Any] = []
             for member in self.members:
-                hooks = getattr(member.app, kind)
+                hooks = getattr(member.app._registry, kind)
                 if hooks is None or member.observe:
                     continue
                 view = self._view(state, member, ctx)
@@ -311,7 +311,7 @@ class Host:
         def delete(ctx: Context, made: list[Any]) -> None:
             state = self.state(ctx._call.session)
             for member, value in made:
-                hooks = getattr(member.app, kind)
+                hooks = getattr(member.app._registry, kind)
                 view = self._view(state, member, ctx)
                 self._set_local(kind, view, None)
                 if hooks.delete is None:

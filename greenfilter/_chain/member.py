@@ -81,15 +81,16 @@ class Member:
 
     def take_handlers(self) -> None:
         """Take the filter's handlers as they are now, with the limits that the chain gives."""
-        app = self.app
-        self.needs = app.need_bits()
+        own = self.app._registry
+        self.needs = own.need_bits()
         commit = PHASES["commit"]
         self.filters = {
-            name: self._limited(handler, PHASES[name]) for name, handler in app.filters.items()
+            name: self._limited(handler, PHASES[name]) for name, handler in own.filters.items()
         }
-        self.reports = {key: self._limited(handler, None) for key, handler in app.reports.items()}
-        self.data = (app.data[0], self._limited(app.data[1], commit)) if app.data else None
-        self.taps = [self._limited(handler, commit) for handler in app.taps]
+        self.reports = {key: self._limited(handler, None) for key, handler in own.reports.items()}
+        data = own.data
+        self.data = (data[0], self._limited(data[1], commit)) if data else None
+        self.taps = [self._limited(handler, commit) for handler in own.taps]
 
     def handlers(self) -> list[Handler]:
         """Give all its handlers, with the chain's limits."""

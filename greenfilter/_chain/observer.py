@@ -82,7 +82,7 @@ class Observer:
     def report(self, key: tuple[str, str], line: bytes) -> None:
         """Tell it a report. Never switches."""
         subsystem, name = key
-        if (subsystem, EVENTS[name].wire) in self._member.app.registered_reports():
+        if (subsystem, EVENTS[name].wire) in self._member.app._registry.registered_reports():
             self._send(line)
         if name == "link_disconnect":
             sid = line.split(b"|", 6)[5]
@@ -93,7 +93,7 @@ class Observer:
         """Ask it what it would answer to a request. Never switches."""
         if not isinstance(view.hook, Phase) or view.session.sid in self._dropped:
             return
-        if view.hook.wire in self._member.app.phases():
+        if view.hook.wire in self._member.app._registry.phases():
             self._phases[view.token or b""] = view.hook.wire
             self._send(view.line)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._filter.app import Filter
 from .._filter.context import Context
 from .._filter.handlers import Handler, Policy, policy
+from .._filter.registry import Registry
 from ..errors import UsageError
 from ..protocol import EVENTS, NEWEST, PHASES, TEMPFAIL, Decision, Phase, at_version
 
@@ -35,7 +36,7 @@ _KEPT = (
 class Program(Filter):
     """A program that speaks smtpd-filters(7), as a filter.
 
-    Its hooks are known when it has been started (:meth:`configure`).
+    Its hooks are known when it has been started (:meth:`start`).
 
     Args:
         command: for the shell, as after ``proc-exec`` in smtpd.conf.
@@ -62,16 +63,16 @@ class Program(Filter):
         super().__init__(name or os.path.basename(words[0]), deadline=deadline, on_error=on_error)
         self.protocol = protocol
         self.child: Child | None = None
+        self._registry: _ProgramRegistry = _ProgramRegistry(self)
 
     def __repr__(self) -> str:
         return f"Program({self.command!r})"
 
-    def is_empty(self) -> bool:
-        """Whether it has no hook: it tells them only when it runs."""
-        return False
-
-    def configure(self, calls: Any) -> None:
+    def start(self, calls: Any) -> None:
         """Start it, and take its hooks. Switches greenlets.
+
+        Args:
+            calls: as :meth:`Registry.configure`.
 
         Raises:
             UsageError: it cannot be run, or does not register as smtpd wants it.
@@ -80,7 +81,7 @@ class Program(Filter):
 
         if self.child is not None:
             return
-        limit = self.max_message_bytes if engine is None else engine.app.max_message_bytes
+        limit = self.max_message_bytes if calls is None else calls.app.max_message_bytes
         child = Child(self.command, self.name, self._config(), limit)
         child.start()
         self.child = child
@@ -94,18 +95,19 @@ class Program(Filter):
             lines = told + [line for line in lines if not line.startswith(b"config|protocol|")]
         return b"".join(lines)
 
-    def on_end(self) -> None:
+    def stop(self) -> None:
         """End it. Switches greenlets."""
         if self.child is not None:
             self.child.stop()
 
     def _take_hooks(self, child: Child) -> None:
+        registry = self._registry
         wires = {phase.wire: phase for phase in PHASES.values()}
         for wire in child.oracle.phases - {"data-line"}:
             phase = wires[wire]
-            self.filters[phase.name] = self._handler(f"filter.{phase.name}", self._ask, phase)
+            registry.filters[phase.name] = self._handler(f"filter.{phase.name}", self._ask, phase)
         if "data-line" in child.oracle.phases:
-            self.data = ("lines", self._handler("lines", self._edit, PHASES["commit"], 2))
+            registry.data = ("lines", self._handler("lines", self._edit, PHASES["commit"], 2))
         events = {event.wire: event.name for event in EVENTS.values()}
         told = {(subsystem, events[wire]) for subsystem, wire in child.oracle.reports}
         for subsystem in sorted({subsystem for subsystem, _ in told} | {"smtp-in"}):
@@ -114,7 +116,7 @@ class Program(Filter):
         for subsystem, name in sorted(told):
             count = 1 + len(EVENTS[name].fields)
             handler = self._handler(f"report.{name}", self._tell, None, count)
-            self.reports[subsystem, name] = handler
+            registry.reports[subsystem, name] = handler
 
     def _handler(self, hook: str, fn: Any, phase: Phase | None, count: int = 0) -> Handler:
         decision = policy(self.on_error, None, None)
@@ -170,6 +172,26 @@ class Program(Filter):
 
     def _translated(self, line: bytes) -> bytes:
         return line if self.protocol is None else at_version(line, self.protocol)
+
+
+class _ProgramRegistry(Registry):
+    """The hooks of a program."""
+
+    def __init__(self, app: Program) -> None:
+        super().__init__(app)
+        self._program = app
+
+    def is_empty(self) -> bool:
+        """Return False: it tells its hooks only when it runs."""
+        return False
+
+    def configure(self, calls: Any) -> None:
+        """Start the program. Switches greenlets."""
+        self._program.start(calls)
+
+    def on_end(self) -> None:
+        """End the program. Switches greenlets."""
+        self._program.stop()
 
 
 def find_program(command: str) -> str:

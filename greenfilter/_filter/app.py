@@ -8,17 +8,13 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar, overload
 
 from .._process.python import command
-from ..errors import RegistrationError, UsageError
-from ..protocol import EVENTS, EVERYTHING, NEED_EVENTS, PHASES, Config, Need
-from .handlers import Handler, Policy, check_parameters, misuse, policy, seconds, takes_ctx, where
+from ..errors import UsageError
+from ..protocol import EVENTS, PHASES, Config, Need
+from .handlers import Policy, misuse, policy, seconds
 from .hook_docs import hook_doc
+from .registry import Registry, allowed_options
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_DATA_MODES = ("data_line", "lines", "message", "raw_line")
-# What may begin or end the life of a message's local object.
-_MESSAGE_EVENTS = ("tx-begin", "tx-reset", "link-disconnect")
-_OPTIONS = ("deadline", "on_error", "thread", "cancel_on_close")
 
 
 class Loaded(SystemExit):
@@ -47,7 +43,7 @@ class _Hook:
         self._kind = kind
         self._name = name
         self.__name__ = name
-        self.__doc__ = hook_doc(kind, name, _allowed_options(kind, name))
+        self.__doc__ = hook_doc(kind, name, allowed_options(kind, name))
 
     @overload
     def __call__(self, fn: F, /) -> F: ...
@@ -63,11 +59,11 @@ class _Hook:
     ) -> Callable[[F], F]: ...
     def __call__(self, fn: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
         if fn is not None:
-            self._app._register(self._kind, self._name, fn, options)
+            self._app._registry.add(self._kind, self._name, fn, options)
             return fn
 
         def decorate(fn: F) -> F:
-            self._app._register(self._kind, self._name, fn, options)
+            self._app._registry.add(self._kind, self._name, fn, options)
             return fn
 
         return decorate
@@ -93,24 +89,6 @@ class _Hooks:
         return list(self._names)
 
 
-class LocalStorage:
-    """The two hooks of ``local_session`` or ``local_message``."""
-
-    __slots__ = ("create", "create_with_ctx", "delete", "delete_with_ctx")
-
-    def __init__(
-        self, create: Callable[..., Any], delete: Callable[..., Any] | None, what: str
-    ) -> None:
-        self.create = create
-        self.delete = delete
-        self.create_with_ctx = takes_ctx(create, 0)
-        self.delete_with_ctx = delete is not None and takes_ctx(delete, 1)
-        if not isinstance(create, type):
-            check_parameters(create, int(self.create_with_ctx), what)
-        if delete is not None:
-            check_parameters(delete, 1 + int(self.delete_with_ctx), f"{what} delete")
-
-
 class Filter:
     """A filter: what its author registered, and its limits.
 
@@ -133,7 +111,8 @@ class Filter:
             refused with a 4xx or 5xx at commit.
 
     Attributes:
-        config: what smtpd said of itself; filled in when the filter runs.
+        config: what smtpd said of itself; filled in when the filter runs. Each argument is an
+            attribute too, which may be changed until then.
     """
 
     def __init__(
@@ -168,14 +147,7 @@ class Filter:
         self.message = _Hook(self, "data", "message")
         self.tap = _Hook(self, "data", "tap")
         self._raw_line = _Hook(self, "data", "raw_line")  # for greenfilter.osmtpd
-        self.on_config_handlers: list[Callable[[Config], Any]] = []
-        self.filters: dict[str, Handler] = {}
-        self.reports: dict[tuple[str, str], Handler] = {}
-        self.data: tuple[str, Handler] | None = None
-        self.taps: list[Handler] = []
-        self.session_storage: LocalStorage | None = None
-        self.message_storage: LocalStorage | None = None
-        self._started = False
+        self._registry = Registry(self)
 
     def __repr__(self) -> str:
         return f"Filter({self.name!r})"
@@ -190,10 +162,7 @@ class Filter:
             delete: called with (ctx, object), or (object) if it takes one parameter, exactly once
                 when the session ends in whatever way.
         """
-        self._open()
-        if self.session_storage is not None:
-            raise misuse("local_session was set already", where(create))
-        self.session_storage = LocalStorage(create, delete, "local_session")
+        self._registry.add_session_storage(create, delete)
 
     def local_message(
         self, create: Callable[..., Any], delete: Callable[..., Any] | None = None
@@ -202,10 +171,7 @@ class Filter:
 
         Arguments as for :meth:`local_session`.
         """
-        self._open()
-        if self.message_storage is not None:
-            raise misuse("local_message was set already", where(create))
-        self.message_storage = LocalStorage(create, delete, "local_message")
+        self._registry.add_message_storage(create, delete)
 
     def on_config(self, fn: F) -> F:
         """Call a function with :attr:`config` once smtpd has sent it, before mail is served.
@@ -213,9 +179,7 @@ class Filter:
         It may block; smtpd waits for it with the start of its service. If it raises, the filter
         goes on, and the error is logged.
         """
-        self._open()
-        check_parameters(fn, 1, "on_config")
-        self.on_config_handlers.append(fn)
+        self._registry.add_on_config(fn)
         return fn
 
     def run(self) -> NoReturn:
@@ -236,165 +200,6 @@ class Filter:
             raise UsageError("app.run() is for the end of a script; or use: greenfilter run FILTER")
         script = os.path.abspath(script)
         os.execv(sys.executable, command("greenfilter", "run", script, *sys.argv[1:]))
-
-    def phases(self) -> set[str]:
-        """Return the phases to register with smtpd, on the wire."""
-        names = {PHASES[name].wire for name in self.filters}
-        if self.data is not None or self.taps:
-            names |= {"data-line", "commit"}
-        return names
-
-    def deliveries(self) -> set[tuple[str, str]]:
-        """Return the reports that handlers or storage hooks wait for, as (subsystem, event)."""
-        wanted = {(subsystem, EVENTS[name].wire) for subsystem, name in self.reports}
-        for subsystem in self._subsystems():
-            if self.session_storage is not None:
-                wanted |= {(subsystem, "link-connect"), (subsystem, "link-disconnect")}
-            if self.data or self.taps:
-                wanted.add((subsystem, "link-disconnect"))
-            if self.message_storage is not None:
-                wanted |= {(subsystem, event) for event in _MESSAGE_EVENTS}
-        return wanted
-
-    def registered_reports(self) -> set[tuple[str, str]]:
-        """Return all reports to register: the deliveries, and what keeps the state true."""
-        kept = {
-            event
-            for need, events in NEED_EVENTS.items()
-            if need.value & self.need_bits()
-            for event in events
-        } | {"link-disconnect"}
-        return self.deliveries() | {
-            (subsystem, event) for subsystem in self._subsystems() for event in kept
-        }
-
-    def need_bits(self) -> int:
-        """Return ``needs`` as bits; a message's local object needs its transaction."""
-        if self.needs is None:
-            return EVERYTHING
-        return (self.needs | Need.MESSAGE_ID if self.message_storage else self.needs).value
-
-    def configure(self, calls: Any) -> None:
-        """Do what can only be done once :attr:`config` is known; for chains. May switch.
-
-        Args:
-            calls: what calls the handlers in the runtime that the filter is in.
-
-        Raises:
-            UsageError: the filter cannot start.
-        """
-
-    def on_end(self) -> None:
-        """End what :meth:`configure` has begun. May switch greenlets."""
-
-    def on_close(self, session: Any) -> None:
-        """Take note that a client has left; for chains. Never switches greenlets."""
-
-    def freeze(self) -> None:
-        """End registration: from now on it raises RegistrationError."""
-        self._started = True
-
-    def is_empty(self) -> bool:
-        """Return whether nothing was registered."""
-        return not (self.filters or self.reports or self.data or self.taps)
-
-    def handlers(self) -> list[Handler]:
-        """Return all handlers, each with its hook."""
-        data = [self.data[1]] if self.data else []
-        return [*self.filters.values(), *self.reports.values(), *data, *self.taps]
-
-    def _subsystems(self) -> set[str]:
-        subsystems = {subsystem for subsystem, _ in self.reports}
-        if self.filters or self.data or self.taps or not subsystems:
-            subsystems.add("smtp-in")
-        return subsystems
-
-    def _open(self) -> None:
-        if self._started:
-            raise misuse(f"{self!r} runs already; register before it starts")
-
-    def _register(self, kind: str, name: str, fn: Any, options: dict[str, Any]) -> None:
-        self._open()
-        hook = name if kind == "data" else f"{kind}.{name}"
-        at = where(fn)
-        allowed = _allowed_options(kind, name)
-        for option in options:
-            if option not in allowed:
-                known = ", ".join(allowed)
-                raise misuse(f"{hook} has no option {option!r}; it has: {known}", at)
-        outgoing = options.get("outgoing", False)
-        phase = PHASES.get("commit" if kind == "data" or name == "data_line" else name)
-        handler = Handler(
-            fn,
-            hook,
-            _parameters(kind, name),
-            deadline=seconds(options.get("deadline", self.deadline), at),
-            on_error=self._policy(options, phase if kind != "report" else None, hook, at),
-            explicit=frozenset(options),
-            thread=bool(options.get("thread", False)),
-            cancel_on_close=bool(options.get("cancel_on_close", False)),
-        )
-        if kind == "report":
-            self._add_report("smtp-out" if outgoing else "smtp-in", name, handler)
-        elif name == "tap":
-            self.taps.append(handler)
-        elif name in _DATA_MODES:
-            self._add_data(name, handler)
-        else:
-            self._add_filter(name, handler)
-
-    def _policy(self, options: dict[str, Any], phase: Any, hook: str, at: str | None) -> Any:
-        """Return the handler's policy, or the default if the app's is not legal here (junk)."""
-        if "on_error" in options:
-            decision = policy(options["on_error"], phase, at)
-            if decision.kind == "report" and hook != f"filter.{phase.name}":
-                raise misuse(f"on_error={decision!r} cannot be kept for commit", at)
-            return decision
-        decision = policy(self.on_error, None, at)
-        if phase is not None and decision.kind not in phase.decisions:
-            return policy("tempfail", phase, at)
-        return decision
-
-    def _add_report(self, subsystem: str, name: str, handler: Handler) -> None:
-        if (subsystem, name) in self.reports:
-            raise self._twice(handler, self.reports[subsystem, name])
-        self.reports[subsystem, name] = handler
-
-    def _add_filter(self, name: str, handler: Handler) -> None:
-        if name in self.filters:
-            raise self._twice(handler, self.filters[name])
-        self.filters[name] = handler
-
-    def _add_data(self, name: str, handler: Handler) -> None:
-        if self.data is not None:
-            other = self.data[1]
-            raise misuse(
-                f"{handler.hook}: a filter has one of filter.data_line, lines and message, "
-                f"and {other.name} ({other.where}) is its {other.hook} already",
-                handler.where,
-            )
-        self.data = (name, handler)
-
-    @staticmethod
-    def _twice(handler: Handler, other: Handler) -> RegistrationError:
-        return misuse(
-            f"{handler.hook} has a handler already: {other.name} ({other.where})", handler.where
-        )
-
-
-def _parameters(kind: str, name: str) -> int:
-    if kind == "data":
-        return 2
-    return 1 + len((PHASES if kind == "filter" else EVENTS)[name].fields)
-
-
-def _allowed_options(kind: str, name: str) -> tuple[str, ...]:
-    if kind == "report":
-        return ("deadline", "thread", "cancel_on_close", "outgoing")
-    if name in ("lines", "tap", "raw_line"):
-        # These wait for the client's lines; in a pool, a few slow clients would take all threads.
-        return tuple(option for option in _OPTIONS if option != "thread")
-    return _OPTIONS
 
 
 def _positive(name: str, value: int) -> int:

@@ -61,7 +61,7 @@ def load(
         app = _find(_import(name, is_file, module), target, attribute)
     except Loaded as loaded:
         app = loaded.app
-    if app.is_empty():
+    if app._registry.is_empty():
         raise UsageError(f"{target}: {app!r} has no handler; decorate one, as in @app.filter.ehlo")
     if app is _osmtpd_app():
         app.name = _stem(name)  # which the C API has no word for

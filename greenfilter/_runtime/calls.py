@@ -37,6 +37,7 @@ class Calls:
         clock: gives the time (monotonic seconds).
 
     Attributes:
+        registry: the filter's handlers.
         now: time of the last input or tick.
         threads: the pool for handlers with ``thread=True``.
         moved: the handlers that kept the loop.
@@ -52,6 +53,7 @@ class Calls:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
+        self.registry = app._registry
         self.answers = answers
         self.runners = runners
         self.page = page

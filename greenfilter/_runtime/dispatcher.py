@@ -51,10 +51,11 @@ class Dispatcher:
 
     def take_handlers(self) -> None:
         """Take the filter's handlers as they are now; a chain may know some only at its start."""
-        self._filters = {PHASES[name]: handler for name, handler in self.app.filters.items()}
+        registry = self.calls.registry
+        self._filters = {PHASES[name]: handler for name, handler in registry.filters.items()}
         self._reports = {
             (subsystem == "smtp-in", EVENTS[name]): handler
-            for (subsystem, name), handler in self.app.reports.items()
+            for (subsystem, name), handler in registry.reports.items()
         }
         self._fast.take_handlers(self._filters)
 
@@ -195,7 +196,7 @@ class Dispatcher:
         handler = self._filters.get(call.hook)
         deadline = handler.deadline if handler is not None else self.app.deadline
         if call.hook is _COMMIT:  # which waits for the taps
-            return max([deadline, *(tap.deadline for tap in self.app.taps)])
+            return max([deadline, *(tap.deadline for tap in self.calls.registry.taps)])
         return deadline
 
     def end_stream(self, stream: Stream) -> None:

@@ -61,7 +61,9 @@ class Housekeeper:
         self._told = False
         self._timer = gevent.get_hub().loop.timer(_TICK, _TICK)
         self._forgotten: _Forgotten | None = None
-        self._knows_transactions = ("smtp-in", "tx-begin") in dispatcher.app.registered_reports()
+        self._knows_transactions = (
+            ("smtp-in", "tx-begin") in dispatcher.calls.registry.registered_reports()
+        )
         self._round: Iterable[Any] = iter(())
 
     def start(self) -> None:
@@ -152,7 +154,8 @@ class Housekeeper:
         if forgotten is None:
             app = self._dispatcher.app
             # While a request waits for its answer, smtpd says nothing of the session.
-            longest = max([app.deadline, *(each.deadline for each in app.filters.values())])
+            asked = self._calls.registry.filters.values()
+            longest = max([app.deadline, *(handler.deadline for handler in asked)])
             ttl = app.config.smtp_session_timeout + longest
             forgotten = self._forgotten = _Forgotten(
                 app.max_sessions, ttl, self._calls.clock, self._let_go

@@ -60,7 +60,8 @@ class Runtime:
         page: mmap.mmap | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        app.freeze()
+        self._registry = registry = app._registry
+        registry.freeze()
         fds = sock if isinstance(sock, tuple) else (sock.detach(),) * 2
         self.app = app
         self._hub = gevent.get_hub()
@@ -80,8 +81,8 @@ class Runtime:
         self._dispatcher = Dispatcher(self._calls)
         self._connection = LiveConnection(
             self._dispatcher,
-            deliver=app.deliveries(),
-            needs=app.need_bits(),
+            deliver=registry.deliveries(),
+            needs=registry.need_bits(),
             max_sessions=app.max_sessions,
             on_problem=self._on_problem,
             on_evict=self._on_evict,
@@ -188,24 +189,25 @@ class Runtime:
 
     def _register(self) -> None:
         """Answer the handshake, when the author's on_config functions have returned."""
-        for fn in self.app.on_config_handlers:
+        for fn in self._registry.config_functions:
             try:
                 fn(self.app.config)
             except BaseException as error:
                 logger.error("on_config %s failed: %s: %s", fn, type(error).__name__, error)
         try:
-            self.app.configure(self._calls)
+            self._registry.configure(self._calls)
         except UsageError as error:
             logger.critical("%s: cannot start: %s", self.app.name, error)
             self._channel.close()
             self._on_end()
             return
         self._dispatcher.take_handlers()
-        self._connection.deliver(self.app.deliveries())
+        self._connection.deliver(self._registry.deliveries())
         if self._supervised:
             self._channel.send(hello(self.app))
         else:
-            self._channel.send(registration(self.app.registered_reports(), self.app.phases()))
+            reports, phases = self._registry.registered_reports(), self._registry.phases()
+            self._channel.send(registration(reports, phases))
 
     def _on_control(self, line: bytes) -> None:
         """Take a line of the supervisor's."""
@@ -233,7 +235,7 @@ class Runtime:
     def _on_close(self, session: Any) -> None:
         """The client has left. End what asked to be ended then."""
         self._housekeeper.drop(session)
-        self.app.on_close(session)
+        self._registry.on_close(session)
         if session.queued:
             gevent.get_hub().loop.run_callback(self._cancel, session)
 
@@ -282,7 +284,7 @@ class Runtime:
         for session in sessions:
             self._dispatcher.abandon_session(session)
         self._until(lambda: not self._runners.ready and self._is_idle())
-        self.app.on_end()
+        self._registry.on_end()
         self._housekeeper.stop()
         self._runners.turn.stop()
         self._calls.threads.close()

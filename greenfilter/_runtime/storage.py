@@ -15,7 +15,8 @@ from ..protocol._credentials import carries_credentials
 from .runners import Runner
 
 if TYPE_CHECKING:
-    from .._filter.app import Filter, LocalStorage
+    from .._filter.app import Filter
+    from .._filter.registry import LocalStorage
 
 
 class _Local:
@@ -51,7 +52,8 @@ class Storage:
     """
 
     def __init__(self, app: Filter, clock: Callable[[], float]) -> None:
-        session, message = app.session_storage, app.message_storage
+        registry = app._registry
+        session, message = registry.session_storage, registry.message_storage
         self._session = _Local(session, "local_session", app.deadline) if session else None
         self._message = _Local(message, "local_message", app.deadline) if message else None
         self._clock = clock

@@ -174,7 +174,7 @@ def osmtpd_register_conf(cb: Callback) -> None:
                 cb(key, each)
         cb(None, None)
 
-    app.on_config_handlers.clear()  # in C, too, only the last one counts
+    app._registry.config_functions.clear()  # in C, too, only the last one counts
     app.on_config(_disguised(tell, cb))
 
 

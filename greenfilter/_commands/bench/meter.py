@@ -44,7 +44,7 @@ class Meter:
 
     def wrap(self, app: Filter) -> None:
         """Put a timer around every handler. Before the filter runs."""
-        for handler in app.handlers():
+        for handler in app._registry.handlers():
             entry = _Entry(handler)
             self._entries.append(entry)
             handler.fn = self._timed(handler.fn, entry, handler.hook == "lines")

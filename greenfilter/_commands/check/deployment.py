@@ -41,8 +41,8 @@ def check_deployment(app: Filter, target: str, conf: Conf) -> list[Problem]:
         return [*found, Problem(conf.path, 1, text)]
     for program in filters.values():
         found += _check_command(program, target)
-    subsystems = {subsystem for subsystem, _ in app.registered_reports()}
-    if app.phases():
+    subsystems = {subsystem for subsystem, _ in app._registry.registered_reports()}
+    if app._registry.phases():
         subsystems.add("smtp-in")
     names = set().union(*(conf.names_of(name) for name in filters))
     program = next(iter(filters.values()))

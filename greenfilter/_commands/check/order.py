@@ -51,7 +51,7 @@ def check_order(app: Filter, conf: Conf, filters: dict[str, Program]) -> list[Pr
         ends = {builtin.phase: (builtin.action, spot)} if builtin.action in _ENDS else {}
         asked[name] = _Asked({builtin.phase}, ends)
     for name in filters:
-        asked[name].phases |= app.phases() - {"data-line"}
+        asked[name].phases |= app._registry.phases() - {"data-line"}
     found: dict[Problem, None] = {}
     for names in conf.orders:
         order = [member for name in names for member in conf.members(name) if member in asked]

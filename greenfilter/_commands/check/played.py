@@ -27,14 +27,14 @@ def check_played(app: Filter, target: str, args: list[str]) -> list[Problem]:
     """
     file = file_of(target) or target
     try:
-        deadline = max(handler.deadline for handler in app.handlers())
+        deadline = max(handler.deadline for handler in app._registry.handlers())
         seen = find_stalls(target, args, deadline)
     except (BenchError, OSError) as error:
         return [Problem(file, 1, f"--run: {' '.join(str(error).split())}")]
     if seen.stack:
         return [_hung(seen, file)]
     _describe(app, seen)
-    handlers = {handler.hook: handler for handler in app.handlers()}
+    handlers = {handler.hook: handler for handler in app._registry.handlers()}
     found = [_problem(stall, handlers.get(stall.hook)) for stall in seen.stalls]
     found += [
         _failed(handlers[hook], error, times, seen.calls[hook], file)
@@ -57,7 +57,7 @@ def _describe(app: Filter, seen: Findings) -> None:
         f"played {figures.sessions} sessions with {figures.messages} messages in "
         f"{figures.seconds:.1f} s: {calls} calls of handlers"
     )
-    missed = [handler for handler in app.handlers() if not seen.calls.get(handler.hook)]
+    missed = [handler for handler in app._registry.handlers() if not seen.calls.get(handler.hook)]
     for handler in missed:
         click.echo(f"  not called: {handler.name} ({handler.hook})")
 
