@@ -1,4 +1,4 @@
-"""The filter object: decorators put handlers into a table. No I/O, and nothing runs here."""
+"""The class Filter: its decorators register handlers. No I/O, and nothing runs here."""
 
 from __future__ import annotations
 

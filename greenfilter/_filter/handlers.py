@@ -19,7 +19,7 @@ _POLICIES = {"tempfail": TEMPFAIL, "proceed": PROCEED, "junk": JUNK}
 
 
 def where(fn: object) -> str | None:
-    """``file:line`` of a function, or None for what has no code of its own."""
+    """Return ``file:line`` of a function, or None for what has no code of its own."""
     code = getattr(inspect.unwrap(fn) if callable(fn) else fn, "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else None
 
@@ -163,7 +163,7 @@ def check_parameters(fn: Callable[..., Any], count: int, hook: str) -> None:
 
 
 def expected(hook: str, count: int) -> str:
-    """The last ``count`` parameters that a hook's handler takes: ``ctx, rdns, address``."""
+    """Return the last ``count`` parameters that a hook's handler takes: ``ctx, rdns, address``."""
     kind, _, name = hook.partition(".")
     special = {
         "lines": ["lines"],

@@ -97,7 +97,7 @@ def _load_chain(path: str, args: list[str], snapshot: Snapshot | None) -> Filter
 
 
 def file_of(target: str) -> str | None:
-    """The file that ``path`` or ``path:name`` names; None for a module or a stock filter."""
+    """Return the file that ``path`` or ``path:name`` names; None for a module or a stock filter."""
     if stock.is_name(target):
         return None
     candidates = (target, target.rpartition(":")[0])
@@ -177,19 +177,19 @@ def _find(module: ModuleType, target: str, attribute: str | None) -> Filter:
 
 
 def _osmtpd_app() -> Filter | None:
-    """The filter of a program that uses the C API, if this is one."""
+    """Return the filter of a program that uses the C API, if this is one."""
     osmtpd = sys.modules.get("greenfilter.osmtpd")
     return osmtpd.app if osmtpd is not None else None
 
 
 def _stem(name: str) -> str:
-    """``guard`` for ``/etc/mail/guard.py`` and for ``mail.guard``."""
+    """Return ``guard`` for ``/etc/mail/guard.py`` and for ``mail.guard``."""
     file = os.path.splitext(os.path.basename(name))[0]
     return file if os.path.isfile(name) else name.rpartition(".")[2]
 
 
 def _where(error: BaseException, name: str) -> str:
-    """``file:line`` of the author's innermost frame."""
+    """Return ``file:line`` of the author's innermost frame."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

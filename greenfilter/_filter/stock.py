@@ -21,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z][\w-]*")
 
 
 def is_name(target: str) -> bool:
-    """Whether FILTER names a stock filter, be there one or not: a word, without slash and dot."""
+    """Return whether FILTER is the name of a stock filter, existing or not: no slash, no dot."""
     return _NAME.fullmatch(target) is not None
 
 
@@ -32,12 +32,12 @@ def names() -> list[str]:
 
 
 def file_of(target: str) -> str | None:
-    """Give the file of a stock filter; None for what is none."""
+    """Return the file of a stock filter; None for what is none."""
     return os.path.join(_DIRECTORY, f"{target}.py") if target in names() else None
 
 
 def summary(name: str) -> str:
-    """Give a filter's first line, without what it needs to run."""
+    """Return a filter's first line, without what it needs to run."""
     with open(os.path.join(_DIRECTORY, f"{name}.py"), encoding="utf-8") as file:
         text = ast.get_docstring(ast.parse(file.read())) or ""
     return text.partition("\n")[0]
