@@ -140,7 +140,7 @@ class Connection:
         return ready
 
     def is_between_lines(self) -> bool:
-        """Tell whether the input so far has ended with a whole line."""
+        """Return whether the input so far has ended with a whole line."""
         return not self._tail and not self._cut
 
     def forget(self, session: Session) -> None:
@@ -360,7 +360,7 @@ class Connection:
 
 
 def _shown(line: bytes) -> str:
-    """A line for the log: bounded, on one line, and without credentials."""
+    """Return a line for the log: bounded, on one line, and without credentials."""
     found = _SECRET.search(line)
     if found:
         line = line[: found.end()] + b"..."

@@ -141,7 +141,7 @@ _VERSIONS: dict[bytes, tuple[int, int]] = {}
 
 
 def version_of(raw: bytes) -> tuple[int, int]:
-    """``b"0.7"`` as (0, 7); what is not a version counts as the newest known one."""
+    """Return ``b"0.7"`` as (0, 7); what is not a version counts as the newest known one."""
     version = _VERSIONS.get(raw)
     if version is None:
         major, _, minor = raw.partition(b".")

@@ -205,7 +205,7 @@ class Guard:
         return out
 
     def may_pass(self, stream: Stream, data: bytes) -> bool:
-        """Tell whether lines of a message may go to smtpd just as they are.
+        """Return whether lines of a message may go to smtpd just as they are.
 
         Args:
             stream: the message.
