@@ -186,7 +186,7 @@ class Snapshot:
         sys.path_importer_cache.clear()
 
     def read(self, path: str) -> bytes:
-        """Give the content of a file that is read, not imported; it is kept from now on.
+        """Return the content of a file that is read, not imported; it is kept from now on.
 
         Raises:
             OSError: it cannot be read.
@@ -331,7 +331,7 @@ def signature(stat: os.stat_result) -> Signature:
 
 
 def _root(target: str) -> str | None:
-    """The directory that a filter's own code is in."""
+    """Return the directory that a filter's own code is in."""
     for path in (target, target.rpartition(":")[0]):
         if path and os.path.isfile(path):
             return os.path.dirname(os.path.abspath(path))

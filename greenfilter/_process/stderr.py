@@ -254,7 +254,7 @@ class _Raw(io.RawIOBase):
         self._lines = Lines()
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def write(self, data: ReadableBuffer) -> int:

@@ -68,7 +68,7 @@ def take() -> tuple[int, int]:
 
 
 def set_up_text() -> None:
-    """Let print() and the log write any text: mail holds bytes that no locale knows.
+    """Make print() and the log write any text: mail holds bytes that no locale knows.
 
     UTF-8 whatever the locale; what has no UTF-8 (a surrogate stands for a byte) is escaped. Each
     line leaves at once: the last words of a process count most.
