@@ -89,14 +89,14 @@ class SmtpIn:
         return self._state.junk or (self._state.tx is not None and self._state.tx.junk)
 
     def begin(self) -> None:
-        """The client connected."""
+        """Greet the client that connected."""
         peer = self._peer
         self._link.begin(self.id)
         self.report("link-connect", peer.rdns, peer.fcrdns, peer.src, peer.dst)
         self._filter("connect", "", (peer.rdns, peer.address))
 
     def tls_started(self, ciphers: str) -> None:
-        """TLS is up. The client has to say EHLO again."""
+        """Note that TLS is up. The client has to say EHLO again."""
         self.report("link-tls", ciphers)
         self._state.ciphers = ciphers
         self._state.identity = ""
@@ -140,7 +140,7 @@ class SmtpIn:
         self._say(reply)
 
     def check_password(self, username: str, password: str) -> str:
-        """Say what smtpd itself thinks of a user: ``ok``, ``permfail`` or ``tempfail``.
+        """Return what smtpd itself thinks of a user: ``ok``, ``permfail`` or ``tempfail``.
 
         Here it is what the test wants.
         """
@@ -156,7 +156,7 @@ class SmtpIn:
         self._filter("commit", "")
 
     def free(self) -> None:
-        """The connection is closed."""
+        """Note that the connection is closed."""
         self._rollback()
         self.report("link-disconnect")
         self._link.end(self.id)
@@ -248,7 +248,7 @@ class SmtpIn:
     # What a command does.
 
     def _unfiltered(self, argument: str | None) -> None:
-        """Commands that no filter is ever asked about."""
+        """Execute a command that no filter is ever asked about."""
         if self._verb in ("HELP", "WIZ") and argument is not None:
             self._say(texts.NO_ARGUMENTS)
         elif self._verb == "HELP":

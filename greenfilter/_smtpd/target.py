@@ -135,7 +135,7 @@ class Process:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started and that still run, from ps(1)."""
+    """Return the processes that a process has started and that still run, from ps(1)."""
     table = subprocess.run(
         ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
     ).stdout
