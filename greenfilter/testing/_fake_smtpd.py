@@ -143,7 +143,7 @@ class FakeSmtpd:
                 error.add_note(f"{type(hidden).__name__}: {hidden}")
 
     def transcript(self, last: int | None = None) -> str:
-        """The trace as text, a line each, without the credentials of AUTH.
+        """Return the trace as text, a line each, without the credentials of AUTH.
 
         Args:
             last: how many lines at most, the last ones; None for all.
@@ -181,7 +181,7 @@ class FakeSmtpd:
 
     @contextmanager
     def not_reading(self) -> Iterator[None]:
-        """Within the block smtpd reads nothing of what the filter writes.
+        """Make smtpd read nothing of what the filter writes, within the block.
 
         A call that waits for an answer would wait in vain there: :meth:`start` it.
         """

@@ -160,7 +160,7 @@ class Session:
             return reply
 
     def tls_started(self, ciphers: str = TLS_1_3) -> None:
-        """The TLS handshake that follows a 220 to STARTTLS."""
+        """Go through the TLS handshake that follows a 220 to STARTTLS."""
         with self._lock:
             before = self.reply
             reply = self._step(self._smtp.tls_started, ciphers)

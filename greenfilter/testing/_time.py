@@ -89,7 +89,7 @@ class Clock:
             gevent.idle()
 
     def attach(self, tick: Callable[[], None]) -> None:
-        """Say what to call, in the hub, when time has passed; it then passes for the process too.
+        """Set what to call, in the hub, when time has passed; it then passes for the process too.
 
         Args:
             tick: of the runtime.
