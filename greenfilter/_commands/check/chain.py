@@ -43,7 +43,7 @@ def start_programs(chain: Chain) -> list[Problem]:
 
 
 def describe(member: Member) -> Iterator[str]:
-    """Give the lines that say what a member is, above its handlers."""
+    """Return the lines that say what a member is, above its handlers."""
     app = member.app
     what = f"exec {app.command}" if isinstance(app, Program) else f"filter {app.name}"
     observes = ", observes" if member.observe else ""

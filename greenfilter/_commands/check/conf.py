@@ -234,7 +234,7 @@ def _named(tokens: list[Token], keyword: str) -> list[str]:
 
 
 def _statements(text: str, path: str) -> Iterator[list[Token]]:
-    """A statement ends with its line, but for lines that end in a backslash, and for braces."""
+    """Split a file into statements, which end with their lines but for backslashes and braces."""
     statement: list[Token] = []
     depth = 0
     for token in _tokens(text, path):

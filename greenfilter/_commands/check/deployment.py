@@ -68,7 +68,7 @@ def _unused(name: str, program: Program) -> Problem:
 
 
 def _check_command(program: Program, target: str) -> list[Problem]:
-    """smtpd.conf(5): a command that does not begin with a slash is run from smtpd's libexec."""
+    """Check the command: without a slash, smtpd looks for it in its libexec (smtpd.conf(5))."""
     words = program.words or [""]
     if not words[0].startswith("/"):
         if _is_in_libexec(words[0], target):

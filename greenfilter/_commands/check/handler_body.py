@@ -183,7 +183,7 @@ class _Examined:
         return _AT_COMMIT if kind in _DATA_HOOKS else frozenset()
 
     def _made(self) -> Iterator[Problem]:
-        """Decisions that cannot be made, and those that nobody returns."""
+        """Find decisions that cannot be made, and those that nobody returns."""
         for kind, node, spot in self._reads.made:
             if text := what_is_wrong_with(kind, node):
                 yield self._at(spot, text)
@@ -200,7 +200,7 @@ class _Examined:
                 yield self._at(spot, text)
 
     def _fields(self) -> Iterator[Problem]:
-        """``ctx.reject`` and the like."""
+        """Find fields that do not exist, as in ``ctx.reject``."""
         for name, spot in self._reads.ctx:
             if not hasattr(Context, name):
                 hint = f"; write: from greenfilter import {name}" if name in MAKERS else ""

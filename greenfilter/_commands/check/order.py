@@ -75,7 +75,7 @@ def _between(
 
 
 def _file(program: Program) -> str | None:
-    """The file of a filter that greenfilter runs; other programs tell nothing of themselves."""
+    """Return the file of a filter that greenfilter runs; other programs tell nothing of theirs."""
     files = [file for word in program.words if (file := file_of(word))]
     for file in files:
         try:
@@ -119,7 +119,7 @@ def _end_of(
 
 
 def _registered(source: Source, values: Values) -> Iterator[tuple[str, FunctionNode]]:
-    """``@app.filter.ehlo``, with options or without, and ``app.filter.ehlo(function)``."""
+    """Find ``@app.filter.ehlo``, with options or without, and ``app.filter.ehlo(function)``."""
     for node in source.enclosing:
         if isinstance(node, FUNCTIONS[:2]):
             for decorator in node.decorator_list:

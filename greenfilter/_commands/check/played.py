@@ -89,7 +89,7 @@ def _failed(handler: Handler, error: str, times: int, calls: int, file: str) -> 
 
 
 def _hung(seen: Findings, file: str) -> Problem:
-    """The innermost line of the filter's own, in a filter that fell silent."""
+    """Return the innermost line of the filter's own, in a filter that fell silent."""
     sources = Sources(file)
     own = [frame for frame in seen.stack if sources.is_own(frame[0])]
     place, line, name = (own or [(file, 1, "")])[0]

@@ -106,7 +106,7 @@ def _read_conf(path: str) -> Conf:
 
 
 def _runs(options: CheckOptions, conf: Conf | None) -> list[tuple[str | None, list[str]]]:
-    """Every user that smtpd.conf runs the filter as, and the command; --user goes before."""
+    """Return each user that smtpd.conf runs the filter as, and the command; --user goes before."""
     filters = find_filters(conf, options.target) if conf is not None else {}
     default = options.user or default_user()
     runs = [
@@ -183,7 +183,7 @@ def conf_lines(app: Filter, target: str, args: list[str]) -> list[str]:
 
 
 def _command(target: str, args: list[str]) -> str:
-    """The command with whole paths: smtpd runs others from its own libexec directory."""
+    """Return the command with whole paths: smtpd runs others from its own libexec directory."""
     if file := file_of(target):
         target = os.path.abspath(file) + target.removeprefix(file)
     program = own_command()

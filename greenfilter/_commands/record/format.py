@@ -50,7 +50,7 @@ def read(logs: Sequence[str]) -> Iterator[Entry]:
 
 
 def _begin(log: str) -> float:
-    """When the first thing happened that is not the handshake; 0 if nothing has."""
+    """Return when the first thing happened after the handshake; 0 if nothing has."""
     for entry in _entries(log):
         if entry.from_smtpd and entry.time and not entry.line.startswith(b"config|"):
             return entry.time

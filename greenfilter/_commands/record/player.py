@@ -359,7 +359,7 @@ class Player:
 
 
 def _written(error: OracleError) -> bytes:
-    """The decision that is at fault; where none was written, what is wrong."""
+    """Return the decision that is at fault; where none was written, what is wrong."""
     words = (error.line or b"").split(b"|", 3)
     return words[3] if len(words) == 4 else str(error).partition("\n")[0].encode()
 

@@ -115,7 +115,7 @@ def record(command: Sequence[str], writer: Writer) -> NoReturn:
 
 
 def _pass_on(child: subprocess.Popen[bytes], inward: _Way, outward: _Way, wake: int) -> None:
-    """Until the filter has ended, and all that it wrote has been passed on."""
+    """Pass on all that the filter writes, until it has ended."""
     polls: dict[tuple[bool, ...], select.poll] = {}
     while child.poll() is None:
         ready: list[int] = []
@@ -151,7 +151,7 @@ def _poll(inward: _Way, outward: _Way, wake: int) -> select.poll:
 
 
 def _shut(fd: int) -> None:
-    """Let the other end see the end of file; the other direction of a socket goes on."""
+    """Send the other end the end of file; the other direction of a socket goes on."""
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
         os.close(fd)
         return

@@ -70,7 +70,7 @@ class ReplayLink(FilterLink):
         return self._data.pop(session_id, [])
 
     def end(self, session_id: str) -> None:
-        """A session is over. Never switches."""
+        """End a session. Never switches."""
         super().end(session_id)
         self._asked.pop(session_id, None)
         self._waiting.pop(session_id, None)

@@ -76,7 +76,7 @@ def _files_of(error: BaseException, folder: str) -> list[str]:
 
 
 def main() -> NoReturn:
-    """Entry point of the process."""
+    """Run the process."""
     target, *args = sys.argv[1:]
     stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
