@@ -45,7 +45,7 @@ def patch() -> None:
 
 
 def _sleep(seconds: Any, /) -> None:
-    """``time.sleep``. Switches greenlets in the loop's thread only."""
+    """Replace ``time.sleep``. Switches greenlets in the loop's thread only."""
     if not is_loop():
         _native_sleep(seconds)
         return
@@ -55,7 +55,7 @@ def _sleep(seconds: Any, /) -> None:
 
 
 def _alarm(seconds: int, /) -> int:
-    """``signal.alarm``, which a session can only take back.
+    """Replace ``signal.alarm``, which a session can only take back.
 
     Raises:
         WaitError: a time is given, in a session.
@@ -66,7 +66,7 @@ def _alarm(seconds: int, /) -> int:
 
 
 def _setitimer(which: int, seconds: float, interval: float = 0.0, /) -> tuple[float, float]:
-    """``signal.setitimer``, which a session can only take back.
+    """Replace ``signal.setitimer``, which a session can only take back.
 
     Raises:
         WaitError: a time is given, in a session.
