@@ -112,7 +112,7 @@ class Calls:
                 raise GreenletExit  # its session has gone on without it
 
     def is_threaded(self, handler: Handler) -> bool:
-        """Tell whether a handler's next call will be made in another thread."""
+        """Return whether a handler's next call will be made in another thread."""
         return handler.thread or handler in self.moved.handlers
 
     def compute(self, event: Call, fn: Callable[..., Any], *args: Any) -> Any:

@@ -95,7 +95,7 @@ class Channel:
         self._watch()
 
     def listens(self) -> bool:
-        """Tell whether it reads, or has a reason of its own not to."""
+        """Return whether it reads, or has a reason of its own not to."""
         if self.closed or (self._paused and self._look.active):
             return True
         return bool((self._write if self._stuck else self._read).active)
@@ -149,7 +149,7 @@ class Channel:
             self._put(data)
 
     def close(self) -> None:
-        """Give up the socket. What was not written is lost, since nobody reads it."""
+        """Close the socket. What was not written is lost, since nobody reads it."""
         if not self.closed:
             self.closed = True
             self._read.close()

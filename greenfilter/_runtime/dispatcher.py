@@ -176,7 +176,7 @@ class Dispatcher:
             stream.consumer.spoil()
 
     def _end_session(self, runner: Runner, session: LiveSession, call: Call) -> None:
-        """Let a session go: its message is given up, its delete hooks run."""
+        """End a session: its message is given up, its delete hooks run."""
         if session.last_stream is not None:
             self.end_stream(session.last_stream)
         self._storage.end_message(runner, call)
@@ -233,7 +233,7 @@ class Dispatcher:
 
 
 def _ends_message(item: Any) -> bool:
-    """Tell whether an item of the queue means that no more lines of the message will come."""
+    """Return whether an item of the queue means that no more lines of the message will come."""
     if not isinstance(item, Call):
         return False
     return isinstance(item.hook, Phase) or bool(_ends(item))

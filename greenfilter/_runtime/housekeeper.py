@@ -71,7 +71,7 @@ class Housekeeper:
         self._timer.start(self._on_tick)
 
     def stop(self) -> None:
-        """Tick no more."""
+        """Stop ticking."""
         self._timer.close()
 
     def drop(self, session: LiveSession) -> None:
@@ -146,7 +146,7 @@ class Housekeeper:
         self._runners.abandon(runner)
 
     def _evict(self, now: float) -> None:
-        """Let go sessions of which smtpd has said nothing for too long.
+        """Drop sessions of which smtpd has said nothing for too long.
 
         Short sessions never come here: a cache entry costs as much as three lines of input.
         """
@@ -171,7 +171,7 @@ class Housekeeper:
                 forgotten[session.sid] = session
 
     def _let_go(self, session: LiveSession) -> bool:
-        """Let go a session that may be; give whether it was."""
+        """Drop a session that may be dropped; return whether it was."""
         if session.queued:  # a runner has it in its hands
             return False
         assert self._forgotten is not None
@@ -201,7 +201,7 @@ class _Forgotten(TTLCache[bytes, LiveSession]):
         self._let_go = let_go
 
     def expire(self, time: float | None = None) -> list[tuple[bytes, LiveSession]]:
-        """Let go what is too old; what may not go yet gets another round."""
+        """Drop what is too old; what may not go yet gets another round."""
         expired = list(super().expire(time))
         for sid, session in expired:
             if not self._let_go(session):

@@ -84,7 +84,7 @@ class Monitor:
                 self._look(late)
 
     def _look(self, late: float) -> None:
-        """See who keeps the loop; called again and again for as long as it is kept."""
+        """Look who keeps the loop; called again and again for as long as it is kept."""
         self._urgent()
         beat, runner = self._beat, self._inside()
         handler = runner.running if runner is not None else None

@@ -262,7 +262,7 @@ class Runners:
             runner.abandoned = True
 
     def _trace(self) -> None:
-        """A runner is blocked: from now on note who runs at each switch."""
+        """Note who runs at each switch, now that a runner is blocked."""
         self._page[:SLOT_BYTES] = NOBODY
         if gettrace() is None:  # else it is the author's own, and what is marked less exact
             self._traces = True
@@ -276,7 +276,7 @@ class Runners:
         self._page[:SLOT_BYTES] = NOBODY
 
     def _on_switch(self, event: str, switch: Any) -> None:
-        """Control has gone into a greenlet."""
+        """Note that control has gone into a greenlet."""
         runner = self._inside.get(switch[1])
         task = runner.task if runner is not None else None
         if runner is None or task is None:

@@ -137,7 +137,7 @@ class Runtime:
         self._housekeeper.tick()
 
     def is_at_rest(self) -> bool:
-        """Tell whether nothing that was read is still in hand. Never switches greenlets.
+        """Return whether nothing that was read is still in hand. Never switches greenlets.
 
         What waits for a client's next lines, or for ``ctx.reply()``, is not in hand.
         """
@@ -233,7 +233,7 @@ class Runtime:
         self._dispatcher.abandon_session(session)
 
     def _on_close(self, session: Any) -> None:
-        """The client has left. End what asked to be ended then."""
+        """End what asked to be ended when the client leaves, which it has done."""
         self._housekeeper.drop(session)
         self._registry.on_close(session)
         if session.queued:
@@ -248,12 +248,12 @@ class Runtime:
                 runner.throw(SessionClosed("the client left"))
 
     def _on_kept(self, handler: Handler, place: str) -> None:
-        """A handler has kept the loop."""
+        """Move a handler that has kept the loop, if it may be moved."""
         if self.app.auto_thread:
             self._calls.moved.note(handler, place)
 
     def _hurry(self) -> None:
-        """The loop is kept: have the next answer leave at once, with the sign of life.
+        """Send the next answer at once, with the sign of life: the loop is kept.
 
         From the monitor's thread.
         """
@@ -266,7 +266,7 @@ class Runtime:
         gevent.spawn(self._end)
 
     def _end(self) -> None:
-        """smtpd has closed: let callbacks finish, run the delete hooks, and be done."""
+        """Finish callbacks, run the delete hooks, and be done: smtpd has closed."""
         self._until(self._is_idle)
         for session in self._connection.sessions.values():
             if session.last_stream is not None:

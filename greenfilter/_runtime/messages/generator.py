@@ -35,7 +35,7 @@ class Generator(HandledConsumer):
         self._reader = _GeneratorReader(self)
 
     def take(self, runner: Runner, chunk: Chunk) -> None:
-        """Let the generator deal with a run of lines. Switches greenlets."""
+        """Run the generator on a run of lines. Switches greenlets."""
         lines = unstuff(self.open(chunk))
         self._keep(self._original, lines)
         reader = self._reader
