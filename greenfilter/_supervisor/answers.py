@@ -118,7 +118,7 @@ class Answers:
         self.send(self.guard.data(stream, lines, ended))
 
     def bypass(self, stream: Stream, passage: Passage, decision: Decision) -> None:
-        """Have the lines go back to smtpd unchanged, and commit get a decision."""
+        """Send the lines back to smtpd unchanged, and answer commit with a decision."""
         passage.worker = None
         try:
             self.guard.decide_commit(stream, decision)
@@ -139,12 +139,12 @@ class Answers:
             self.pass_lines(stream, passage, chunk.lines, chunk.ended)
 
     def refuse_held(self, session: SupervisedSession, stream: Stream, passage: Passage) -> None:
-        """Have a message that is held bypass the workers, with the policy as its answer."""
+        """Send a message that is held past the workers, with the policy as its answer."""
         self.bypass(stream, passage, self.policy(session, "data-line"))
         self.release_held(stream, passage)
 
     def cut_off(self, session: SupervisedSession) -> None:
-        """Have a message that is in a worker's hands go to its end, and be refused."""
+        """Let a message that is in a worker's hands go to its end, and refuse it."""
         stream = session.last_stream
         passage = passage_of(stream)
         if stream is None or passage is None or passage.worker is None:

@@ -22,7 +22,7 @@ class Memory:
         self._told = False
 
     def read(self, pids: list[int]) -> dict[int, int]:
-        """Give bytes by process id, of those that are known now.
+        """Return bytes by process id, of those that are known now.
 
         Where ``ps`` has to be asked, they are those of an earlier call.
         """
@@ -44,7 +44,7 @@ class Memory:
         return found
 
     def _collect(self) -> dict[int, int]:
-        """Give what ps has said, if it has ended."""
+        """Return what ps has said, if it has ended."""
         ps = self._ps
         if ps is None:
             return {}

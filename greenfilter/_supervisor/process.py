@@ -132,14 +132,14 @@ class WorkerProcess:
         return mark.bytes_read(self._page)
 
     def exit_code(self) -> int | None:
-        """Give its exit status, or minus the signal that ended it; None while it runs."""
+        """Return its exit status, or minus the signal that ended it; None while it runs."""
         code = self._process.poll()
         if code is not None:
             self._clean_up()
         return code
 
     def end(self) -> str:
-        """Tell how it ended, for the log."""
+        """Return how it ended, for the log."""
         code = self.exit_code()
         if code is None:
             return "it closed its socket"
@@ -151,7 +151,7 @@ class WorkerProcess:
             return f"signal {-code}"
 
     def marked(self) -> Iterator[tuple[bytes, str | None]]:
-        """Give the ids of the sessions whose code runs, each with the report it handles, if any."""
+        """Return ids of the sessions whose code runs, each with the report it handles, if any."""
         return mark.marked(self._page)
 
     def kill(self) -> None:
@@ -177,7 +177,7 @@ class WorkerProcess:
                 return True
 
     def _clean_up(self) -> None:
-        """See to what it has left behind; once, for later its id may be that of another process."""
+        """Remove what it has left behind; once, for later its id may be that of another process."""
         if not self._cleaned_up:
             self._cleaned_up = True
             with suppress(OSError):

@@ -137,7 +137,7 @@ class Results:
         self._leave(worker, session)
 
     def _leave(self, worker: WorkerProcess, session: SupervisedSession) -> None:
-        """Have a session leave quarantine, where it has got its answer."""
+        """Release a session from quarantine, where it has got its answer."""
         if worker is self._quarantine.worker and not session.stale:
             self._quarantine.release(session.sid, well=True)
 

@@ -259,7 +259,7 @@ class Router:
             worker.mute = self.clock() if worker.mute is None else worker.mute
 
     def look_at_reports(self) -> None:
-        """Have the parser hand over reports of the kinds whose handlers have ended workers."""
+        """Make the parser hand over reports of the kinds whose handlers have ended workers."""
         if self._kinds == self.poison.kinds:
             return
         self._kinds = set(self.poison.kinds)
@@ -272,7 +272,7 @@ class Router:
         )
 
     def _forget_silent(self, hello: Hello, now: float) -> None:
-        """Let go the sessions of which smtpd has said nothing since the last round.
+        """Drop the sessions of which smtpd has said nothing since the last round.
 
         Between two rounds smtpd would have ended them, and a request have met its deadline; but
         for those in whose transaction a message may be coming.
@@ -317,7 +317,7 @@ class Router:
         return len(sessions)
 
     def ask_again(self) -> None:
-        """Have the next worker answer what the last one had not begun with, if there is one."""
+        """Ask the next worker what the last one had not begun with, if there is one."""
         not_begun, self._not_begun = self._not_begun, []
         for session, call in not_begun:
             self.answers.forget(call)
@@ -347,7 +347,7 @@ class Router:
 
 
 def _smtpd_waits(session: SupervisedSession) -> bool:
-    """Tell whether a request has no answer yet, or a message that has come to its end."""
+    """Return whether a request has no answer yet, or a message that has come to its end."""
     stream = session.last_stream
     ended = stream is not None and session.stream is None
     return session.owed is not None or (ended and stream.open)  # type: ignore[union-attr]

@@ -95,12 +95,12 @@ class SupervisedSession(Session):
                 self._end_transaction(line)
 
     def in_transaction(self) -> bool:
-        """Tell whether a transaction is open, as far as the filter wants to know of any."""
+        """Return whether a transaction is open, as far as the filter wants to know of any."""
         self.sort_reports()
         return len(self._open) > 0
 
     def is_between_transactions(self) -> bool:
-        """Tell whether another worker could go on with it, and nobody would notice."""
+        """Return whether another worker could go on with it, and nobody would notice."""
         if self.owed is not None or self.stale or self.last_stream is not None:
             return False  # what was decided about a message is known to its worker until commit
         return not self.in_transaction()
@@ -187,7 +187,7 @@ class Sessions(Connection):
         worker.link.send(replay)
 
     def take_away(self, session: SupervisedSession) -> None:
-        """Have no worker go on with a session; its own is told so."""
+        """Leave a session without a worker; its own is told so."""
         worker = session.worker
         if worker is not None:
             worker.sessions.pop(session.sid, None)

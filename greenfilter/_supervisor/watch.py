@@ -102,7 +102,7 @@ class Watch:
         return patience
 
     def _thin_out(self) -> None:
-        """Have no more than a few old workers: the sessions of the oldest go on in the newest."""
+        """Keep no more than a few old workers: sessions of the oldest go on in the newest."""
         for place in self._pool.places:
             newest = place.current
             if newest is None or newest.state is not State.SERVING:
