@@ -169,11 +169,11 @@ class ChainRegistry(Registry):
         self.members.append(member)
 
     def is_empty(self) -> bool:
-        """Whether there is no member."""
+        """Return whether there is no member."""
         return not self.members
 
     def handlers(self) -> list[Handler]:
-        """Give the handlers of all members."""
+        """Return the handlers of all members."""
         return [handler for member in self.members for handler in member.handlers()]
 
     def freeze(self) -> None:
@@ -186,12 +186,12 @@ class ChainRegistry(Registry):
         super().freeze()
 
     def phases(self) -> set[str]:
-        """Give the phases to register with smtpd, on the wire."""
+        """Return the phases to register with smtpd, on the wire."""
         self.freeze()
         return super().phases()
 
     def registered_reports(self) -> set[tuple[str, str]]:
-        """Give all reports to register."""
+        """Return all reports to register."""
         self.freeze()
         return super().registered_reports()
 
@@ -307,7 +307,7 @@ def _storage(create: Callable[..., Any], delete: Callable[..., Any], what: str) 
 
 
 def _asked(hook: str, acting: list[Member]) -> list[Handler]:
-    """Give the members' handlers whose policies and deadlines count at a hook of the chain."""
+    """Return the members' handlers whose policies and deadlines count at a hook of the chain."""
     kind, _, name = hook.partition(".")
     if kind == "report":
         return [
@@ -320,7 +320,7 @@ def _asked(hook: str, acting: list[Member]) -> list[Handler]:
 
 
 def _policy(hook: str, asked: list[Handler]) -> Decision:
-    """Give the strictest policy of those who are asked."""
+    """Return the strictest policy of those who are asked."""
     if hook.startswith("report."):
         return PROCEED
     policies = [handler.on_error for handler in asked]

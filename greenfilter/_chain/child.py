@@ -94,7 +94,7 @@ class Child:
             self._starting.kill()
 
     def session(self, sid: bytes, line: bytes) -> ChildSession:
-        """Give what is known of a session, which begins with this if it is new.
+        """Return what is known of a session, which begins with this if it is new.
 
         Args:
             sid: smtpd's id.
@@ -109,7 +109,7 @@ class Child:
         return session
 
     def forget(self, sid: bytes) -> None:
-        """A session is over."""
+        """Drop a session that is over."""
         self._sessions.pop(sid, None)
 
     def report(self, line: bytes, subsystem: str, event: str) -> None:
@@ -118,7 +118,7 @@ class Child:
             self.send(line)
 
     def new_token(self) -> bytes:
-        """Give a token for one request: unlike smtpd's, it tells a late answer from a right one."""
+        """Make a token for one request; unlike smtpd's, it tells a late answer from a right one."""
         self._tokens += 1
         return b"%016x" % self._tokens
 
@@ -155,7 +155,7 @@ class Child:
         self.oracle.receive(line)
 
     def lost(self, life: Life, why: str) -> None:
-        """It has ended. Whoever waits for it is told, and another one is started."""
+        """Tell whoever waits that the process has ended, and start another one."""
         if life is not self._life:
             return
         self._life = None
@@ -217,13 +217,13 @@ class ChildSession:
             self._open.append(line)
 
     def history(self) -> list[bytes]:
-        """Give the reports that lead to the present state, and forget what an ended one owes."""
+        """Return the reports that lead to the present state, and forget what an ended one owes."""
         self._oracle = self._new_oracle()
         self._late.clear()
         return [*self._facts.values(), *self._open]
 
     def ask(self, line: bytes, body: int, phase: str) -> Decision:
-        """Have the program answer a request. Switches greenlets.
+        """Ask the program to answer a request. Switches greenlets.
 
         Args:
             line: the request.
@@ -270,7 +270,7 @@ class ChildSession:
         self._oracle.data_line(self._sid.decode(), self._token.decode(), line)
 
     def end_message(self, message: ChildMessage) -> None:
-        """The message is over; what still comes of it is dropped."""
+        """End the message; what still comes of it is dropped."""
         if self._message is message:
             self._message = None
             if not message.ended:
@@ -302,7 +302,7 @@ class ChildSession:
             self._message.finish()
 
     def fail(self, error: GreenfilterError) -> None:
-        """Have whoever waits for the program know that it does not answer."""
+        """Tell whoever waits for the program that it does not answer."""
         if self._waiter is not None:
             self._waiter.set_exception(error)
         if self._message is not None:
@@ -347,7 +347,7 @@ class ChildMessage:
         self._write(b".")
 
     def output(self) -> Iterator[bytes]:
-        """Give the lines that have come by now.
+        """Yield the lines that have come by now.
 
         Raises:
             ProgramError: there was no room for them.
@@ -390,12 +390,12 @@ class ChildMessage:
         self._more.set()
 
     def finish(self) -> None:
-        """The program has written the final dot."""
+        """Note that the program has written the final dot."""
         self.ended = True
         self._more.set()
 
     def fail(self, error: GreenfilterError) -> None:
-        """No more will come."""
+        """Note that no more will come."""
         self._error = error if isinstance(error, ProgramError) else ProgramError(str(error))
         self._more.set()
 

@@ -101,7 +101,7 @@ class Host:
                 view.closed = True
 
     def state(self, real: Any) -> ChainSession:
-        """Give what the chain knows of a session."""
+        """Return what the chain knows of a session."""
         if real.extra is None:
             real.extra = state = ChainSession(self.members, real, self._asking)
             real._read()
@@ -211,7 +211,7 @@ class Host:
         is_junk: bool,
         rewritten: Decision | None,
     ) -> Decision:
-        """Give the answer, with the mark that is due, or keep the mark for a later request."""
+        """Return the answer, with the mark that is due, or keep the mark for a later request."""
         if name in _MARKS_NOTHING or JUNK.kind not in call.hook.decisions:
             return rewritten or PROCEED
         if not (is_junk or state.junk_session or state.junk_message is not None):
@@ -243,7 +243,7 @@ class Host:
     # Messages
 
     def lines(self, ctx: Context, lines: Any) -> Any:
-        """The chain's data handler: the members' stages, one behind the other."""
+        """Edit messages: the chain's data handler, with the members' stages in a row."""
         call = ctx._call
         real: Any = call.session
         state = self.state(real)
@@ -344,7 +344,7 @@ class Host:
 
 
 def _value(name: str, value: str) -> str:
-    """Give what the next member is asked about, as smtpd would ask: without brackets."""
+    """Return what the next member is asked about, as smtpd would ask: without brackets."""
     if name in ("mail_from", "rcpt_to") and value.startswith("<"):
         return value[1:].partition(">")[0]
     return value

@@ -109,7 +109,7 @@ class Life:
         self._changed.set()
 
     def was_long(self) -> bool:
-        """Whether it has lived for so long that its end is no sign that it cannot run."""
+        """Return whether it has lived so long that its end is no sign that it cannot run."""
         return bool(gevent.get_hub().loop.now() - self._began > _LONG_LIFE)
 
     def send(self, line: bytes) -> None:

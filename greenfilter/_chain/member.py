@@ -93,7 +93,7 @@ class Member:
         self.taps = [self._limited(handler, commit) for handler in own.taps]
 
     def handlers(self) -> list[Handler]:
-        """Give all its handlers, with the chain's limits."""
+        """Return all its handlers, with the chain's limits."""
         self.take_handlers()
         return [*self.filters.values(), *self.reports.values(), *self.data_handlers()]
 
@@ -103,11 +103,11 @@ class Member:
         return self.data is not None or bool(self.taps)
 
     def data_handlers(self) -> list[Handler]:
-        """Give the handlers whose policy commit applies."""
+        """Return the handlers whose policy commit applies."""
         return [*([self.data[1]] if self.data else []), *self.taps]
 
     def is_asked(self, ctx: Context, *, message: bool) -> bool:
-        """Tell whether its conditions hold. One that raises lets the member run.
+        """Return whether its conditions hold. One that raises lets the member run.
 
         Args:
             ctx: what it would be called with.
@@ -131,7 +131,7 @@ class Member:
             return otherwise
 
     def _limited(self, handler: Handler, phase: Phase | None) -> Handler:
-        """Give a handler with the chain's limits where it has none of its own, always the same."""
+        """Return a handler, always the same, with the chain's limits where it has none."""
         if handler in self._copies:
             return self._copies[handler]
         limited = self._copies[handler] = copy.copy(handler)
@@ -144,7 +144,7 @@ class Member:
 
 
 def _legal(decision: Decision, phase: Phase) -> Decision:
-    """Give a policy, or tempfail where the phase does not take it, as a filter's own default."""
+    """Return a policy, or tempfail where the phase does not take it, as for a filter's default."""
     return decision if decision.kind in phase.decisions else TEMPFAIL
 
 

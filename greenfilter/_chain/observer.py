@@ -40,7 +40,7 @@ class _Digest:
         self._hash.update(line + b"\n")
 
     def same_as(self, other: _Digest) -> bool:
-        """Whether the lines are the same."""
+        """Return whether the lines are the same."""
         return self.lines == other.lines and self._hash.digest() == other._hash.digest()
 
 

@@ -88,7 +88,7 @@ class Program(Filter):
         self._take_hooks(child)
 
     def _config(self) -> bytes:
-        """Give what smtpd said of itself, with the protocol that is spoken."""
+        """Return what smtpd said of itself, with the protocol that is spoken."""
         lines = self.config.wire().splitlines(keepends=True)
         if self.protocol is not None:
             told = [b"config|protocol|%d.%d\n" % self.protocol] if self.protocol >= NEWEST else []
@@ -195,7 +195,7 @@ class _ProgramRegistry(Registry):
 
 
 def find_program(command: str) -> str:
-    """Give a command with the whole path of its program, where smtpd would look for it.
+    """Return a command with the whole path of its program, where smtpd would look for it.
 
     Raises:
         UsageError: there is no such program, or it is no command.

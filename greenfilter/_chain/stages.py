@@ -53,19 +53,19 @@ class Pipeline:
         self._stages: dict[Member, Stage] = {}
 
     def add(self, member: Member, view: Call) -> None:
-        """Have a member see this message: its conditions hold, from here through commit."""
+        """Let a member see this message: its conditions hold, from here through commit."""
         self._stages[member] = Stage(self._real, member, view, self._observers.get(member))
 
     def includes(self, member: Member) -> bool:
-        """Tell whether a member sees this message."""
+        """Return whether a member sees this message."""
         return member in self._stages
 
     def verdict(self, member: Member) -> Decision:
-        """Give what a member has decided from the lines, when its taps are done. May switch."""
+        """Return what a member has decided from the lines, when its taps are done. May switch."""
         return self._stages[member].verdict()
 
     def run(self, lines: Iterator[bytes]) -> Iterator[bytes]:
-        """Give the lines as the last stage has left them."""
+        """Yield the lines as the last stage has left them."""
         source: Iterator[Batch] = _batches(lines)
         for stage in self._stages.values():
             source = stage.attach(source)
@@ -108,7 +108,7 @@ class Stage:
         return self._stream.outcome is not None
 
     def verdict(self) -> Decision:
-        """Give what it has decided, when its taps are done. May switch greenlets."""
+        """Return what it has decided, when its taps are done. May switch greenlets."""
         for tap in self._taps:
             tap.join(until_done=True)
         if self._stream.outcome is not None:
@@ -224,7 +224,7 @@ class Stage:
     def _lines_of(
         self, message: Message, spool: Spool, result: Any, handler: Handler
     ) -> Iterable[Batch]:
-        """Give the message as its handler wants it."""
+        """Return the message as its handler wants it."""
         if result is None:
             return message.lines()
         if isinstance(result, (bytes, bytearray)):
@@ -281,12 +281,12 @@ class Stage:
         yield from source
 
     def _unedited(self, source: Iterator[Batch], original: Spool) -> Iterator[Batch]:
-        """Give the message as it came."""
+        """Yield the message as it came."""
         yield from original.batches()
         yield from source
 
     def _step(self, handler: Handler, inner: Iterator[Batch]) -> Batch | None:
-        """Have the author's code make one more batch, with its deadline running."""
+        """Run the author's code for one more batch, with its deadline running."""
         self._enter(handler)
         try:
             return next(inner, None)
@@ -294,7 +294,7 @@ class Stage:
             self._leave()
 
     def _input(self, source: Iterator[Batch], original: Spool | None) -> Iterator[Batch]:
-        """Give the author's code what comes; its deadline stands still while it waits for it."""
+        """Yield what comes to the author's code; its deadline stands still while it waits."""
         while True:
             handler = self._runner.running
             self._leave()
@@ -341,7 +341,7 @@ class Stage:
             self._answers.fail_message(self._view, self._stream, handler, error)
 
     def _end_later(self, source: Iterator[Batch]) -> None:
-        """Have the earlier stages see the rest of the message, and end the later ones.
+        """Show the earlier stages the rest of the message, and end the later ones.
 
         Raises:
             SessionClosed: always; it ends the later stages.
