@@ -143,7 +143,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {' '.join(message.split())}; see --help")
 
     def option(self, name: str) -> argparse.Action | None:
-        """Give the option of a name."""
+        """Return the option of a name."""
         return self._option_string_actions.get(name)
 
 
@@ -192,17 +192,17 @@ def read_list(path: str, type: Callable[[str], Any]) -> list[Any]:
 
 
 def seconds(text: str) -> float:
-    """A time above 0: ``30``, ``90s``, ``5m``, ``12h``, ``36d``, ``2w``."""
+    """Parse a time above 0: ``30``, ``90s``, ``5m``, ``12h``, ``36d``, ``2w``."""
     return _in_units(text, "time", _UNITS, _MOST_SECONDS)
 
 
 def size(text: str) -> int:
-    """A number of bytes above 0: ``4096``, ``64k``, ``10M``, ``1G``."""
+    """Parse a number of bytes above 0: ``4096``, ``64k``, ``10M``, ``1G``."""
     return int(_in_units(text, "size", {**_SIZES}, float(1 << 60)))
 
 
 def network(text: str) -> Network:
-    """An address or a network."""
+    """Parse an address or a network."""
     try:
         found = ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -214,7 +214,7 @@ def network(text: str) -> Network:
 
 
 def server(text: str) -> Server:
-    """A DNS server: ``192.0.2.53``, ``2001:db8::53@5353``."""
+    """Parse a DNS server: ``192.0.2.53``, ``2001:db8::53@5353``."""
     address, _, port = text.partition("@")
     try:
         return Server(str(ipaddress.ip_address(address)), whole(1, 65_535)(port or "53"))
@@ -223,7 +223,7 @@ def server(text: str) -> Server:
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
-    """A whole number between two others."""
+    """Parse a whole number between two others."""
 
     def number(text: str) -> int:
         if not re.fullmatch(r"-?\d{1,18}", text) or not least <= int(text) <= most:
@@ -254,7 +254,7 @@ def _read_toml(path: str) -> dict[str, Any]:
 
 
 def _texts(path: str, key: str, value: object, *, flag: bool) -> list[str | None]:
-    """Give a value of the file as words of the command line; None is an option without value."""
+    """Return a value of the file as words of the command line; None is an option without value."""
     if flag:
         if isinstance(value, bool):
             return [None] if value else []

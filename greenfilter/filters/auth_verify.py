@@ -158,7 +158,7 @@ def _by_dmarc(verdict: Verdict, options: argparse.Namespace) -> Action:
 
 
 def _why(verdict: Verdict) -> str:
-    """Say in words why no identifier was the author's."""
+    """Return in words why no identifier was the author's."""
     passed = [each.domain for each in verdict.dkim if each.result == "pass"]
     failed = [f"{each.result} for {each.domain}" for each in verdict.dkim if each.result != "pass"]
     dkim = f"pass for {passed[0]} only" if passed else failed[0] if failed else "none"
@@ -256,14 +256,14 @@ def _options() -> Options:
 
 
 def _authserv_id(text: str) -> str:
-    """A name for the header, mostly a host's."""
+    """Parse a name for the header, mostly a host's."""
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no name: letters, digits, dots, - and _")
     return text
 
 
 def _suffix_list(path: str) -> SuffixList:
-    """The public suffix list."""
+    """Load the public suffix list."""
     try:
         suffixes = SuffixList(Path(path).read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:

@@ -110,7 +110,7 @@ def _sign(signer: Signer, ctx: Any, message: Message, *, edit: bool) -> list[Key
 
 
 def is_own(session: Session, networks: Sequence[Any]) -> bool:
-    """Whether a client may have its mail signed: authenticated, local, or of ``networks``."""
+    """Return whether a client's mail is signed: it is authenticated, local, or of ``networks``."""
     if session.authenticated or session.src is None:
         return session.authenticated
     ip = client_ip(session.src)
@@ -173,7 +173,7 @@ def _options() -> Options:
 
 
 def names(text: str) -> list[str]:
-    """Header names, in lower case, from text with colons or spaces between them."""
+    """Parse header names, in lower case, from text with colons or spaces between them."""
     found = list(dict.fromkeys(text.lower().replace(":", " ").split()))
     if not _FIELD_NAMES.fullmatch(":".join(found)):
         raise ValueError(text)

@@ -74,7 +74,7 @@ class Message:
         self.settled = False
 
     def wants(self, recipients: int, size: int) -> list[Claim]:
-        """Give what it wants of each limit."""
+        """Return what it wants of each limit."""
         amounts = {"messages": 1, "recipients": recipients, "bytes": size}
         return [
             Claim(limit, who, amounts[limit.kind] if recipients else 0)
@@ -207,7 +207,7 @@ class _Limiter:
         return reject(code, text, enhanced=f"{code // 100}.7.1")
 
     def _message(self, ctx: Any) -> Message:
-        """Give what is kept of the open message; anew after a worker was replaced."""
+        """Return what is kept of the open message; anew after a worker was replaced."""
         message: Message = ctx.tx.local
         if not message.holder:
             message.holder = f"{ctx.session.id}.{ctx.tx.message_id}"

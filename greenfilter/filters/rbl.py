@@ -189,7 +189,7 @@ def _add_observer(app: Filter, client: _Client, options: argparse.Namespace) -> 
 
 
 def _ask_early(app: Filter, client: _Client) -> None:
-    """Have the answers there when they are needed."""
+    """Ask early, so that the answers are there when they are needed."""
 
     @app.report.link_connect
     def ask(ctx: Any, rdns: str, fcrdns: Any, src: Any, dst: Any) -> None:
@@ -210,7 +210,7 @@ def fold(text: str) -> list[bytes]:
 
 
 def without_header(lines: Iterable[bytes], name: bytes) -> Iterator[bytes]:
-    """Give the lines of a message but for the headers called ``name``."""
+    """Return the lines of a message but for the headers called ``name``."""
     lines, dropping = iter(lines), False
     for line in lines:
         if line[:1] not in (b" ", b"\t"):

@@ -93,7 +93,7 @@ class _Scanner:
         self._client = Client()
 
     def scan(self, ctx: Any, message: Message) -> Verdict:
-        """Have a message scanned. Switches greenlets.
+        """Scan a message. Switches greenlets.
 
         Raises:
             ServiceError: no server did it.
@@ -157,7 +157,7 @@ class _Judge:
         )
 
     def failed(self, ctx: Any, message: Message, reason: str) -> Any:
-        """Give the decision where no server gave one."""
+        """Return the decision where no server gave one."""
         policy = self._options.on_failure
         refusal = None
         if policy == "tempfail":
@@ -167,7 +167,7 @@ class _Judge:
         return self._decide(ctx, refusal, policy, reason="failed", detail=reason, **_about(ctx))
 
     def oversize(self, ctx: Any, bytes_: int) -> Any:
-        """Give the decision for what is too big."""
+        """Return the decision for what is too big."""
         policy = self._options.oversize
         refusal = {
             "pass": None,
@@ -181,7 +181,7 @@ class _Judge:
         return self._decide(ctx, None, "pass", reason="ours", **_about(ctx))
 
     def _policy(self, verdict: Verdict) -> tuple[str, Decision | None]:
-        """Give what an action means, in a word, and the answer if it is a refusal."""
+        """Return what an action means, in a word, and the answer if it is a refusal."""
         options, action = self._options, verdict.action
         if verdict.no_action:
             return "pass", None
@@ -202,7 +202,7 @@ class _Judge:
         return {"add header": "junk", "rewrite subject": "subject"}.get(action, "pass"), None
 
     def _envelope(self, policy: str, verdict: Verdict) -> tuple[str, Decision | None]:
-        """Give what happens to a message whose envelope is to be changed."""
+        """Return what happens to a message whose envelope is to be changed."""
         text = "Sender or recipients cannot be changed any more"
         if self._options.envelope_changes == "tempfail":
             return "tempfail", reject(451, text, enhanced="4.3.5")
@@ -237,7 +237,7 @@ def _about(ctx: Any) -> dict[str, Any]:
 
 
 def _reply_text(text: str | None) -> str:
-    """Give a text of rspamd's as the rest of an SMTP reply."""
+    """Return a text of rspamd's as the rest of an SMTP reply."""
     words = re.sub(r"[^!-~]+", lambda found: " " if found[0].isspace() else "?", text or "")
     return words.strip()[:400]
 

@@ -174,7 +174,7 @@ def _is_own(address: str, owned: Owned) -> bool:
 
 
 def _is_pattern(pattern: str) -> bool:
-    """Whether a table's entry is an address or a pattern; others are no reason to refuse mail."""
+    """Return whether a table's entry is an address or a pattern; others never refuse mail."""
     try:
         Owned([pattern], "")
     except ValueError:
@@ -192,14 +192,14 @@ def _is_domain(text: str) -> bool:
 
 
 def _field_name(text: str) -> str:
-    """The name of a header field (RFC 5322, 2.2)."""
+    """Parse the name of a header field (RFC 5322, 2.2)."""
     if not re.fullmatch(r"[!-9;-~]+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no name of a header field")
     return text
 
 
 def _foreign(value: str, owned: Owned) -> str | None:
-    """Give what in a field does not belong to the user; None if all does."""
+    """Return what in a field does not belong to the user; None if all does."""
     try:
         return next((address for address in in_field(value) if address not in owned), None)
     except ValueError:

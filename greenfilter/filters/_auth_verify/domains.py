@@ -41,7 +41,7 @@ def _mapped(domain: str) -> str:
 
 
 def is_below(name: str, parent: str) -> bool:
-    """Whether a name is ``parent`` or below it; both as :func:`a_labels` gives them."""
+    """Return whether a name is ``parent`` or below it; both as :func:`a_labels` gives them."""
     return name == parent or name.endswith(f".{parent}")
 
 

@@ -125,7 +125,7 @@ class Signature(NamedTuple):
         return remark
 
     def signed_fields(self, fields: Sequence[Field]) -> bytes:
-        """Give the fields that h= names in canonical form."""
+        """Return the fields that h= names in canonical form."""
         form = FORMS[self.header_form]
         others = [field for field in fields if field is not self.field]
         return b"".join([form(field) + b"\r\n" for field in select(others, self.names)])

@@ -49,7 +49,7 @@ class Stream:
             self._send(struct.pack("!L", len(data)) + data, deadline)
 
     def end(self, deadline: Deadline) -> None:
-        """Say that the message is complete; from here on clamd scans it."""
+        """Tell clamd that the message is complete; from here on it scans."""
         self._send(struct.pack("!L", 0), deadline)
 
     def answer(self, deadline: Deadline) -> Verdict:

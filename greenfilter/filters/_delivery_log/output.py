@@ -199,7 +199,7 @@ class SocketOutput(Output):
 
     @staticmethod
     def _was_closed(connection: socket.socket) -> bool:
-        """Whether the other end has gone: what is sent then is lost without an error."""
+        """Return whether the other end has gone: what is sent then is lost without an error."""
         if connection.type & socket.SOCK_DGRAM:
             return False
         connection.settimeout(0.0)

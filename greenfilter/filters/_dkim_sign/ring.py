@@ -59,7 +59,7 @@ class KeyRing:
         self._next = time.monotonic() + _EVERY_SECONDS
 
     def keys(self, domain: str, *, parents: bool = False) -> list[Key]:
-        """Give a domain's keys, or if ``parents`` those of the nearest domain above that has any.
+        """Return a domain's keys, or if ``parents`` those of the nearest domain above that has any.
 
         May read files.
         """
@@ -161,7 +161,7 @@ def read_directory(path: str) -> list[Place]:
 
 
 def _signature(path: str) -> Signature | None:
-    """Give what changes with a file's content, or with who may read it."""
+    """Return what changes with a file's content, or with who may read it."""
     try:
         stat = os.stat(path)
     except OSError:

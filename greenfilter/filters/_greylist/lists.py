@@ -60,7 +60,7 @@ class Clients:
         return cls([entry for entry in entries if not isinstance(entry, str)], domains)
 
     def contain(self, ip: IPv4Address | IPv6Address, name: str | None) -> bool:
-        """Whether a client is listed.
+        """Return whether a client is listed.
 
         Args:
             ip: of the client.
@@ -70,13 +70,13 @@ class Clients:
 
 
 def is_below(domain: str, domains: frozenset[str]) -> bool:
-    """Whether a domain is one of some, or below one of them."""
+    """Return whether a domain is one of some, or below one of them."""
     labels = domain.lower().rstrip(".").split(".")
     return any(".".join(labels[at:]) in domains for at in range(len(labels)))
 
 
 def network_or_domain(text: str) -> Network | str:
-    """An address, a network, or a domain of client names."""
+    """Parse an address, a network, or a domain of client names."""
     try:
         return network(text)
     except ArgumentTypeError:
@@ -86,7 +86,7 @@ def network_or_domain(text: str) -> Network | str:
 
 
 def address_or_domain(text: str) -> str:
-    """An address, ``name@`` for a name in any domain, or a domain."""
+    """Parse an address, ``name@`` for a name in any domain, or a domain."""
     local, at, domain = text.rpartition("@")
     if not at or not local:
         return _domain(domain, "address or domain")

@@ -42,12 +42,12 @@ class Pattern:
         self.groups = 0 if self._is_glob else self._regex.groups
 
     def matches(self, value: str) -> bool:
-        """Whether a value, or what is looked at of it, matches."""
+        """Return whether a value, or what is looked at of it, matches."""
         value = value[: self._limit]
         return bool(self._regex.match(value) if self._is_glob else self._regex.search(value))
 
     def replaced(self, value: str, by: str) -> str:
-        """Give a value with what matches replaced; what is beyond the limit stays as it is."""
+        """Return a value with what matches replaced; what is beyond the limit stays as it is."""
         head, rest = value[: self._limit], value[self._limit :]
         return (by if self._is_glob else self._regex.sub(by, head)) + rest
 
@@ -79,7 +79,7 @@ def _check_cost(source: str) -> None:
 
 
 def _steps(tree: Any) -> int:
-    """Give the number of ways to go through an expression on a value of the longest kind.
+    """Return the number of ways to go through an expression on a value of the longest kind.
 
     That is the product of the choices in it, as all may have to be tried after each other.
     """

@@ -39,7 +39,7 @@ class RulesFile:
         self._rules = read(path)
 
     def rules(self) -> list[Rule]:
-        """Give the rules that count now."""
+        """Return the rules that count now."""
         with self._lock:
             signature = self._signature_now()
             if signature != self._signature:

@@ -39,7 +39,7 @@ class Limit:
 
 
 def limits_of(text: str) -> list[Limit]:
-    """Limits as ``SCOPE:KIND=RATE[,RATE...]``: ``user:recipients=100/hour,500 per 2 days``.
+    """Parse limits: ``SCOPE:KIND=RATE[,RATE...]``, ``user:recipients=100/hour,500 per 2 days``.
 
     Raises:
         ArgumentTypeError: it makes no sense.

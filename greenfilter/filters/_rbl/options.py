@@ -14,14 +14,14 @@ NAMES = ("sender", "helo", "rdns")
 
 
 def number(text: str) -> float:
-    """A finite number: with another no sum would reach a threshold, or any would."""
+    """Parse a finite number: with another no sum would reach a threshold, or any would."""
     if not math.isfinite(float(text)):
         raise ValueError(text)
     return float(text)
 
 
 def zone(text: str) -> ZoneOptions:
-    """A list from ``NAME[=WEIGHT[,SECONDS[,SHOWN]]]``."""
+    """Parse a list from ``NAME[=WEIGHT[,SECONDS[,SHOWN]]]``."""
     name, _, rest = text.partition("=")
     weight, timeout, shown = [*rest.split(",", 2), "", ""][:3]
     # 253 octets (RFC 1035, 2.3.4) must hold an IPv6 client's 64 too.
@@ -34,7 +34,7 @@ def zone(text: str) -> ZoneOptions:
 
 
 def code(text: str) -> tuple[tuple[str, str], Code]:
-    """A meaning from ``[ZONE/]ADDRESS=NAME[,WEIGHT]``."""
+    """Parse a meaning from ``[ZONE/]ADDRESS=NAME[,WEIGHT]``."""
     where, _, meaning = text.partition("=")
     zone_name, _, address = where.rpartition("/")
     name, _, weight = meaning.partition(",")
@@ -44,7 +44,7 @@ def code(text: str) -> tuple[tuple[str, str], Code]:
 
 
 def which_names(text: str) -> tuple[str, ...]:
-    """Some of ``sender,helo,rdns``."""
+    """Parse some of ``sender,helo,rdns``."""
     found = tuple(text.split(","))
     if not set(found) <= set(NAMES):
         raise ValueError(text)

@@ -50,7 +50,7 @@ def domain(what: str, name: str | None) -> Subject | None:
 
 
 def tests(family: int) -> tuple[Subject, Subject]:
-    """Give the entry that no list has, and the one that every list should have."""
+    """Return the entry that no list has, and the one that every list should have."""
     if family == DOMAIN:
         wrong, right = (Subject("test", text, text, DOMAIN) for text in _TESTS[DOMAIN])
     else:

@@ -169,11 +169,11 @@ class _Source(io.RawIOBase):
         self._deadline = deadline
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Give a file to read from."""
+        """Return a file to read from."""
         return io.BufferedReader(self, 1 << 16)
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: object) -> int:

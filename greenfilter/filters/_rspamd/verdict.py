@@ -116,7 +116,7 @@ def read(response: Response) -> Verdict:
 
 
 def fold(value: str) -> str:
-    """Give a value of a header that cannot become another header, whatever it is.
+    """Return a value of a header that cannot become another header, whatever it is.
 
     Lines after the first begin with white space, and none is blank.
     """
@@ -175,7 +175,7 @@ def _read_addition(name: str, value: Any, verdict: Verdict) -> None:
 
 
 def _fields(milter: dict[str, Any], key: str, verdict: Verdict) -> Iterator[tuple[str, Any]]:
-    """Give the names and values of an object whose keys are names of headers."""
+    """Return the names and values of an object whose keys are names of headers."""
     found = milter.get(key) or {}  # an empty table of Lua is an array
     if not isinstance(found, dict):
         verdict.faults.append(f"{key} is no object")
@@ -195,7 +195,7 @@ def _envelope(milter: dict[str, Any]) -> Iterator[str]:
 
 
 def _symbols(found: Any) -> list[str]:
-    """Give the symbols of an object or, with older versions, a list."""
+    """Return the symbols of an object or, with older versions, a list."""
     if isinstance(found, list):
         found = {str(each.get("name")): each for each in found if isinstance(each, dict)}
     if not isinstance(found, dict):
@@ -208,7 +208,7 @@ def _symbols(found: Any) -> list[str]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """Give a list, or what stands for a list of one."""
+    """Return a list, or what stands for a list of one."""
     if isinstance(value, list):
         return value
     return [] if value is None else [value]

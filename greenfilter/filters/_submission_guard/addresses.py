@@ -13,7 +13,7 @@ _WORD = re.compile(r'[^\s@<>"(),:;]+@[^\s@<>"(),:;]+')
 
 
 def normal(address: str) -> str:
-    """Give the form in which addresses are compared: lower case, the domain as A-labels.
+    """Return the form in which addresses are compared: lower case, the domain as A-labels.
 
     Raises:
         ValueError: it is none.
@@ -43,7 +43,7 @@ def in_field(value: str) -> list[str]:
 
 
 def display_name(value: str) -> str:
-    """Give what stands before the only address of a field; "" if there is more or another form."""
+    """Return what stands before the only address of a field; "" for any other form."""
     name, angle, rest = value.strip().rpartition("<")
     simple = angle and rest.count(">") == 1 and rest.endswith(">") and "@" not in decode("", name)
     return name.strip() if simple and len(split_addresses(value)) == 1 else ""
@@ -104,7 +104,7 @@ class Owned:
         return next(iter(self._exact), None)
 
     def __contains__(self, address: str) -> bool:
-        """Whether an address, as :func:`normal` gives it, belongs to the user."""
+        """Return whether an address, as :func:`normal` gives it, belongs to the user."""
         local, _, domain = address.rpartition("@")
         forms = {address}
         if self._delimiter and local.partition(self._delimiter)[0]:
