@@ -39,7 +39,7 @@ def try_once(
     smtpd: FakeSmtpd, src: str = "192.0.2.10:4711", sender: str = "alice@example.net",
     recipient: str = "bob@example.org", **more: str,
 ) -> Reply:  # fmt: skip
-    """Give what a client gets for RCPT; it quits then."""
+    """Return what a client gets for RCPT; it quits then."""
     session = begin(smtpd, src, sender, **more)
     reply = session.rcpt_to(recipient)
     session.quit()
@@ -61,7 +61,7 @@ def deliver(
 
 
 def lines(caplog: pytest.LogCaptureFixture, name: str) -> list[str]:
-    """Give the log lines of a filter's decisions, and forget them."""
+    """Return the log lines of a filter's decisions, and forget them."""
     prefix = f"{name}: "
     found = [record.getMessage() for record in caplog.records]
     caplog.clear()

@@ -57,7 +57,7 @@ class Connection:
         self.sock.sendall(data)
 
     def reset(self) -> None:
-        """Hang up with a reset."""
+        """Reset the connection."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.sock.close()
 
