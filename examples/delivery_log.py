@@ -45,5 +45,5 @@ def write(ctx: Any, event: str, **facts: Any) -> None:
         "rcpt_to": ctx.tx.rcpt_to,
         **facts,
     }
-    with open(FILE, "a", encoding="utf-8", errors="backslashreplace") as file:
+    with open(FILE, "a", encoding="ascii") as file:
         file.write(json.dumps(record) + "\n")

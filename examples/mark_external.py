@@ -31,4 +31,4 @@ def mark(ctx: Any, message: Any) -> None:
     headers.append("X-External", f"from {session.rdns} ({session.src})")
     subject = headers.get_text("Subject", "")
     if TAG not in subject:  # it still has the tag of the message that it replies to
-        headers.set_text("Subject", f"{TAG} {subject}")
+        headers.set_text("Subject", f"{TAG} {subject}".strip())

@@ -44,7 +44,7 @@ def test_what_is_not_accepted_is_not_logged(tmp_path: Path) -> None:
         begin(smtpd).rset()
         out = smtpd.connect_out()
         out.tx("alice@example.net", "bob@example.com", refused="commit")
-        deliver(smtpd, sender="\udcff@example.net")
+        deliver(smtpd, sender="")
         smtpd.settle()
     (line,) = path.read_text().splitlines()
-    assert json.loads(line)["mail_from"] == "\\udcff@example.net"
+    assert json.loads(line)["mail_from"] == ""

@@ -10,7 +10,7 @@ import pytest
 from greenfilter.testing import FakeSmtpd
 from tests.conftest import unavailable
 from tests.filters.rspamd.support import asking_for
-from tests.filters.support import deliver, lines, log_all
+from tests.filters.support import deliver, log_all
 from tests.support import rspamd
 from tests.support.rspamd import RspamdServer
 
@@ -45,9 +45,7 @@ def sent(port: int, src: str = "192.0.2.10:4711", **test: Any) -> Reply:
         ("greylist", "451 4.7.1 Try again later"),
     ],
 )
-def test_what_the_scanner_refuses_is_refused(
-    action: str, reply: str, server: RspamdServer
-) -> None:
+def test_what_the_scanner_refuses_is_refused(action: str, reply: str, server: RspamdServer) -> None:
     assert sent(server.port, action=action).lines == (reply,)
 
 
@@ -63,7 +61,7 @@ def test_the_rest_passes_and_the_log_has_the_score(
         message = sent(server.port, src).message or b""
         assert b"Subject: hello" in message
         assert b"X-Spam" not in message
-        assert "no action, score 1.5" in lines(caplog, "")
+        assert "no action, score 1.5" in caplog.messages
 
 
 def test_mail_waits_while_the_scanner_is_away() -> None:

@@ -30,7 +30,7 @@ def test_a_subject_in_any_language_is_read_and_marked_once() -> None:
 
 
 def test_a_message_without_a_subject_gets_one() -> None:
-    assert b"Subject: [external]" in delivered(b"To: bob@example.org\n\nhello\n")
+    assert b"Subject: [external]\r\n" in delivered(b"To: bob@example.org\n\nhello\n")
 
 
 @pytest.mark.parametrize(
