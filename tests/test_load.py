@@ -258,7 +258,7 @@ def test_a_filter_that_registers_nothing():
 @pytest.mark.parametrize("name", ["nothing", "sys", "ehlo"])
 def test_a_name_that_is_no_filter(name):
     write("guard.py", GOOD)
-    assert refused(f"guard.py:{name}") == f"guard.py:{name}: {name} is no Filter"
+    assert refused(f"guard.py:{name}") == f"guard.py:{name}: {name} is not a Filter"
 
 
 def test_an_unreadable_file():

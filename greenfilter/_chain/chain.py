@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._filter.app import Filter
-from .._filter.handlers import Handler, Policy, misuse
+from .._filter.handlers import Handler, Policy, make_error
 from .._filter.registry import LocalStorage, Registry
 from ..protocol import EVENTS, EVERYTHING, PHASES, PROCEED, Decision, Need
 from .member import Member, When
@@ -89,9 +89,9 @@ class Chain(Filter):
             RegistrationError: an argument is wrong, or the chain runs already.
         """
         if not isinstance(app, Filter):
-            raise misuse(f"a chain is made of filters; {app!r} is none")
+            raise make_error(f"a chain is made of filters; {app!r} is none")
         if isinstance(app, Chain):
-            raise misuse(f"{app!r} cannot be in a chain itself; add its members")
+            raise make_error(f"{app!r} cannot be in a chain itself; add its members")
         return self._add_member(
             Member(
                 app,
@@ -159,7 +159,7 @@ class ChainRegistry(Registry):
         self.check_open()
         data = member.app._registry.data
         if data is not None and data[0] == "raw_line":
-            raise misuse(
+            raise make_error(
                 f"{member.app!r}: a data-line callback of greenfilter.osmtpd cannot be in a chain; "
                 "use app.lines, or run it as a program: exec"
             )

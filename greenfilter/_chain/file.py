@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._filter.handlers import policy, seconds
+from .._filter.handlers import parse_deadline, parse_policy
 from ..errors import RegistrationError, UsageError
 from .chain import Chain
 from .conditions import problems_of
@@ -168,7 +168,7 @@ def _check_common(block: _Block) -> None:
         if table["on_error"] not in ("tempfail", "proceed", "junk"):
             block.wrong("on_error", f"tempfail, proceed or junk, not {table['on_error']!r}")
         else:
-            policy(table["on_error"], None, None)
+            parse_policy(table["on_error"], None, None)
     if not isinstance(table.get("observe", False), bool):
         block.wrong("observe", f"true or false, not {table['observe']!r}")
     name = table.get("name", "x")
@@ -180,7 +180,7 @@ def _deadline_error(value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return f"a number of seconds, not {value!r}"
     try:
-        seconds(value, None)
+        parse_deadline(value, None)
     except RegistrationError:
         return f"a positive number of seconds, not {value!r}"
     return None

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._filter.handlers import Handler, Policy, misuse, policy, seconds
+from .._filter.handlers import Handler, Policy, make_error, parse_deadline, parse_policy
 from .._process.log import session_logger
 from ..errors import RegistrationError
 from ..protocol import EVERYTHING, PHASES, TEMPFAIL, Decision, Phase
@@ -65,8 +65,8 @@ class Member:
         self.observe = bool(observe)
         self.number = 0
         self.key = self.name
-        self._deadline = seconds(deadline, None) if deadline is not None else None
-        self._on_error = policy(on_error, None, None) if on_error is not None else None
+        self._deadline = parse_deadline(deadline, None) if deadline is not None else None
+        self._on_error = parse_policy(on_error, None, None) if on_error is not None else None
         self._told: set[type[BaseException]] = set()
         self._copies: dict[Handler, Handler] = {}
         self.where: tuple[str, int] | None = None
@@ -154,4 +154,4 @@ def _condition(what: str, value: When | None) -> Condition | None:
     try:
         return Condition(value)
     except RegistrationError as error:
-        raise misuse(f"{what}: {error.text}") from None
+        raise make_error(f"{what}: {error.text}") from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._filter.app import Filter
 from .._filter.context import Context
-from .._filter.handlers import Handler, Policy, policy
+from .._filter.handlers import Handler, Policy, parse_policy
 from .._filter.registry import Registry
 from ..errors import UsageError
 from ..protocol import EVENTS, NEWEST, PHASES, TEMPFAIL, Decision, Phase, at_version
@@ -119,7 +119,7 @@ class Program(Filter):
             registry.reports[subsystem, name] = handler
 
     def _handler(self, hook: str, fn: Any, phase: Phase | None, count: int = 0) -> Handler:
-        decision = policy(self.on_error, None, None)
+        decision = parse_policy(self.on_error, None, None)
         if phase is not None and decision.kind not in phase.decisions:
             decision = TEMPFAIL
         handler = Handler(

@@ -10,22 +10,22 @@ from typing import Any, NoReturn, TypeVar, overload
 from .._process.python import command
 from ..errors import UsageError
 from ..protocol import EVENTS, PHASES, Config, Need
-from .handlers import Policy, misuse, policy, seconds
-from .hook_docs import hook_doc
+from .handlers import Policy, make_error, parse_deadline, parse_policy
+from .hook_docs import make_hook_doc
 from .registry import Registry, allowed_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Loaded(SystemExit):
-    """Raised by :meth:`Filter.run` where greenfilter loads the file: what follows is not for now.
+    """Raised by :meth:`Filter.run` while greenfilter loads the file, to end its import.
 
     Args:
         app: the filter that the file runs.
 
     Attributes:
-        applies: this process is greenfilter's own, not a script that starts it; also a callback
-            that calls run() may not put another program in its place.
+        applies: this process is greenfilter's own, not a script that starts it. A callback that
+            calls run() must not replace the process either.
     """
 
     applies = False
@@ -43,7 +43,7 @@ class _Hook:
         self._kind = kind
         self._name = name
         self.__name__ = name
-        self.__doc__ = hook_doc(kind, name, allowed_options(kind, name))
+        self.__doc__ = make_hook_doc(kind, name, allowed_options(kind, name))
 
     @overload
     def __call__(self, fn: F, /) -> F: ...
@@ -78,11 +78,11 @@ class _Hooks:
         self._names = names
 
     def __getattr__(self, name: str) -> _Hook:
-        if name.startswith("__"):  # what Python asks every object for
+        if name.startswith("__"):  # Python asks every object for these
             raise AttributeError(name)
         if name not in self._names:
             known = ", ".join(self._names)
-            raise misuse(f"app.{self._kind}.{name} does not exist; there are: {known}")
+            raise make_error(f"app.{self._kind}.{name} does not exist; there are: {known}")
         return _Hook(self._app, self._kind, name)
 
     def __dir__(self) -> list[str]:
@@ -105,10 +105,10 @@ class Filter:
         auto_thread: run a handler that has kept the loop three times, so that all sessions waited
             for it, in a thread from then on. All such handlers share one, one call at a time.
         max_concurrency: handlers running at once; beyond it smtpd waits.
-        max_message_bytes: a longer message is refused with 451 at commit where the filter has to
+        max_message_bytes: a longer message is refused with 451 at commit, if the filter has to
             keep it.
-        max_sessions: sessions held at once; beyond it the oldest one is let go, and its message
-            refused with a 4xx or 5xx at commit.
+        max_sessions: sessions held at once; beyond it the oldest one is dropped, and its message
+            is refused with a 4xx or 5xx at commit.
 
     Attributes:
         config: what smtpd said of itself; filled in when the filter runs. Each argument is an
@@ -129,8 +129,8 @@ class Filter:
         max_sessions: int = 1 << 17,
     ) -> None:
         self.name = name
-        self.deadline = seconds(deadline, None)
-        policy(on_error, None, None)
+        self.deadline = parse_deadline(deadline, None)
+        parse_policy(on_error, None, None)
         self.on_error = on_error
         self.threads = _positive("threads", threads)
         self.auto_thread = bool(auto_thread)
@@ -138,7 +138,7 @@ class Filter:
         self.max_message_bytes = _positive("max_message_bytes", max_message_bytes)
         self.max_sessions = _positive("max_sessions", max_sessions)
         if needs is not None and not isinstance(needs, Need):
-            raise misuse(f"needs={needs!r} is no Need; write: needs=Need.RDNS | Need.SRC")
+            raise make_error(f"needs={needs!r} is not a Need; write: needs=Need.RDNS | Need.SRC")
         self.needs = needs
         self.config = Config()
         self.filter = _Hooks(self, "filter", PHASES)
@@ -155,19 +155,20 @@ class Filter:
     def local_session(
         self, create: Callable[..., Any], delete: Callable[..., Any] | None = None
     ) -> None:
-        """Make an object of the filter's own for every session: ``ctx.session.local``.
+        """Keep an object of your own for every session: ``ctx.session.local``.
 
         Args:
-            create: makes it; called with ctx if it takes a parameter, when the session begins.
+            create: makes the object when the session begins; called with ctx if it takes a
+                parameter.
             delete: called with (ctx, object), or (object) if it takes one parameter, exactly once
-                when the session ends in whatever way.
+                when the session ends, however that happens.
         """
         self._registry.add_session_storage(create, delete)
 
     def local_message(
         self, create: Callable[..., Any], delete: Callable[..., Any] | None = None
     ) -> None:
-        """Make an object of the filter's own for every transaction: ``ctx.tx.local``.
+        """Keep an object of your own for every transaction: ``ctx.tx.local``.
 
         Arguments as for :meth:`local_session`.
         """
@@ -176,8 +177,8 @@ class Filter:
     def on_config(self, fn: F) -> F:
         """Call a function with :attr:`config` once smtpd has sent it, before mail is served.
 
-        It may block; smtpd waits for it with the start of its service. If it raises, the filter
-        goes on, and the error is logged.
+        It may block; smtpd does not serve mail before it returns. If it raises, the error is
+        logged and the filter goes on.
         """
         self._registry.add_on_config(fn)
         return fn
@@ -185,19 +186,21 @@ class Filter:
     def run(self) -> NoReturn:
         """Run this file under ``greenfilter run``, in place of this process. For ``__main__``.
 
-        The file is started anew so that blocking calls can be made cooperative before it is
-        imported, and so that nothing it prints from then on reaches smtpd. What a script has
-        written to standard output before this may have: ``greenfilter run`` in smtpd.conf, or in
-        the script's first line, is safe from its beginning.
+        The file is started again, so that blocking calls can be made cooperative before it is
+        imported, and nothing that it prints reaches smtpd. What a script writes to standard
+        output before this call does reach smtpd; ``greenfilter run`` in smtpd.conf, or in the
+        script's first line, is safe from the start.
 
         Raises:
-            UsageError: called neither from a script nor while greenfilter loads a file.
+            UsageError: it is called neither by a script nor while greenfilter loads a file.
         """
         if Loaded.applies:
             raise Loaded(self)
         script = getattr(sys.modules.get("__main__"), "__file__", None)
         if not script or not os.path.exists(script):
-            raise UsageError("app.run() is for the end of a script; or use: greenfilter run FILTER")
+            raise UsageError(
+                "app.run() is for the end of a script; or use: greenfilter run FILTER"
+            )
         script = os.path.abspath(script)
         os.execv(sys.executable, command("greenfilter", "run", script, *sys.argv[1:]))
 
@@ -205,4 +208,4 @@ class Filter:
 def _positive(name: str, value: int) -> int:
     if isinstance(value, int) and value > 0:
         return value
-    raise misuse(f"{name}={value!r} is not a positive whole number")
+    raise make_error(f"{name}={value!r} is not a positive whole number")

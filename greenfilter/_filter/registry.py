@@ -7,7 +7,16 @@ from typing import Any, Protocol
 
 from ..errors import RegistrationError
 from ..protocol import EVENTS, EVERYTHING, NEED_EVENTS, PHASES, Config, Decision, Need, Phase
-from .handlers import Handler, Policy, check_parameters, misuse, policy, seconds, takes_ctx, where
+from .handlers import (
+    Handler,
+    Policy,
+    check_parameters,
+    locate,
+    make_error,
+    parse_deadline,
+    parse_policy,
+    takes_ctx,
+)
 
 _DATA_MODES = ("data_line", "lines", "message", "raw_line")
 # What may begin or end the life of a message's local object.
@@ -48,7 +57,7 @@ class Registry:
     :class:`~greenfilter.Filter`, and never see it.
 
     Args:
-        app: the filter.
+    app: the filter that they belong to.
 
     Attributes:
         filters: handlers by phase.
@@ -77,7 +86,7 @@ class Registry:
         return not (self.filters or self.reports or self.data or self.taps)
 
     def handlers(self) -> list[Handler]:
-        """Return all handlers, each with its hook."""
+        """Return all handlers."""
         data = [self.data[1]] if self.data else []
         return [*self.filters.values(), *self.reports.values(), *data, *self.taps]
 
@@ -86,7 +95,7 @@ class Registry:
     def check_open(self) -> None:
         """Raise RegistrationError if the filter runs already."""
         if self._frozen:
-            raise misuse(f"{self._app!r} runs already; register before it starts")
+            raise make_error(f"{self._app!r} runs already; register before it starts")
 
     def freeze(self) -> None:
         """End registration: from now on it raises RegistrationError."""
@@ -97,27 +106,27 @@ class Registry:
 
         Args:
             kind: ``filter``, ``report`` or ``data``.
-            name: of the hook.
+            name: name of the hook.
             fn: the handler.
-            options: as the decorator was given them.
+            options: the decorator's arguments.
 
         Raises:
             RegistrationError: an option, or the handler, does not fit the hook.
         """
         self.check_open()
         hook = name if kind == "data" else f"{kind}.{name}"
-        at = where(fn)
+        at = locate(fn)
         allowed = allowed_options(kind, name)
         for option in options:
             if option not in allowed:
                 known = ", ".join(allowed)
-                raise misuse(f"{hook} has no option {option!r}; it has: {known}", at)
+                raise make_error(f"{hook} has no option {option!r}; it has: {known}", at)
         phase = PHASES.get("commit" if kind == "data" or name == "data_line" else name)
         handler = Handler(
             fn,
             hook,
             _parameters(kind, name),
-            deadline=seconds(options.get("deadline", self._app.deadline), at),
+            deadline=parse_deadline(options.get("deadline", self._app.deadline), at),
             on_error=self._policy(options, phase if kind != "report" else None, hook, at),
             explicit=frozenset(options),
             thread=bool(options.get("thread", False)),
@@ -144,7 +153,7 @@ class Registry:
         """Register the hooks of ``local_session``."""
         self.check_open()
         if self.session_storage is not None:
-            raise misuse("local_session was set already", where(create))
+            raise make_error("local_session is set already", locate(create))
         self.session_storage = LocalStorage(create, delete, "local_session")
 
     def add_message_storage(
@@ -153,7 +162,7 @@ class Registry:
         """Register the hooks of ``local_message``."""
         self.check_open()
         if self.message_storage is not None:
-            raise misuse("local_message was set already", where(create))
+            raise make_error("local_message is set already", locate(create))
         self.message_storage = LocalStorage(create, delete, "local_message")
 
     # What smtpd has to send
@@ -202,7 +211,7 @@ class Registry:
         """Do what can only be done once the filter's ``config`` is known; for chains. May switch.
 
         Args:
-            calls: what calls the handlers in the runtime that the filter is in.
+            calls: calls the handlers in the runtime that the filter is in.
 
         Raises:
             UsageError: the filter cannot start.
@@ -225,13 +234,13 @@ class Registry:
     ) -> Decision:
         """Return the handler's policy, or the default if the app's is not legal here (junk)."""
         if "on_error" in options:
-            decision = policy(options["on_error"], phase, at)
+            decision = parse_policy(options["on_error"], phase, at)
             if decision.kind == "report" and phase and hook != f"filter.{phase.name}":
-                raise misuse(f"on_error={decision!r} cannot be kept for commit", at)
+                raise make_error(f"on_error={decision!r} cannot be kept for commit", at)
             return decision
-        decision = policy(self._app.on_error, None, at)
+        decision = parse_policy(self._app.on_error, None, at)
         if phase is not None and decision.kind not in phase.decisions:
-            return policy("tempfail", phase, at)
+            return parse_policy("tempfail", phase, at)
         return decision
 
     def _add_report(self, subsystem: str, name: str, handler: Handler) -> None:
@@ -247,7 +256,7 @@ class Registry:
     def _add_data(self, name: str, handler: Handler) -> None:
         if self.data is not None:
             other = self.data[1]
-            raise misuse(
+            raise make_error(
                 f"{handler.hook}: a filter has one of filter.data_line, lines and message, "
                 f"and {other.name} ({other.where}) is its {other.hook} already",
                 handler.where,
@@ -256,7 +265,7 @@ class Registry:
 
     @staticmethod
     def _twice(handler: Handler, other: Handler) -> RegistrationError:
-        return misuse(
+        return make_error(
             f"{handler.hook} has a handler already: {other.name} ({other.where})", handler.where
         )
 

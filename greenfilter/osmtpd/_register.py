@@ -8,7 +8,7 @@ from functools import update_wrapper
 from typing import Any, TypeVar
 
 from .._filter.context import Context
-from .._filter.handlers import misuse, where
+from .._filter.handlers import locate, make_error
 from ..protocol import EVENTS, PHASES, Config, Event, Field, Need
 from ._app import app
 from ._ctx import STATUSES, Write, osmtpd_ctx, pending_of
@@ -30,8 +30,8 @@ def _check(cb: Any, count: int, name: str) -> None:
     try:
         inspect.signature(cb).bind(*range(count))
     except (TypeError, ValueError) as error:
-        raise misuse(
-            f"{name}() takes a function of {count} arguments, not {cb!r}: {error}", where(cb)
+        raise make_error(
+            f"{name}() takes a function of {count} arguments, not {cb!r}: {error}", locate(cb)
         ) from None
 
 
