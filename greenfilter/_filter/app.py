@@ -198,9 +198,7 @@ class Filter:
             raise Loaded(self)
         script = getattr(sys.modules.get("__main__"), "__file__", None)
         if not script or not os.path.exists(script):
-            raise UsageError(
-                "app.run() is for the end of a script; or use: greenfilter run FILTER"
-            )
+            raise UsageError("app.run() is for the end of a script; or use: greenfilter run FILTER")
         script = os.path.abspath(script)
         os.execv(sys.executable, command("greenfilter", "run", script, *sys.argv[1:]))
 

@@ -62,8 +62,9 @@ class Housekeeper:
         self._timer = gevent.get_hub().loop.timer(_TICK, _TICK)
         self._forgotten: _Forgotten | None = None
         self._knows_transactions = (
-            ("smtp-in", "tx-begin") in dispatcher.calls.registry.registered_reports()
-        )
+            "smtp-in",
+            "tx-begin",
+        ) in dispatcher.calls.registry.registered_reports()
         self._round: Iterable[Any] = iter(())
 
     def start(self) -> None:
