@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._filter.handlers import Handler, Policy, make_error, parse_deadline, parse_policy
-from .._process.log import session_logger
+from .._process.log import Once
 from ..errors import RegistrationError
 from ..protocol import EVERYTHING, PHASES, TEMPFAIL, Decision, Phase
 from .conditions import Condition
@@ -67,7 +67,7 @@ class Member:
         self.key = self.name
         self._deadline = parse_deadline(deadline, None) if deadline is not None else None
         self._on_error = parse_policy(on_error, None, None) if on_error is not None else None
-        self._told: set[type[BaseException]] = set()
+        self._once = Once()
         self._copies: dict[Handler, Handler] = {}
         self.where: tuple[str, int] | None = None
         self.needs = EVERYTHING
@@ -122,12 +122,10 @@ class Member:
         try:
             return condition.matches(ctx, every)
         except Exception as error:
-            if type(error) not in self._told:
-                self._told.add(type(error))
-                session_logger(ctx.session.id).error(
-                    "a condition of %r failed, so it is asked: %s: %s (told once)",
-                    *(self, type(error).__name__, error),
-                )
+            text = (
+                f"a condition of {self!r} failed, so it is asked: {type(error).__name__}: {error}"
+            )
+            self._once.error(type(error), text, session=ctx.session.id)
             return otherwise
 
     def _limited(self, handler: Handler, phase: Phase | None) -> Handler:

@@ -15,7 +15,7 @@ import gevent
 import gevent.event
 import gevent.socket
 
-from .._process.log import logger, session_logger
+from .._process.log import Once, session_logger
 from ..errors import UsageError
 from ..protocol import EVENTS, Call, Phase
 
@@ -68,7 +68,7 @@ class Observer:
         self._out = bytearray()
         self._changed = gevent.event.Event()
         self._registered: gevent.event.AsyncResult[None] = gevent.event.AsyncResult()
-        self._told = False
+        self._once = Once()
         self._runtime = Runtime(member.app, socket.socket(fileno=theirs.detach()), clock=clock)
         self._runtime.start()
         gevent.spawn(self._read)
@@ -123,9 +123,7 @@ class Observer:
         if len(self._out) > _MOST_BYTES:
             if sid:
                 self._dropped.add(sid)
-            if not self._told:
-                self._told = True
-                logger.warning("%r is too slow; it does not see all (told once)", self._member)
+            self._once.warn("slow", "%r is too slow; it does not see all", self._member)
             return
         self._out += line + b"\n"
         self._changed.set()

@@ -65,6 +65,47 @@ def session_logger(session_id: str) -> SessionLogger:
     return SessionLogger(logger, {"session": session_id})
 
 
+class Once:
+    """Logs the first of what may come again and again. May be shared by threads.
+
+    Args:
+        most: how many kinds are logged at most; a client may make up many.
+    """
+
+    def __init__(self, most: int = 1000) -> None:
+        self._most = most
+        self._seen: set[object] = set()
+
+    def is_first(self, kind: object) -> bool:
+        """Return whether this is the first of its kind, and remember it."""
+        if kind in self._seen or len(self._seen) >= self._most:
+            return False
+        self._seen.add(kind)
+        return True
+
+    def warn(self, kind: object, text: str, *args: object, session: str | None = None) -> None:
+        """Log a warning if it is the first of its kind; the text then says so.
+
+        Args:
+            kind: what makes two warnings the same.
+            text: as for :meth:`logging.Logger.warning`.
+            args: as for :meth:`logging.Logger.warning`.
+            session: id of the session that the warning is about.
+        """
+        self._log(logging.WARNING, kind, text, args, session)
+
+    def error(self, kind: object, text: str, *args: object, session: str | None = None) -> None:
+        """Log an error if it is the first of its kind. Arguments as for :meth:`warn`."""
+        self._log(logging.ERROR, kind, text, args, session)
+
+    def _log(
+        self, level: int, kind: object, text: str, args: tuple[object, ...], session: str | None
+    ) -> None:
+        if self.is_first(kind):
+            log = logger if session is None else session_logger(session)
+            log.log(level, "%s (logged once)", text % args if args else text)
+
+
 class _LineFormatter(logging.Formatter):
     """One line: ``level: session: text``. Line breaks become spaces, tracebacks one line."""
 

@@ -10,7 +10,7 @@ import gevent
 from cachetools import TTLCache
 from greenlet import GreenletExit
 
-from .._process.log import logger
+from .._process.log import Once, logger
 from ..errors import HandlerTimeout
 from ..protocol import LONGEST_MESSAGE, Call, Connection
 from .backlog import shrink
@@ -58,7 +58,7 @@ class Housekeeper:
         self._on_crowd = on_crowd
         self._on_room = on_room
         self._crowded = False
-        self._told = False
+        self._once = Once()
         self._timer = gevent.get_hub().loop.timer(_TICK, _TICK)
         self._forgotten: _Forgotten | None = None
         self._knows_transactions = (
@@ -112,11 +112,8 @@ class Housekeeper:
             self._on_room()
             return
         self._on_crowd()
-        if not self._told:
-            self._told = True
-            logger.warning(
-                "%d events wait for handlers; smtpd waits until there are fewer (told once)", queued
-            )
+        text = "%d events wait for handlers; smtpd waits until there are fewer"
+        self._once.warn("crowd", text, queued)
 
     def _start_deadlines(self, session: LiveSession, now: float) -> None:
         """Start the deadlines of the requests in a queue."""

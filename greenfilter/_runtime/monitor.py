@@ -12,7 +12,7 @@ import gevent
 from gevent import monkey
 
 from .._filter.handlers import Handler
-from .._process.log import logger
+from .._process.log import Once, logger
 from .._process.python import OWN_FILES, is_installed, is_stdlib
 from .runners import Runner
 
@@ -48,7 +48,7 @@ class Monitor:
         self._inside = inside
         self._on_kept = on_kept
         self._urgent = urgent
-        self._told: set[Handler] = set()
+        self._once = Once()
         self._thread = monkey.get_original("threading", "get_ident")()
         self._sleep = monkey.get_original("time", "sleep")
         self._timer = gevent.get_hub().loop.timer(_BEAT, _BEAT)
@@ -97,8 +97,7 @@ class Monitor:
             self._noted = beat
             place = stands_at(self._thread, handler)
             self._on_kept(handler, place)
-        elif late > _TOO_LONG and handler not in self._told:
-            self._told.add(handler)
+        elif late > _TOO_LONG and self._once.is_first(handler):
             used = _processor_time(self._thread) - self._used
             passed = time.monotonic() - self._since
             self._tell(handler, stands_at(self._thread, handler), used > passed * _COMPUTES)
@@ -107,13 +106,13 @@ class Monitor:
         if computes:
             logger.warning(
                 "%r has kept the loop for over %g s, and all sessions wait for it: it computes, or "
-                "it loops without an end, at %s (told once)",
+                "it loops without an end, at %s (logged once)",
                 *(handler, _TOO_LONG, place),
             )
         else:
             logger.warning(
                 "%r has kept the loop for over %g s, and all sessions wait for it: it waits at %s; "
-                "register it with thread=True (told once)",
+                "register it with thread=True (logged once)",
                 *(handler, _TOO_LONG, place),
             )
 

@@ -88,7 +88,7 @@ class Pool:
                 try:
                     hello = _control.parse_hello(line)
                 except ValueError as error:
-                    self._router.answers.warn_once("hello", f"worker {worker.pid}: {error}")
+                    self._router.answers.once.warn("hello", f"worker {worker.pid}: {error}")
                 else:
                     self.on_hello(worker, hello)
             elif line + b"\n" == _control.WORN_OUT and worker in self.workers:

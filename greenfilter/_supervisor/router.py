@@ -288,7 +288,7 @@ class Router:
                 continue
             if session.seen < lost or (sure and not session.in_transaction()):
                 text = f"{session.id}: smtpd said nothing of it for long"
-                self.answers.warn_once("silent", text)
+                self.answers.once.warn("silent", text)
                 table.forget(session)
                 self._on_close(session)
         table.generation += 1
@@ -335,7 +335,7 @@ class Router:
             self.quarantine.release(session.sid, well=False)
 
     def _on_evict(self, session: SupervisedSession) -> None:
-        self.answers.warn_once("evict", f"{session.id}: too many sessions; let go")
+        self.answers.once.warn("evict", f"{session.id}: too many sessions; let go")
         self.answers.cut_off(session)
         call = session.owed
         if call is not None:
@@ -343,7 +343,7 @@ class Router:
         self._on_close(session)
 
     def _on_problem(self, problem: ProtocolError) -> None:
-        self.answers.warn_once(str(problem), f"from smtpd: {problem}")
+        self.answers.once.warn(str(problem), f"from smtpd: {problem}")
 
 
 def _smtpd_waits(session: SupervisedSession) -> bool:
