@@ -155,7 +155,7 @@ def version_of(raw: bytes) -> tuple[int, int]:
 def parse_parameter(phase: Phase, rest: bytes) -> list[Any]:
     """Return the values of a request's fields, as the handler takes them after ctx.
 
-    A field that is missing is empty: the request is answered all the same.
+    A field that is missing is empty: the request is answered nonetheless.
     """
     converters = _PARAMETERS.get(phase, [])
     if not converters:

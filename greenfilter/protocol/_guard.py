@@ -1,4 +1,4 @@
-"""The guard: knows what smtpd is owed and lets nothing else out.
+"""The guard: it knows what smtpd is owed, and lets nothing else out.
 
 smtpd ends, and with it all mail, when a filter answers twice, answers what was not asked, or
 writes a line that is not legal (protocol recordings ``misbehave-*``). Every byte for smtpd is
@@ -105,7 +105,7 @@ class Guard:
                 if next(iter(owed.values()), now + 1) <= now:
                     late += [call for call, expires in list(owed.items()) if expires <= now]
             except RuntimeError:
-                continue  # a thread has answered one right now; there is a next time
+                continue  # a thread has just answered one; the next call sees the rest
         return late
 
     def owes(self) -> Iterator[Call]:
@@ -213,7 +213,7 @@ class Guard:
                 dot.
 
         Returns:
-            Whether :meth:`data` would write the same.
+            Whether :meth:`data` would write them unchanged.
         """
         if not stream.open or b"\0" in data or b"|.\n" in data:
             return False
