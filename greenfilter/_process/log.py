@@ -11,16 +11,16 @@ from typing import Any
 
 from ..errors import HandlerTimeout, SessionClosed
 
-# Who passes the lines on cuts them at 4,096 bytes.
+# Whoever passes the lines on cuts them at 4,096 bytes.
 _MAX_TEXT = 3500
 _MAX_JSON = 4096
 
 
 class _SafeLogger(logging.Logger):
-    """A logger whose callers need not fear what the author has put behind it.
+    """A logger that shields its callers from handlers that the filter's author has added.
 
-    Answers are on their way when something is logged, in the hub as well: a handler of the
-    author's that raises, or that waits, which nothing may in the hub, must not stop them.
+    Answers are on their way when something is logged, in the hub too. A handler of the author's
+    that raises, or waits (which nothing may do in the hub), must not stop them.
     """
 
     def handle(self, record: logging.LogRecord) -> None:
@@ -129,7 +129,7 @@ class _JsonFormatter(logging.Formatter):
         text = _text(record)
         line, room = json.dumps({**known, "text": text}), _MAX_TEXT
         while len(line) > _MAX_JSON and room:
-            room //= 2  # an object that is cut at its end would be none
+            room //= 2  # an object that is cut at its end would not be one
             line = json.dumps({**known, "text": _cut(text, room)})
         return line
 
@@ -137,8 +137,8 @@ class _JsonFormatter(logging.Formatter):
 class _StderrHandler(logging.Handler):
     """Writes to stderr, each record at once.
 
-    It takes none of the locks of :mod:`logging`. gevent replaces them by its own, and whoever
-    wants such a lock while a thread of the pool has it must wait for it, which the hub cannot.
+    It takes none of the locks of :mod:`logging`. gevent replaces them with its own, and whoever
+    wants such a lock while a thread of the pool holds it must wait, which the hub cannot.
     """
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -165,7 +165,7 @@ def _text(record: logging.LogRecord) -> str:
 
 
 def _cut(text: str, room: int) -> str:
-    """Leave out the middle of a text: what a traceback comes to stands at its end."""
+    """Cut the middle out of a text: a traceback says at its end what it is about."""
     if len(text) <= room:
         return text
     half = room // 2

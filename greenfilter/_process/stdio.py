@@ -1,4 +1,4 @@
-"""The only owner of file descriptors 0 and 1.
+"""The sole owner of file descriptors 0 and 1.
 
 smtpd gives a filter one socket as both. Whatever else is written there ends the mail server, so
 they are moved away before anything of the author's is imported.
@@ -35,7 +35,7 @@ def open_all() -> None:
 
 
 def _null(mode: int) -> int:
-    """Open /dev/null, or what does as well where there is none (chroot): a pipe without an end."""
+    """Open /dev/null or, where there is none (chroot), a pipe without an end."""
     try:
         return os.open(os.devnull, mode)
     except OSError as error:
