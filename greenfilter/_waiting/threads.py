@@ -1,4 +1,4 @@
-"""Threads that are started outside of the loop are threads; in the loop they are greenlets."""
+"""Make threads that are started outside the loop real threads, and greenlets in the loop."""
 
 from __future__ import annotations
 
