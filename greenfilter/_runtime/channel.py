@@ -65,7 +65,7 @@ class Channel:
         self._write: Any = self._loop.io(fds[1], 2)
         self._look: Any = self._loop.timer(_LOOK_SECONDS, _LOOK_SECONDS)
         self._poll = get_original("select", "poll")()
-        self._poll.register(fds[0], getattr(select, "POLLRDHUP", 0))  # POLLHUP goes without saying
+        self._poll.register(fds[0], getattr(select, "POLLRDHUP", 0))  # POLLHUP is always reported
         self._out: list[bytes] = []
         self._stuck = b""
         self._flushing = False

@@ -66,7 +66,7 @@ class Monitor:
         monkey.get_original("_thread", "start_new_thread")(self._watch, ())
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._running = False
         self._timer.close()
 
@@ -138,7 +138,7 @@ def stands_at(thread: int, handler: Handler) -> str:
 
 
 def _is_library(file: str) -> bool:
-    """Return whether a file is no author's."""
+    """Return whether a file is not an author's."""
     return file.startswith((OWN_FILES, "<")) or is_installed(file) or is_stdlib(file)
 
 
@@ -149,7 +149,7 @@ def _place(frame: FrameType) -> str:
 
 
 def _processor_time(thread: int) -> float:
-    """Return the seconds of processor time that a thread has used; 0 where that can't be told."""
+    """Return the seconds of processor time that a thread has used; 0 where it is not known."""
     try:
         return time.clock_gettime(time.pthread_getcpuclockid(thread))
     except (AttributeError, OSError):

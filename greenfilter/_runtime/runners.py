@@ -223,7 +223,7 @@ class Runners:
             self._hub.loop.run_callback(self._dispatch)
 
     def dispatch(self) -> None:
-        """Hand out what is ready, as much as fits into a turn. To be called in the hub."""
+        """Hand out what is ready, as much as fits into a turn. Call it in the hub."""
         self._scheduled = True  # what becomes ready meanwhile is dealt with right here
         ready, turn = self.ready, self.turn
         turn.begin()

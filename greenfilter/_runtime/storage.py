@@ -107,7 +107,7 @@ class Storage:
             self._call(runner, call, local.delete, args)
 
     def _call(self, runner: Runner, call: Call, handler: Handler, args: Any) -> tuple[bool, Any]:
-        """Call a hook; give whether it returned, and what."""
+        """Call a hook; return whether it returned, and what."""
         outer = runner.running
         runner.begin(handler, self._clock())
         try:

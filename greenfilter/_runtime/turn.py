@@ -4,7 +4,7 @@ The loop wakes every greenlet whose socket or timer is ready before it goes roun
 sessions that have waited and then each compute, or block in C, for 0.3 s would hold it for 12 s.
 So a greenlet that is woken when the turn is over goes on in the next one, in its order.
 
-Not compiled: greenlet's class is none that mypyc can build upon.
+Not compiled: mypyc cannot build upon greenlet's class.
 """
 
 from __future__ import annotations
