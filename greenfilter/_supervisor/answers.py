@@ -30,7 +30,7 @@ COMMIT = PHASES["commit"]
 
 
 class Answers:
-    """Owes smtpd its answers, and gives them.
+    """Knows which answers smtpd is owed, and sends them.
 
     Args:
         send: queues bytes for smtpd.

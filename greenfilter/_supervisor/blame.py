@@ -22,7 +22,7 @@ class Suspect:
     """Something that a worker may have ended of.
 
     Attributes:
-        session: whose it is.
+        session: the session that it belongs to.
         call: the request that the worker owed.
         stream: the message that it was at.
         report: the report whose handler ran.

@@ -99,7 +99,7 @@ class Link:
             self.read()
 
     def read(self) -> bool:
-        """Read one piece; give whether there was one."""
+        """Read one piece; return whether there was one."""
         try:
             data = os.read(self._fds[0], _READ_BYTES)
         except BlockingIOError:

@@ -90,7 +90,7 @@ class Poison:
             record = self._records.get(key) or _Record()
             if alone:
                 record.verdict = ALONE
-            self._records[key] = record  # its time begins anew
+            self._records[key] = record  # its time begins again
         self._note()
 
     def condemn(self, key: Key) -> float:

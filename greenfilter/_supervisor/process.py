@@ -162,7 +162,7 @@ class WorkerProcess:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def wait(self, seconds: float) -> bool:
-        """Wait some time for its end; give whether it came."""
+        """Wait some time for its end; return whether it came."""
         end = time.monotonic() + seconds
         while True:
             self.log.read()  # it may wait for room there

@@ -34,7 +34,7 @@ class Patient:
     """One session with one request or message to be tried.
 
     Args:
-        session: whose it is.
+        session: the session that it belongs to.
         key: of the suspect.
         alone: not together with others.
         deadline: seconds that it may wait, and then be in the worker's hands.

@@ -140,7 +140,7 @@ class Requests:
         """Give a request to whoever can answer it.
 
         Args:
-            session: whose it is.
+            session: the session that it belongs to.
             call: the request.
             now: its deadline counts from this time.
         """

@@ -131,7 +131,7 @@ class Results:
             decision = parse_decision(line.split(b"|", 3)[3])
         except (DecisionError, IndexError) as error:
             reason = "" if carries_credentials(call) else f": {error}"
-            self._answers.once.warn("answer", f"worker wrote an answer that is none{reason}")
+            self._answers.once.warn("answer", f"worker wrote an answer that is not valid{reason}")
             decision = self._answers.policy(session, call.hook.wire)
         self._answers.give(call, decision)
         self._leave(worker, session)

@@ -113,7 +113,7 @@ def ignore_signals(*, tell: bool = True) -> None:
             log.logger.warning(
                 "%s ignored: %s",
                 signal.Signals(number).name,
-                "no supervisor is there to load the code anew"
+                "no supervisor is there to load the code again"
                 if number == signal.SIGHUP
                 else "stop smtpd instead",
             )
