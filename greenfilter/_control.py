@@ -1,4 +1,4 @@
-"""What supervisor and worker say to each other between smtpd's lines.
+"""The lines that supervisor and worker exchange between smtpd's.
 
 Their socket carries the filter protocol itself. Lines that begin with ``greenfilter|`` are theirs:
 
@@ -98,7 +98,7 @@ def parse_hello(line: bytes) -> Hello:
     """Read a hello line.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not one.
     """
     try:
         fields = json.loads(line[len(HELLO) :])
