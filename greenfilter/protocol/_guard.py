@@ -28,7 +28,7 @@ _MAX_ANSWER, _MAX_ANSWER_OLD = 16_000, 1_997
 
 _COMMIT = PHASES["commit"]
 _AUTH = PHASES["auth"]
-# Whatever refuses AUTH makes smtpd log the command, password and all. A response that is no base64
+# Whatever refuses AUTH makes smtpd log the command, password and all. A response that is not base64
 # is refused by smtpd itself, with 501, and logged as "AUTH PLAIN (...)".
 _REFUSED_AUTH = Decision("rewrite", "PLAIN =")
 # What smtpd does not know is refused and logged just so.
