@@ -164,7 +164,7 @@ class FakeSmtpd:
         """Kill the command with SIGKILL. Real smtpd ends with its filter: what follows raises.
 
         Raises:
-            RuntimeError: the filter is no command.
+            RuntimeError: the filter is not a command.
         """
         self._command().signal(signal.SIGKILL)
 
@@ -174,7 +174,7 @@ class FakeSmtpd:
         smtpd and its sessions live on, as the supervisor answers what the worker owed.
 
         Raises:
-            RuntimeError: the filter is no command, or it has started no process.
+            RuntimeError: the filter is not a command, or it has started no process.
         """
         if not self._command().kill_children():
             raise RuntimeError("the command has no process of its own")
