@@ -22,7 +22,7 @@ class Token:
         text: without its quotes.
         file: where it stands.
         line: counted from 1.
-        quoted: so it is no keyword.
+        quoted: so it is not a keyword.
     """
 
     text: str

@@ -18,7 +18,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
 # Stand for what cannot be seen, and are right.
 _PLACEHOLDERS = {"code": 550, "text": "text", "value": "value"}
 _REPLY = re.compile(r"([45]\d\d)[ -]+(.*)", re.DOTALL)
-# Expressions that are no decision whatever they hold.
+# Expressions that are not decisions whatever they hold.
 _NEVER = (
     ast.Tuple,
     ast.List,

@@ -60,7 +60,7 @@ class Source:
 
     Raises:
         OSError: it cannot be read.
-        SyntaxError: it is no Python.
+        SyntaxError: it is not Python.
     """
 
     def __init__(self, file: str, module: ModuleType | None = None) -> None:
