@@ -22,7 +22,7 @@ _MAX_LINE_BYTES = 64_000
 # It is given this long to end after its end of file.
 _END_SECONDS = 1.0
 _POLL_SECONDS = 0.01
-# A life this long is no sign that the program cannot run.
+# A life this long is not a sign that the program cannot run.
 _LONG_LIFE = 60.0
 # A message waits above this; a program that does not even read reports is ended.
 _HIGH_BYTES, _MOST_BYTES = 1 << 20, 64 << 20
@@ -109,7 +109,7 @@ class Life:
         self._changed.set()
 
     def was_long(self) -> bool:
-        """Return whether it has lived so long that its end is no sign that it cannot run."""
+        """Return whether it has lived so long that its end is not a sign that it cannot run."""
         return bool(gevent.get_hub().loop.now() - self._began > _LONG_LIFE)
 
     def send(self, line: bytes) -> None:

@@ -18,7 +18,7 @@ from ..protocol import EVENTS, NEWEST, PHASES, TEMPFAIL, Decision, Phase, at_ver
 if TYPE_CHECKING:
     from .child import Child
 
-# Where smtpd looks for a filter that is no path: OpenBSD, ports, Debian.
+# Where smtpd looks for a filter that is not a path: OpenBSD, ports, Debian.
 _DIRECTORIES = (
     "/usr/libexec/opensmtpd",
     "/usr/local/libexec/opensmtpd",
@@ -198,12 +198,12 @@ def find_program(command: str) -> str:
     """Return a command with the whole path of its program, where smtpd would look for it.
 
     Raises:
-        UsageError: there is no such program, or it is no command.
+        UsageError: there is no such program, or it is not a command.
     """
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise UsageError(f"{command!r} is no command: {error}") from error
+        raise UsageError(f"{command!r} is not a command: {error}") from error
     if not words:
         raise UsageError("the command is empty")
     name = words[0]
