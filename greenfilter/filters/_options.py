@@ -206,10 +206,10 @@ def network(text: str) -> Network:
     try:
         found = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address and no network") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is neither an address nor a network") from None
     # More than one address, or the wrong length of it?
     if "/" in text and ipaddress.ip_interface(text).ip != found.network_address:
-        raise argparse.ArgumentTypeError(f"{text!r} is no network; do you mean {found}?")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a network; do you mean {found}?")
     return found
 
 
@@ -219,7 +219,7 @@ def server(text: str) -> Server:
     try:
         return Server(str(ipaddress.ip_address(address)), whole(1, 65_535)(port or "53"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address, nor ADDRESS@PORT") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address or ADDRESS@PORT") from None
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -227,7 +227,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 
     def number(text: str) -> int:
         if not re.fullmatch(r"-?\d{1,18}", text) or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
         return int(text)
 
     return number
@@ -237,7 +237,7 @@ def _in_units(text: str, what: str, units: dict[str, Any], most: float) -> float
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]?)", text.strip().lower())
     if match is None or match[2] not in units:
         letters = ", ".join(unit for unit in units if unit)
-        raise argparse.ArgumentTypeError(f"{text!r} is no {what}; units are {letters}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {what}; units are {letters}")
     value = float(match[1]) * float(units[match[2]])
     if not (0 < value <= most and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"{text!r} is out of range")

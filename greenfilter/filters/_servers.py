@@ -81,7 +81,7 @@ def server_type(default_port: int) -> Callable[[str], Server]:
         match = _HOST_PORT.fullmatch(text)
         port = int(match[3] or default_port) if match else 0
         if match is None or not 0 < port < 65_536 or not _is_ipv6(match[1] or "::"):
-            raise argparse.ArgumentTypeError(f"{text!r} is no HOST:PORT, [IPv6]:PORT or unix:PATH")
+            raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, [IPv6]:PORT or unix:PATH")
         return Server(match[1] or match[2], port)
 
     return server

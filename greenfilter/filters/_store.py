@@ -183,9 +183,9 @@ def open_store(url: str, timeout: float) -> Store:
         from ._store_redis import RedisStore
 
         try:
-            # redis-py takes what is no number for 0, where others may have their keys.
+            # redis-py takes what is not a number for 0, where others may have their keys.
             if scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", urlsplit(url).path):
-                raise ValueError("the database is no number")
+                raise ValueError("the database is not a number")
             return RedisStore(url, without_secret(url), timeout)
         except ValueError as error:
             raise UsageError(f"{without_secret(url)}: {error}") from None

@@ -258,7 +258,7 @@ def _options() -> Options:
 def _authserv_id(text: str) -> str:
     """Parse a name for the header, mostly a host's."""
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name: letters, digits, dots, - and _")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name: letters, digits, dots, - and _")
     return text
 
 
@@ -267,7 +267,7 @@ def _suffix_list(path: str) -> SuffixList:
     try:
         suffixes = SuffixList(Path(path).read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        text = getattr(error, "strerror", None) or "is no text in UTF-8"
+        text = getattr(error, "strerror", None) or "is not text in UTF-8"
         raise argparse.ArgumentTypeError(f"{path}: {text}") from None
     if not len(suffixes):
         raise argparse.ArgumentTypeError(f"{path}: there are no names in it")

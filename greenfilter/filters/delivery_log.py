@@ -186,7 +186,7 @@ def _timed(ctx: Any, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> Any:
-    """Return a value as every JSON parser takes it: what is no UTF-8 is escaped."""
+    """Return a value as every JSON parser takes it: what is not UTF-8 is escaped."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     return value

@@ -178,7 +178,7 @@ def _is_pattern(pattern: str) -> bool:
     try:
         Owned([pattern], "")
     except ValueError:
-        log.warning("the table has %r, which is no address", pattern)
+        log.warning("the table has %r, which is not an address", pattern)
         return False
     return True
 
@@ -194,7 +194,7 @@ def _is_domain(text: str) -> bool:
 def _field_name(text: str) -> str:
     """Parse the name of a header field (RFC 5322, 2.2)."""
     if not re.fullmatch(r"[!-9;-~]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a header field")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a header field name")
     return text
 
 
@@ -225,7 +225,7 @@ def make_table(options: argparse.Namespace) -> Table:
         table = LdapTable(options.table, options.ldap_bind_dn, password, options.timeout)
     else:
         raise UsageError(
-            f"{options.table!r} is no table; write file:PATH, sqlite:PATH, command:PROGRAM or "
+            f"{options.table!r} is not a table; write file:PATH, sqlite:PATH, command:PROGRAM or "
             "ldap://HOST/BASE"
         )
     return CachedTable(table, options.cache)
@@ -253,7 +253,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options.add("--timeout", metavar="TIME", type=seconds, default=5.0, help=text)
     text = "how long its answers are kept, but for those of a file (1m)"
     options.add("--cache", metavar="TIME", type=seconds, default=60.0, help=text)
-    text = "users whose name is no address may use NAME@DOMAIN"
+    text = "users whose name is not an address may use NAME@DOMAIN"
     options.add("--domain", metavar="DOMAIN", help=text)
     text = "what begins a part of an address that does not count (+); '' for none"
     options.add("--delimiter", metavar="CHARACTERS", default="+", help=text)
@@ -270,5 +270,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if bool(parsed.ldap_bind_dn) != bool(parsed.ldap_password_file):
         raise options.error("--ldap-bind-dn and --ldap-password-file belong together")
     if parsed.domain is not None and not _is_domain(parsed.domain):
-        raise options.error(f"argument --domain: {parsed.domain!r} is no domain")
+        raise options.error(f"argument --domain: {parsed.domain!r} is not a domain")
     return parsed

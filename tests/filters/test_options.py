@@ -70,9 +70,9 @@ def test_options_come_from_a_file_and_the_command_line_wins(tmp_path: Path):
     [
         ("zome = 'a'", "guard.toml: there is no option 'zome'"),
         ("config = 'a'", "guard.toml: there is no option 'config'"),
-        ("most = 11", "guard.toml: most: '11' is no number from 1 to 10"),
-        ("most = 'many'", "guard.toml: most: 'many' is no number from 1 to 10"),
-        ("delay = '5 parsecs'", "guard.toml: delay: '5 parsecs' is no time"),
+        ("most = 11", "guard.toml: most: '11' is not a number from 1 to 10"),
+        ("most = 'many'", "guard.toml: most: 'many' is not a number from 1 to 10"),
+        ("delay = '5 parsecs'", "guard.toml: delay: '5 parsecs' is not a time"),
         ("log-only = 'yes'", "guard.toml: log-only: 'yes' is neither true nor false"),
         ("delay = true", "guard.toml: delay: takes text, a number, or a list"),
         ("action = 'kill'", "guard.toml: action: 'kill' is none of reject, junk"),
@@ -99,10 +99,10 @@ def test_a_file_that_is_wrong_is_told_in_one_line_with_its_key(
     [
         (["--zome", "a"], "unrecognized arguments: --zome a"),
         (["--delay", "0"], "'0' is out of range"),
-        (["--delay", "soon"], "'soon' is no time; units are s, m, h, d, w"),
-        (["--limit", "big"], "'big' is no size"),
-        (["--allow", "x"], "'x' is no address and no network"),
-        (["--allow", "192.0.2.1/24"], "'192.0.2.1/24' is no network; do you mean 192.0.2.0/24?"),
+        (["--delay", "soon"], "'soon' is not a time; units are s, m, h, d, w"),
+        (["--limit", "big"], "'big' is not a size"),
+        (["--allow", "x"], "'x' is neither an address nor a network"),
+        (["--allow", "192.0.2.1/24"], "'192.0.2.1/24' is not a network; do you mean 192.0.2.0/24?"),
         (["--allow", "@/nonexistent/list"], "/nonexistent/list: No such file or directory"),
         (["--config", "/nonexistent/file"], "/nonexistent/file: No such file or directory"),
         (["--config", "a\0b"], r"'a\x00b' has a NUL character"),
@@ -119,7 +119,7 @@ def test_a_wrong_option_is_told_in_one_line(arguments: list[str], error: str):
 
 def test_a_wrong_line_of_a_list_is_named(tmp_path: Path):
     path = write(tmp_path / "allow", "192.0.2.0/24\n192.0.2.0/33\n")
-    with pytest.raises(UsageError, match=r"allow:2: '192\.0\.2\.0/33' is no address"):
+    with pytest.raises(UsageError, match=r"allow:2: '192\.0\.2\.0/33' is not an address"):
         make().parse(["--allow", f"@{path}"])
 
 

@@ -29,7 +29,7 @@ class Field(NamedTuple):
 
 
 def split_fields(block: bytes) -> list[Field]:
-    """Split a header block, lines ended by CRLF; what is no field is left out."""
+    """Split a header block, lines ended by CRLF; what is not a field is left out."""
     matches = ((_FIELD.match(raw), raw) for raw in _NEXT_FIELD.split(block.removesuffix(b"\r\n")))
     return [Field(match[1].lower(), raw) for match, raw in matches if match]
 

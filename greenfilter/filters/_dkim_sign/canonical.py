@@ -33,7 +33,7 @@ def unverifiable(headers: Any, signed: Sequence[str]) -> str | None:
     """
     for raw in _NEXT_FIELD.split(bytes(headers).removesuffix(b"\r\n")):
         if raw and not _FIELD.match(raw):
-            return f"a header line that is no field: {raw[:40]!r}"
+            return f"a header line that is not a field: {raw[:40]!r}"
         if problem := too_long(raw):
             return problem
     if sum("\r" in value for _, value in headers.items()) > MAX_WRITTEN:

@@ -97,5 +97,5 @@ def address_or_domain(text: str) -> str:
 
 def _domain(text: str, what: str) -> str:
     if not _DOMAIN.fullmatch(text):
-        raise ArgumentTypeError(f"{text!r} is no {what}")
+        raise ArgumentTypeError(f"{text!r} is not an {what}")
     return text.lower().strip(".")

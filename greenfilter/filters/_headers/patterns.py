@@ -22,7 +22,7 @@ class Pattern:
     Case does not matter. A glob knows ``*`` and ``?``.
 
     Raises:
-        ValueError: it is no regular expression, or one that could take too long.
+        ValueError: it is not a regular expression, or one that could take too long.
     """
 
     def __init__(self, text: str) -> None:
@@ -38,7 +38,7 @@ class Pattern:
         try:
             self._regex = re.compile(source, re.IGNORECASE)
         except re.error as error:  # what the parser takes, the compiler may not
-            raise ValueError(f"{text} is no regular expression: {error}") from None
+            raise ValueError(f"{text} is not a regular expression: {error}") from None
         self.groups = 0 if self._is_glob else self._regex.groups
 
     def matches(self, value: str) -> bool:
@@ -68,7 +68,7 @@ def _check_cost(source: str) -> None:
     try:
         tree = _parser.parse(source, re.IGNORECASE)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"/{source}/ is no regular expression: {error}") from None
+        raise ValueError(f"/{source}/ is not a regular expression: {error}") from None
     anchored = bool(tree) and str(tree[0][0]) == "AT" and str(tree[0][1]).startswith("AT_BEGINNING")
     starts = 1 if anchored else MOST_CHARS
     if starts * _steps(tree) > _MOST_STEPS:

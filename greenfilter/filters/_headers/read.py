@@ -165,7 +165,7 @@ class _Reader:
     def _text(self, key: str, value: Any) -> str:
         if isinstance(value, str):
             return value
-        self._wrong(key, f"{value!r} is no text")
+        self._wrong(key, f"{value!r} is not text")
         return "?"
 
     def _texts(self, key: str, value: Any) -> list[str]:
@@ -174,7 +174,7 @@ class _Reader:
     def _table(self, key: str, value: Any) -> dict[str, Any]:
         if isinstance(value, dict):
             return value
-        self._wrong(key, f"{value!r} is no table, as {{ NAME = ... }}")
+        self._wrong(key, f"{value!r} is not a table, as {{ NAME = ... }}")
         return {}
 
     def _patterns(self, key: str, value: Any) -> list[Pattern]:
@@ -255,8 +255,8 @@ class _Reader:
         for text, to in self._table(key, value).items():
             to = self._text(f"{key}.{text}", to)
             if not (_ADDRESS.fullmatch(to) or (_DOMAIN.fullmatch(to) and not whole)):
-                kind = "address" if whole else "address and no domain"
-                self._wrong(f"{key}.{text}", f"{to!r} is no {kind}")
+                kind = "address" if whole else "address or domain"
+                self._wrong(f"{key}.{text}", f"{to!r} is not an {kind}")
             with self._told(f"{key}.{text}"):
                 found.append((Pattern(text), to))
         return found

@@ -56,7 +56,7 @@ def limits_of(text: str) -> list[Limit]:
             raise ValueError(rates)
         items = parse_many(rates.strip())
     except ValueError:
-        raise ArgumentTypeError(f"{text!r}: {rates!r} is no rate, such as 100/hour") from None
+        raise ArgumentTypeError(f"{text!r}: {rates!r} is not a rate, such as 100/hour") from None
     return [_limit(text, scope, kind, item) for item in items]
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .._clients import Ip
 
 DOMAIN = 0  # beside the versions of IP
-# Underscores are no host names, and are in use; the last label of a name is no number.
+# Underscores are not host names, and are in use; the last label of a name is not a number.
 _NAME = re.compile(r"([a-z0-9_-]{1,63}\.)+[a-z][a-z0-9-]{0,62}")
 # RFC 5782, 5: no list may have the first entry, every list should have the second.
 _TESTS = {

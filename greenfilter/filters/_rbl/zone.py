@@ -19,7 +19,7 @@ _TTL = (60.0, 3600.0)  # seconds that an answer is kept at least and at most, wh
 _FAILURES = 3  # in a row, after which a list is left alone
 _PAUSE = 60.0  # seconds, also between two log lines about the same list
 _TEST_EVERY = 3600.0  # seconds
-LISTED = ipaddress.ip_network("127.0.0.0/8")  # RFC 5782, 2.1; anything else is no list's answer
+LISTED = ipaddress.ip_network("127.0.0.0/8")  # RFC 5782, 2.1; anything else is not a list's answer
 # What lists answer those who may not ask, or ask too often: Spamhaus, dnswl.org, DBL, URIBL, SURBL.
 _ERRORS = [ipaddress.ip_network("127.255.255.0/24")]
 _ERRORS += [ipaddress.ip_network(code) for code in ("127.0.0.255", "127.0.1.255", "127.0.0.1")]

@@ -70,7 +70,7 @@ class Client:
 
         Raises:
             OSError: the server is away, or too slow.
-            ServiceError: its answer is no HTTP, or cut off.
+            ServiceError: its answer is not HTTP, or cut off.
         """
         head = _head(server, path, [*headers, ("Content-Length", b"%d" % size)])
         limit = self._max_response_bytes + size

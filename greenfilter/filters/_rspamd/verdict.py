@@ -111,7 +111,7 @@ def read(response: Response) -> Verdict:
     if isinstance(milter, dict):
         _read_milter(milter, verdict)
     elif milter:
-        verdict.faults.append("milter is no object")
+        verdict.faults.append("milter is not an object")
     return verdict
 
 
@@ -144,7 +144,7 @@ def _read_milter(milter: dict[str, Any], verdict: Verdict) -> None:
     for name, value in _fields(milter, "remove_headers", verdict):
         for index in _listed(value):
             if isinstance(index, bool) or not isinstance(index, int):
-                verdict.faults.append(f"remove_headers: {name}: {_short(index)} is no number")
+                verdict.faults.append(f"remove_headers: {name}: {_short(index)} is not a number")
             else:
                 verdict.removals.append(Removal(name, index))
     for name, value in _fields(milter, "add_headers", verdict):
@@ -169,7 +169,7 @@ def _read_addition(name: str, value: Any, verdict: Verdict) -> None:
     if isinstance(position, float) and position.is_integer():
         position = int(position)
     if not isinstance(value, str) or isinstance(position, bool) or not isinstance(position, int):
-        verdict.faults.append(f"add_headers: {name}: {_short(value)} is no value")
+        verdict.faults.append(f"add_headers: {name}: {_short(value)} is not a value")
         return
     verdict.additions.append(Addition(name, fold(value), position))
 
@@ -178,13 +178,13 @@ def _fields(milter: dict[str, Any], key: str, verdict: Verdict) -> Iterator[tupl
     """Return the names and values of an object whose keys are names of headers."""
     found = milter.get(key) or {}  # an empty table of Lua is an array
     if not isinstance(found, dict):
-        verdict.faults.append(f"{key} is no object")
+        verdict.faults.append(f"{key} is not an object")
         return
     for name, value in found.items():
         if _NAME.fullmatch(name):
             yield name, value
         else:
-            verdict.faults.append(f"{key}: {_short(name)} is no name of a header")
+            verdict.faults.append(f"{key}: {_short(name)} is not a header name")
 
 
 def _envelope(milter: dict[str, Any]) -> Iterator[str]:

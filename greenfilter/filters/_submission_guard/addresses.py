@@ -22,9 +22,9 @@ def normal(address: str) -> str:
     if local.startswith('"') and local.endswith('"') and len(local) > 2:
         local = re.sub(r"\\(.)", r"\1", local[1:-1])
     elif re.search(r'[\s@<>"(),;:]', local):
-        raise ValueError(f"{address!r} is no address")
+        raise ValueError(f"{address!r} is not an address")
     if not (local and at and domain) or re.search(r'[\s@<>"(),;:\\]', domain):
-        raise ValueError(f"{address!r} is no address")
+        raise ValueError(f"{address!r} is not an address")
     return f"{local.lower()}@{to_a_labels(domain.rstrip('.'))}"
 
 
@@ -68,7 +68,7 @@ def _in_part(part: str) -> list[str]:
         return [*_shown_in(group), normal(text)]
     open_, close = bare.find("<"), bare.find(">")
     if bare.count("<") != 1 or bare.count(">") != 1 or close < open_ or bare[close + 1 :].strip():
-        raise ValueError(f"{part.strip()!r} is no address")
+        raise ValueError(f"{part.strip()!r} is not an address")
     # Both at once: an encoded word may have the colon in it.
     return [*_shown_in(group + bare[:open_]), normal(text[open_ + 1 : close])]
 

@@ -260,10 +260,10 @@ def test_keys_of_a_parent_domain_are_used_only_if_asked_for(signer: Signer) -> N
         ),
         (
             b"From: a@example.org\r\nMy Field: x\r\nTo: b\r\n",
-            "a header line that is no field: b'My Field: x'",
+            "a header line that is not a field: b'My Field: x'",
         ),
-        (b"From: a@example.org\r\n: x\r\n", "a header line that is no field: b': x'"),
-        (b"From: a@example.org\r\nX\r: x\r\n", "a header line that is no field: b'X\\r: x'"),
+        (b"From: a@example.org\r\n: x\r\n", "a header line that is not a field: b': x'"),
+        (b"From: a@example.org\r\nX\r: x\r\n", "a header line that is not a field: b'X\\r: x'"),
         (
             b"From: a@example.org\r\nX: " + b"x" * 996 + b"\r\n",
             "X needs a line of 999 octets",
@@ -404,7 +404,7 @@ def bad_keys(tmp_path: Path) -> dict[str, Any]:
         (["--key=-a.example:sel:MISSING"], "'-a.example': verifiers take no such domain"),
         (["--key=a..example:sel:MISSING"], "'a..example': verifiers take no such domain"),
         (["--key=" + "a" * 64 + ".example:sel:MISSING"], "verifiers take no such domain"),
-        (["--key=" + "a." * 125 + "org:sel:MISSING"], "is no name in DNS: too long"),
+        (["--key=" + "a." * 125 + "org:sel:MISSING"], "is not a name in DNS: too long"),
         (["--key=example.org:s_l:MISSING"], "'s_l': verifiers take no such selector"),
         (["--key=example.org:.s:MISSING"], "'.s': verifiers take no such selector"),
         (["--key=example.org::MISSING"], "'': verifiers take no such selector"),
