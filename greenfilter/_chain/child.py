@@ -17,6 +17,7 @@ from .._smtpd.oracle import Answer, DataLine, EndOfData, Oracle, OracleError, Sm
 from ..errors import GreenfilterError, UsageError
 from ..protocol import NEWEST, Decision
 from ..protocol._fields import version_of
+from ..protocol._stuffing import stuff_line, unstuff_line
 from .life import Life, ProgramError
 
 # smtpd waits for ever for a filter to register; a start that fails should be seen to.
@@ -338,7 +339,7 @@ class ChildMessage:
         """
         if self._error is not None:
             raise self._error
-        self._write(b"." + line if line[:1] == b"." else line)
+        self._write(stuff_line(line))
         self._child.wait_room()
 
     def end(self) -> None:
@@ -357,7 +358,7 @@ class ChildMessage:
         while self._position < self._spool.size:
             lines, self._position = self._spool.read_lines(self._position)
             for line in lines:
-                yield line[1:] if line[:1] == b"." else line
+                yield unstuff_line(line)
 
     def wait(self) -> None:
         """Wait for more of them. Switches greenlets.

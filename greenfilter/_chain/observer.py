@@ -18,6 +18,7 @@ import gevent.socket
 from .._process.log import Once, session_logger
 from ..errors import UsageError
 from ..protocol import EVENTS, Call, Phase
+from ..protocol._stuffing import stuff_line
 
 if TYPE_CHECKING:
     from .member import Member
@@ -106,7 +107,7 @@ class Observer:
         for batch in source:
             if sid not in self._dropped:
                 for line in batch:
-                    stuffed = b"." + line if line[:1] == b"." else line
+                    stuffed = stuff_line(line)
                     seen.add(stuffed)
                     self._send(head + stuffed, sid)
             yield batch

@@ -19,10 +19,11 @@ from .._filter.context import Context
 from .._filter.handlers import Handler
 from .._mail.message import Message, marked_as_spam, split_lines
 from .._mail.spool import Spool
-from .._runtime.messages.lines import as_line, as_lines, stuff
+from .._runtime.messages.lines import as_line, as_lines
 from .._runtime.messages.tap import Tap
 from ..errors import MessageError, SessionClosed
 from ..protocol import BYPASS, DROP, JUNK, PROCEED, TEMPFAIL, Call, Decision, Stream
+from ..protocol._stuffing import stuff
 
 if TYPE_CHECKING:
     from .._runtime.calls import Calls

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from ..protocol._stuffing import unstuff
 from . import smtp_commands, texts
 from .link import FilterLink, new_id
 from .model import Listener, Message, Peer, State, Transaction
@@ -150,7 +151,7 @@ class SmtpIn:
         """Take the final dot."""
         assert self._state.tx is not None
         lines = self._link.end_data(self.id)
-        self._state.tx.lines = [line.removeprefix(b".") for line in lines]
+        self._state.tx.lines = unstuff(lines)
         self.in_data = False
         self.report("protocol-client", ".")
         self._filter("commit", "")

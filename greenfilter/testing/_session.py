@@ -12,6 +12,7 @@ from .._smtpd.oracle import SmtpdWouldHang
 from .._smtpd.smtp_in import SmtpIn
 from .._smtpd.wire import decode
 from ..protocol._credentials import redact_auth
+from ..protocol._stuffing import stuff_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -230,7 +231,7 @@ class Session:
 
     def _feed(self, lines: Iterable[bytes]) -> None:
         for line in lines:
-            self._smtp.data_line(b"." * line.startswith(b".") + line)
+            self._smtp.data_line(stuff_line(line))
             if self._smtp.ending:
                 return
 

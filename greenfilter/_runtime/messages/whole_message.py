@@ -10,10 +10,10 @@ from ..._mail.message import Message, marked_as_spam, split_lines
 from ..._mail.spool import Spool
 from ...errors import MessageError
 from ...protocol import JUNK, Chunk, Decision, Stream
+from ...protocol._stuffing import stuff, unstuff
 from ..calls import Calls
 from ..runners import Runner
 from .handled import HandledConsumer
-from .lines import stuff, unstuff
 
 
 class WholeMessage(HandledConsumer):
