@@ -14,6 +14,7 @@ from . import smtp_commands, texts
 from .link import FilterLink, new_id
 from .model import Listener, Message, Peer, State, Transaction
 from .oracle import Answer, ClientCut
+from .smtp_auth import AuthDialogue
 from .wire import Version, decode, vis
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ _PHASES = {
     "QUIT": "quit",
     "NOOP": "noop",
 }
-# First step of each AUTH method, and the challenge that begins it.
-_AUTH_STEPS = {"PLAIN": ("PLAIN", "334 "), "LOGIN": ("username", "334 VXNlcm5hbWU6")}
 # What a filter-response report calls a phase.
 _REPORTED_PHASES = {"connect": "connected", "starttls": "tls"}
 
@@ -79,8 +78,7 @@ class SmtpIn:
         self._deliver = deliver
         self._result = "ok"
         self._state = State(authenticated=peer.local)
-        self._auth_step = ""
-        self._username = ""
+        self._dialogue = AuthDialogue()
         self._line = ""
         self._verb = ""
 
@@ -110,9 +108,9 @@ class SmtpIn:
             self.bad_input(texts.COMMAND_TOO_LONG)
             return
         self._result = result
-        if self._auth_step:
+        if self._dialogue.step:
             self.report("protocol-client", "********")
-            self._continue_auth(line)
+            self._auth(self._dialogue.take(line))
             return
         masked = line[:11].upper() == "AUTH PLAIN "
         self.report("protocol-client", "AUTH PLAIN ********" if masked else line)
@@ -267,7 +265,7 @@ class SmtpIn:
         elif phase == "starttls":
             self._say("220 2.0.0 Ready to start TLS")
         elif phase == "auth":
-            self._auth(argument)
+            self._auth(self._dialogue.begin(argument))
         elif phase == "mail-from":
             self._mail(argument)
         elif phase == "rcpt-to":
@@ -297,33 +295,11 @@ class SmtpIn:
         for text in texts.hello(self._state, self._listener, self._peer):
             self._say(text)
 
-    def _auth(self, argument: str) -> None:
-        method, _, response = argument.partition(" ")
-        step = _AUTH_STEPS.get(method.upper())
-        if step is None:
-            self._say(texts.unsupported_auth(method))
-            return
-        self._auth_step, challenge = step
-        if response:
-            self._continue_auth(response)
+    def _auth(self, outcome: str | tuple[str, str]) -> None:
+        if isinstance(outcome, str):
+            self._say(outcome)
         else:
-            self._say(challenge)
-
-    def _continue_auth(self, response: str) -> None:
-        step, self._auth_step = self._auth_step, ""
-        if step == "PLAIN":
-            credentials = smtp_commands.parse_plain(response)
-        else:
-            raw = smtp_commands.decode_base64(response)
-            credentials = None if raw is None else (self._username, decode(raw))
-        if credentials is None:
-            self._say(texts.SYNTAX_ERROR)
-        elif step == "username":
-            self._username = credentials[1]
-            self._auth_step = "password"
-            self._say("334 UGFzc3dvcmQ6")
-        else:
-            self._authenticate(*credentials)
+            self._authenticate(*outcome)
 
     def _authenticate(self, username: str, password: str) -> None:
         result = self.check_password(username, password)
