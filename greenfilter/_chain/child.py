@@ -16,6 +16,7 @@ from .._process.log import logger
 from .._smtpd.oracle import Answer, DataLine, EndOfData, Oracle, OracleError, SmtpdWouldDie
 from ..errors import GreenfilterError, UsageError
 from ..protocol import NEWEST, Decision
+from ..protocol._catalogue import ENDS_TRANSACTION, STATE_OF_SESSION, STATE_OF_TRANSACTION
 from ..protocol._fields import version_of
 from ..protocol._stuffing import stuff_line, unstuff_line
 from .life import Life, ProgramError
@@ -25,7 +26,6 @@ _HANDSHAKE_SECONDS = 30.0
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
 # Reports kept of one transaction, for the program that is started when this one dies.
 _MAX_HISTORY = 1000
-_OF_SESSION = (b"link-connect", b"link-greeting", b"link-identify", b"link-tls", b"link-auth")
 
 
 class Child:
@@ -210,11 +210,11 @@ class ChildSession:
 
     def keep(self, line: bytes, event: bytes) -> None:
         """Keep a report for a program that is started later."""
-        if event in _OF_SESSION:
+        if event in STATE_OF_SESSION:
             self._facts[event] = line
-        elif event == b"tx-reset":
+        elif event in ENDS_TRANSACTION:
             self._open = []
-        elif event.startswith(b"tx-") and len(self._open) < _MAX_HISTORY:
+        elif event in STATE_OF_TRANSACTION and len(self._open) < _MAX_HISTORY:
             self._open.append(line)
 
     def history(self) -> list[bytes]:

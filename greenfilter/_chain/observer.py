@@ -18,6 +18,7 @@ import gevent.socket
 from .._process.log import Once, session_logger
 from ..errors import UsageError
 from ..protocol import EVENTS, Call, Phase
+from ..protocol._catalogue import TOKEN_FIRST_BEFORE
 from ..protocol._stuffing import stuff_line
 
 if TYPE_CHECKING:
@@ -160,9 +161,8 @@ class Observer:
             if words[1] == b"ready":
                 self._registered.set(None)
             return
-        swapped = self._member.app.config.protocol is not None and (
-            self._member.app.config.protocol < (0, 5)
-        )
+        version = self._member.app.config.protocol
+        swapped = version is not None and version < TOKEN_FIRST_BEFORE
         sid, token = (words[2], words[1]) if swapped else (words[1], words[2])
         if words[0] == b"filter-dataline":
             self._note_line(sid, words[3])

@@ -27,10 +27,7 @@ _DIRECTORIES = (
 )
 
 # Reports that are kept for a program that is started anew.
-_KEPT = (
-    *("link_connect", "link_greeting", "link_identify", "link_tls", "link_auth"),
-    *("tx_begin", "tx_mail", "tx_rcpt", "tx_envelope", "tx_data", "tx_reset"),
-)
+_KEPT = [event.name for event in EVENTS.values() if event.state or event.ends == "transaction"]
 
 
 class Program(Filter):

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from ..errors import RegistrationError
 from ..protocol import EVENTS, EVERYTHING, NEED_EVENTS, PHASES, Config, Decision, Need, Phase
+from ..protocol._catalogue import ENDS_TRANSACTION
 from .handlers import (
     Handler,
     Policy,
@@ -20,7 +21,7 @@ from .handlers import (
 
 _DATA_MODES = ("data_line", "lines", "message", "raw_line")
 # What may begin or end the life of a message's local object.
-_MESSAGE_EVENTS = ("tx-begin", "tx-reset", "link-disconnect")
+_MESSAGE_EVENTS = ("tx-begin", *(wire.decode() for wire in ENDS_TRANSACTION))
 _OPTIONS = ("deadline", "on_error", "thread", "cancel_on_close")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._catalogue import Event, Phase
+from ._catalogue import TOKEN_FIRST_BEFORE, Event, Phase
 from ._decision import Decision
 from ._fields import parse_parameter, parse_report, version_of
 from ._session import Session
@@ -81,9 +81,10 @@ class Stream:
 
     def __init__(self, session: Session, token: bytes, line: bytes) -> None:
         version = version_of(line.split(b"|", 2)[1])
-        first, second = (session.sid, token) if version >= (0, 5) else (token, session.sid)
+        token_first = version < TOKEN_FIRST_BEFORE
+        ids = (token, session.sid) if token_first else (session.sid, token)
         self.session = session
-        self.head = b"filter-dataline|%b|%b|" % (first, second)
+        self.head = b"filter-dataline|%b|%b|" % ids
         self.old = version < (0, 7)
         self.open = True
         self.damaged = False

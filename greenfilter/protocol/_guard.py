@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from ..errors import DecisionError
 from ._call import Call, Stream
-from ._catalogue import DECISION_SINCE, DECISION_SINCE_RELEASE, PHASES, Phase
+from ._catalogue import DECISION_SINCE, DECISION_SINCE_RELEASE, PHASES, TOKEN_FIRST_BEFORE, Phase
 from ._config import Config
 from ._decision import BYPASS, PROCEED, Decision, reject
 
@@ -34,7 +34,7 @@ _REFUSED_AUTH = Decision("rewrite", "PLAIN =")
 # What smtpd does not know is refused and logged just so.
 _AUTH_PARAMETER = re.compile(r"(?:PLAIN|LOGIN)(?: |\Z)", re.IGNORECASE)
 _BRACKETED = (PHASES["mail_from"], PHASES["rcpt_to"])
-_TOKEN_FIRST = frozenset(b"0.%d|" % minor for minor in range(5))  # before protocol 0.5
+_TOKEN_FIRST = frozenset(b"0.%d|" % minor for minor in range(TOKEN_FIRST_BEFORE[1]))
 _REFUSALS = ("reject", "disconnect")
 _LET_PASS = (PROCEED.kind, BYPASS.kind)
 _WITHOUT_VALUE = ("proceed", "junk")
