@@ -12,6 +12,7 @@ from .._filter.app import Filter
 from .._filter.context import Context
 from .._filter.handlers import Handler, Policy, parse_policy
 from .._filter.registry import Registry
+from .._process.words import split_command
 from ..errors import UsageError
 from ..protocol import EVENTS, NEWEST, PHASES, TEMPFAIL, Decision, Phase, at_version
 
@@ -197,13 +198,7 @@ def find_program(command: str) -> str:
     Raises:
         UsageError: there is no such program, or it is not a command.
     """
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise UsageError(f"{command!r} is not a command: {error}") from error
-    if not words:
-        raise UsageError("the command is empty")
-    name = words[0]
+    name = split_command(command)[0]
     if os.path.isabs(name):
         found = shutil.which(name)
     else:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from .._filter.context import Context
 from .._filter.handlers import Handler
-from .._mail.message import Message, marked_as_spam, split_lines
+from .._mail.message import Message
 from .._mail.spool import Spool
 from .._runtime.messages.lines import as_line, as_lines
 from .._runtime.messages.tap import Tap
+from .._runtime.messages.whole_message import lines_of
 from ..errors import MessageError, SessionClosed
-from ..protocol import BYPASS, DROP, JUNK, PROCEED, TEMPFAIL, Call, Decision, Stream
+from ..protocol import BYPASS, DROP, PROCEED, TEMPFAIL, Call, Decision, Stream
 from ..protocol._stuffing import stuff
 
 if TYPE_CHECKING:
@@ -212,7 +213,10 @@ class Stage:
             result = self._calls.run(
                 self._runner, handler, self._view, handler.fn, self._ctx, message
             )
-            out = self._lines_of(message, spool, result, handler)
+            lines = lines_of(message, result)
+            if lines is None:
+                self._decide(handler, result)
+            out = spool.batches() if lines is None else lines  # as it came, where it is let pass
         except SessionClosed:
             raise
         except BaseException as error:
@@ -221,22 +225,6 @@ class Stage:
         if self.is_refused:
             self._end_later(source)
         yield from out
-
-    def _lines_of(
-        self, message: Message, spool: Spool, result: Any, handler: Handler
-    ) -> Iterable[Batch]:
-        """Return the message as its handler wants it."""
-        if result is None:
-            return message.lines()
-        if isinstance(result, (bytes, bytearray)):
-            return [split_lines(bytes(result))]
-        if not isinstance(result, Decision):
-            kind = type(result).__name__
-            raise TypeError(f"returned {kind}; None, bytes or a decision is expected")
-        if result == JUNK:
-            return marked_as_spam(message)
-        self._decide(handler, result)
-        return spool.batches()  # as it came, where it is let pass
 
     # What all that edit line by line have in common
 

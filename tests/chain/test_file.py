@@ -168,7 +168,7 @@ class TestErrors:
             ("[[filter]]\nexec = '/bin/true'\nprotocol = {a = 1}", "protocol: one of 0.4"),
             ("a = " + "[" * 5000, r"mx\.toml: "),
             ("a = " + "9" * 5000, r"mx\.toml: Exceeds the limit"),
-            ('[[filter]]\nexec = "/bin/true \'half"', "exec: .* is not a command"),
+            ('[[filter]]\nexec = "/bin/true \'half"', "exec: .* is not a valid command"),
             ("[[filter]]\nrun = 'guard.py'\nwhen = true", "when: is a table of conditions"),
             ("[[filter]]\nrun = 'guard.py'\nunless = {}", "unless: is empty"),
             ("[[filter]]\nrun = 'guard.py'\ndeadline = true", "deadline: a number of seconds"),
