@@ -53,6 +53,8 @@ class Options:
 
     def add(self, *names: str, **settings: Any) -> None:
         """Add an option; arguments as for :meth:`argparse.ArgumentParser.add_argument`."""
+        if "type" in settings:
+            settings["type"] = _Value(settings["type"])
         self._parser.add_argument(*names, **settings)
 
     def add_list(self, name: str, type: Callable[[str], Any], help: str, metavar: str) -> None:
@@ -82,18 +84,18 @@ class Options:
         )
         text = "how long the store may take before it counts as away (%(default)g)"
         self._parser.add_argument(
-            "--store-timeout", metavar="TIME", type=seconds, default=2.0, help=text
+            "--store-timeout", metavar="TIME", type=parse_seconds, default=2.0, help=text
         )
 
     def add_local(self) -> None:
         """Add ``--local``: clients that are left alone besides this host's own."""
         text = "network whose clients are left alone, as those of this host and authenticated ones"
-        self.add_list("--local", network, text, "NETWORK")
+        self.add_list("--local", parse_network, text, "NETWORK")
 
     def add_resolver(self) -> None:
         """Add ``--resolver``: which DNS servers to ask."""
         text = "DNS server instead of those of resolv.conf"
-        self.add_list("--resolver", server, text, "ADDRESS[@PORT]")
+        self.add_list("--resolver", parse_server, text, "ADDRESS[@PORT]")
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Read the options.
@@ -155,12 +157,24 @@ class _ConfigOnly(_Parser):
         self.add_argument("--config")
 
 
+class _Value:
+    """Parses a value; a wrong one is named in the error, not the function that parses it."""
+
+    def __init__(self, type: Callable[[str], Any]) -> None:
+        self._type = type
+
+    def __call__(self, text: str) -> Any:
+        try:
+            return self._type(text)
+        except (ValueError, TypeError) as error:
+            raise argparse.ArgumentTypeError(_reason(error, text)) from None
+
+
 class _ListType:
     """Gives the values of one argument: itself, or the lines of a file."""
 
     def __init__(self, type: Callable[[str], Any]) -> None:
-        self._type = type
-        self.__name__ = getattr(type, "__name__", "value")
+        self._type = _Value(type)
 
     def __call__(self, text: str) -> list[Any]:
         if not text.startswith("@"):
@@ -191,38 +205,38 @@ def read_list(path: str, type: Callable[[str], Any]) -> list[Any]:
     return values
 
 
-def seconds(text: str) -> float:
+def parse_seconds(text: str) -> float:
     """Parse a time above 0: ``30``, ``90s``, ``5m``, ``12h``, ``36d``, ``2w``."""
     return _in_units(text, "time", _UNITS, _MOST_SECONDS)
 
 
-def size(text: str) -> int:
+def parse_size(text: str) -> int:
     """Parse a number of bytes above 0: ``4096``, ``64k``, ``10M``, ``1G``."""
     return int(_in_units(text, "size", {**_SIZES}, float(1 << 60)))
 
 
-def network(text: str) -> Network:
+def parse_network(text: str) -> Network:
     """Parse an address or a network."""
     try:
         found = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither an address nor a network") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address or a network") from None
     # More than one address, or the wrong length of it?
     if "/" in text and ipaddress.ip_interface(text).ip != found.network_address:
         raise argparse.ArgumentTypeError(f"{text!r} is not a network; do you mean {found}?")
     return found
 
 
-def server(text: str) -> Server:
+def parse_server(text: str) -> Server:
     """Parse a DNS server: ``192.0.2.53``, ``2001:db8::53@5353``."""
     address, _, port = text.partition("@")
     try:
-        return Server(str(ipaddress.ip_address(address)), whole(1, 65_535)(port or "53"))
+        return Server(str(ipaddress.ip_address(address)), parse_whole(1, 65_535)(port or "53"))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not an address or ADDRESS@PORT") from None
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
+def parse_whole(least: int, most: int) -> Callable[[str], int]:
     """Parse a whole number between two others."""
 
     def number(text: str) -> int:

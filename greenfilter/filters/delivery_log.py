@@ -13,7 +13,7 @@ from ._delivery_log.incoming import Incoming
 from ._delivery_log.join import Joins
 from ._delivery_log.outgoing import Outgoing
 from ._delivery_log.output import Output, open_output
-from ._options import Options, seconds
+from ._options import Options, parse_seconds
 from ._store import open_store
 
 SUMMARY = __doc__.rstrip(".\n")
@@ -199,7 +199,7 @@ def _options() -> Options:
     text = f"kind of records to write, all by default: {', '.join(EVENTS)}; repeatable"
     options.add("--only", metavar="EVENT", action="append", choices=EVENTS, help=text)
     text = "how long a message may take to be relayed, then nothing is known of it (10d)"
-    options.add("--keep", metavar="TIME", type=seconds, default=10 * 86_400.0, help=text)
+    options.add("--keep", metavar="TIME", type=parse_seconds, default=10 * 86_400.0, help=text)
     options.add_store(DEFAULT_STORE)
     return options
 

@@ -10,7 +10,7 @@ from typing import Any
 from .. import Decision, Filter, Message, reject
 from ._clients import is_ours
 from ._decide import Decider
-from ._options import Options, seconds, size
+from ._options import Options, parse_seconds, parse_size
 from ._rspamd import edits
 from ._rspamd.facts import facts_of
 from ._rspamd.http import Client, Header
@@ -247,7 +247,7 @@ def _options() -> Options:
     text = f"rspamd: HOST:PORT, [IPv6]:PORT or unix:PATH ({DEFAULT_SERVER}); the first that answers"
     options.add_list("--server", server_type(11333), text, "SERVER")
     text = "for an answer, on all servers together (30s)"
-    options.add("--timeout", metavar="TIME", type=seconds, default=30.0, help=text)
+    options.add("--timeout", metavar="TIME", type=parse_seconds, default=30.0, help=text)
     text = "what happens when there is no answer (%(default)s)"
     policies = ("tempfail", "pass", "junk")
     options.add("--on-failure", choices=policies, default="tempfail", help=text)
@@ -262,7 +262,7 @@ def _options() -> Options:
     policies = ("tempfail", "reject", "ignore")
     options.add("--envelope-changes", choices=policies, default="tempfail", help=text)
     text = "a longer message is not sent to rspamd (50M, as its max_message)"
-    options.add("--max-size", metavar="SIZE", type=size, default=50 << 20, help=text)
+    options.add("--max-size", metavar="SIZE", type=parse_size, default=50 << 20, help=text)
     text = "what happens to such a message (%(default)s)"
     policies = ("pass", "tempfail", "reject")
     options.add("--oversize", choices=policies, default="pass", help=text)

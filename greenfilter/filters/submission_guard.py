@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .. import Filter, Need, reject, rewrite
 from ..errors import UsageError
 from ._decide import Decider
-from ._options import Options, seconds
+from ._options import Options, parse_seconds
 from ._smtpd_edits import complete_addresses
 from ._submission_guard.addresses import Owned, display_name, in_field, normal
 from ._submission_guard.tables import (
@@ -191,7 +191,7 @@ def _is_domain(text: str) -> bool:
     return "@" not in text and all(domain.split("."))
 
 
-def _field_name(text: str) -> str:
+def _parse_field_name(text: str) -> str:
     """Parse the name of a header field (RFC 5322, 2.2)."""
     if not re.fullmatch(r"[!-9;-~]+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a header field name")
@@ -250,16 +250,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options.add("--ldap-bind-dn", metavar="DN", help=text)
     options.add("--ldap-password-file", metavar="FILE", help="file with the password for it")
     text = "how long the table may take (5s)"
-    options.add("--timeout", metavar="TIME", type=seconds, default=5.0, help=text)
+    options.add("--timeout", metavar="TIME", type=parse_seconds, default=5.0, help=text)
     text = "how long its answers are kept, but for those of a file (1m)"
-    options.add("--cache", metavar="TIME", type=seconds, default=60.0, help=text)
+    options.add("--cache", metavar="TIME", type=parse_seconds, default=60.0, help=text)
     text = "users whose name is not an address may use NAME@DOMAIN"
     options.add("--domain", metavar="DOMAIN", help=text)
     text = "what begins a part of an address that does not count (+); '' for none"
     options.add("--delimiter", metavar="CHARACTERS", default="+", help=text)
     text = "field that is checked besides From, such as Sender or Reply-To; repeatable"
     options.add(
-        "--header", metavar="NAME", type=_field_name, action="append", default=[], help=text
+        "--header", metavar="NAME", type=_parse_field_name, action="append", default=[], help=text
     )
     text = "what becomes of what is not the user's: reject (default) or rewrite"
     options.add("--action", choices=("reject", "rewrite"), default="reject", help=text)

@@ -74,7 +74,7 @@ def test_a_redis_that_never_answers_lets_mail_pass(module, caplog):
     [
         (greylist, ["--delay=3d"], "--delay must be less than --window"),
         (greylist, ["--no-spf", "--spf-pass"], "exclude each other"),
-        (greylist, ["--ipv4-prefix=33"], "no number from 0 to 32"),
+        (greylist, ["--ipv4-prefix=33"], "is not a number from 0 to 32"),
         (greylist, ["--allow-client=192.0.2.300"], "'192.0.2.300' is not an address"),
         (greylist, ["--resolver=dns.example"], "is not an address"),
         (ratelimit, [], "there is no limit; give at least one --limit"),

@@ -54,7 +54,7 @@ class Key(NamedTuple):
         return self.private.sign(hashlib.sha256(data).digest())  # RFC 8463, 3
 
 
-def place(text: str, directory: str = "") -> Place:
+def parse_place(text: str, directory: str = "") -> Place:
     """Parse a key's place from ``DOMAIN:SELECTOR:FILE``.
 
     Args:

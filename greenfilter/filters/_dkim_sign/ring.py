@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .._options import read_list
-from .keys import Key, KeyProblem, Place, load, place
+from .keys import Key, KeyProblem, Place, load, parse_place
 
 _EVERY_SECONDS = 1.0  # that it looks for changes, while there is mail
 _ENDINGS = (".pem", ".key", ".private")
@@ -132,7 +132,7 @@ def read_table(path: str) -> list[Place]:
     """
     directory = os.path.dirname(os.path.abspath(path))
     try:
-        return read_list(path, lambda line: place(line.split()[-1], directory))
+        return read_list(path, lambda line: parse_place(line.split()[-1], directory))
     except argparse.ArgumentTypeError as error:
         raise KeyProblem(str(error)) from None
 
@@ -152,7 +152,7 @@ def read_directory(path: str) -> list[Place]:
                 stem, ending = os.path.splitext(name)
                 if ending in _ENDINGS and not name.startswith("."):
                     file = os.path.join(domain.path, name)
-                    places.append(place(f"{domain.name}:{stem}:{file}"))
+                    places.append(parse_place(f"{domain.name}:{stem}:{file}"))
     except OSError as error:
         raise KeyProblem(f"{error.filename or path}: {error.strerror}") from error
     except argparse.ArgumentTypeError as error:

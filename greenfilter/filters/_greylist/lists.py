@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from .._clients import is_in
-from .._options import Network, network
+from .._options import Network, parse_network
 from .rules import domain_of
 
 _DOMAIN = re.compile(r"\.?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9-]{2,63}\.?", re.I)
@@ -29,7 +29,7 @@ class Addresses:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Addresses:
-        """Make it of what :func:`address_or_domain` gave."""
+        """Make it of what :func:`parse_address_or_domain` gave."""
         texts = set(texts)
         domains = {text for text in texts if "@" not in text}
         return cls(frozenset(texts - domains), frozenset(domains))
@@ -54,7 +54,7 @@ class Clients:
 
     @classmethod
     def of(cls, entries: Iterable[Network | str]) -> Clients:
-        """Make it of what :func:`network_or_domain` gave."""
+        """Make it of what :func:`parse_network_or_domain` gave."""
         entries = list(entries)
         domains = frozenset(entry for entry in entries if isinstance(entry, str))
         return cls([entry for entry in entries if not isinstance(entry, str)], domains)
@@ -75,17 +75,17 @@ def is_below(domain: str, domains: frozenset[str]) -> bool:
     return any(".".join(labels[at:]) in domains for at in range(len(labels)))
 
 
-def network_or_domain(text: str) -> Network | str:
+def parse_network_or_domain(text: str) -> Network | str:
     """Parse an address, a network, or a domain of client names."""
     try:
-        return network(text)
+        return parse_network(text)
     except ArgumentTypeError:
         if re.fullmatch(r"[\d./]*", text) or ":" in text:
             raise
     return _domain(text, "address, network or domain")
 
 
-def address_or_domain(text: str) -> str:
+def parse_address_or_domain(text: str) -> str:
     """Parse an address, ``name@`` for a name in any domain, or a domain."""
     local, at, domain = text.rpartition("@")
     if not at or not local:

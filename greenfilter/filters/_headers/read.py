@@ -14,7 +14,7 @@ from typing import Any
 
 from ... import Headers
 from ...errors import UsageError
-from .._options import network
+from .._options import parse_network
 from .patterns import Pattern
 from .rules import Conditions, Replacement, Rule
 
@@ -197,7 +197,7 @@ class _Reader:
                 found.networks = []
                 for text in self._texts(where, wanted):
                     with self._told(where):
-                        found.networks.append(network(text))
+                        found.networks.append(parse_network(text))
             elif name in ("authenticated", "tls"):
                 if not isinstance(wanted, bool):
                     self._wrong(where, f"{wanted!r} is neither true nor false")

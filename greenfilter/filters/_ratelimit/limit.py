@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from limits import RateLimitItem, parse_many
 
-from .._options import size
+from .._options import parse_size
 
 SCOPES = ("network", "user", "sender")
 KINDS = ("messages", "recipients", "bytes")
@@ -38,7 +38,7 @@ class Limit:
         return f"{self.scope}:{self.kind}={self.shown}"
 
 
-def limits_of(text: str) -> list[Limit]:
+def parse_limits(text: str) -> list[Limit]:
     """Parse limits: ``SCOPE:KIND=RATE[,RATE...]``, ``user:recipients=100/hour,500 per 2 days``.
 
     Raises:
@@ -50,7 +50,7 @@ def limits_of(text: str) -> list[Limit]:
         scopes, kinds = ", ".join(SCOPES), ", ".join(KINDS)
         raise ArgumentTypeError(f"{text!r}: write SCOPE:KIND=RATE, of {scopes} and of {kinds}")
     if kind == "bytes":
-        rates = _SIZE.sub(lambda match: str(size(match[1])), rates)
+        rates = _SIZE.sub(lambda match: str(parse_size(match[1])), rates)
     try:
         if _NEVER.search(rates):  # which the library takes for 1
             raise ValueError(rates)

@@ -22,7 +22,7 @@ _WAITING = 100
 log = logging.getLogger("greenfilter.ratelimit")
 
 
-def command(text: str) -> list[str]:
+def parse_command(text: str) -> list[str]:
     """Parse a command with its arguments, in which a shell's quotes work; no shell runs it."""
     try:
         words = shlex.split(text)
