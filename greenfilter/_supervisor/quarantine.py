@@ -2,7 +2,7 @@
 
 A session is there for one request or one message, and alone if it has to be; then it goes back to
 its own worker. To either it is told as after a death: state is rebuilt from reports, local objects
-are made anew. Others wait for their turn, and who would wait past the deadline is answered by
+are made again. Others wait for their turn, and who would wait past the deadline is answered by
 policy. Why anyone is here is told in ``poison.py``.
 """
 
