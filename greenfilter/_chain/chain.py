@@ -31,7 +31,7 @@ class Chain(Filter):
         name: for logs.
         deadline: seconds that all members together may take for one answer.
         threads, auto_thread, max_concurrency, max_message_bytes, max_sessions: as for
-            :class:`~greenfilter.Filter`; those of the members count for nothing.
+            :class:`~greenfilter.Filter`; those of the members are ignored.
 
     """
 
@@ -89,7 +89,7 @@ class Chain(Filter):
             RegistrationError: an argument is wrong, or the chain runs already.
         """
         if not isinstance(app, Filter):
-            raise make_error(f"a chain is made of filters; {app!r} is none")
+            raise make_error(f"a chain is made of filters; {app!r} is not one")
         if isinstance(app, Chain):
             raise make_error(f"{app!r} cannot be in a chain itself; add its members")
         return self._add_member(
@@ -320,7 +320,7 @@ def _asked(hook: str, acting: list[Member]) -> list[Handler]:
 
 
 def _policy(hook: str, asked: list[Handler]) -> Decision:
-    """Return the strictest policy of those who are asked."""
+    """Return the strictest policy of the handlers that are asked."""
     if hook.startswith("report."):
         return PROCEED
     policies = [handler.on_error for handler in asked]

@@ -236,7 +236,7 @@ def _items(value: object) -> list[str]:
         raise ValueError(f"a list of texts, not {value!r}")
     for item in items:
         if not isinstance(item, str):
-            raise ValueError(f"a list of texts; {item!r} is none")
+            raise ValueError(f"a list of texts; {item!r} is not text")
     return items
 
 

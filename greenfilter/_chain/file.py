@@ -1,7 +1,7 @@
 """Chain files: ``greenfilter run mx.toml``.
 
-tomllib tells no positions, so an error names the file, the number and the first line of the block,
-and the key. All that is wrong is told at once.
+tomllib reports no positions, so an error names the file, the number and the first line of the
+block, and the key. All problems are reported at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs the members of a chain for each request and report, each with its own view of the session.
+"""Run the members of a chain for each request and report, each with its own view of the session.
 
 All of it runs where the chain's own handler runs: in the greenlet of the session.
 """

@@ -197,7 +197,7 @@ class Life:
         return f"it was ended by signal {-status}" if status < 0 else f"it ended, status {status}"
 
     def _wait(self) -> int | None:
-        """Wait a moment for the end of the process; give its status."""
+        """Wait a moment for the end of the process; return its status."""
         assert self._process is not None, "begin() comes first"
         for _ in range(int(_END_SECONDS / _POLL_SECONDS)):
             if self._process.poll() is not None:

@@ -27,7 +27,7 @@ _DIRECTORIES = (
     "/usr/lib/opensmtpd",
 )
 
-# Reports that are kept for a program that is started anew.
+# Reports that are kept for a program that is started again.
 _KEPT = [event.name for event in EVENTS.values() if event.state or event.ends == "transaction"]
 
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 Batch = list[bytes]
 _BATCH_LINES = 256
 _BATCH_BYTES = 1 << 16
-# As long as a stage computes, its deadline runs; it begins anew after this many batches, as that of
-# a filter by itself does with each piece of input.
+# While a stage computes, its deadline runs; it begins again after this many batches, as that of a
+# filter by itself does with each piece of input.
 _BATCHES_PER_DEADLINE = 4
 _NO_TOKEN = b"0" * 16
 _REFUSED = "the message is refused by an earlier filter of the chain"
