@@ -82,7 +82,7 @@ def _report(event: str, name: str) -> Callable[[int, Callback], None]:
 def _named(register: R, name: str, hook: str, parameters: list[str]) -> R:
     register.__name__ = register.__qualname__ = name
     register.__doc__ = (
-        f"Have ``cb({', '.join(parameters)})`` called at {hook.replace('_', '-')}.\n\n"
+        f"Call ``cb({', '.join(parameters)})`` at {hook.replace('_', '-')}.\n\n"
         "Raises:\n    RegistrationError: it takes other arguments, or there is one already.\n"
     )
     return register
@@ -182,7 +182,7 @@ def osmtpd_local_session(oncreate: Callback | None, ondelete: Callback | None) -
     """Make an object of the filter's own for every session, ``ctx.local_session``.
 
     Args:
-        oncreate: makes it: ``oncreate(ctx)``; None for a None.
+        oncreate: makes the object: ``oncreate(ctx)``; None for no object.
         ondelete: called with (ctx, object), exactly once, when the session has ended; or None.
 
     Raises:
