@@ -185,7 +185,7 @@ class FilterLink:
         self.check()
 
     def pause(self) -> None:
-        """Read nothing more of the filter until :meth:`resume`. Never switches."""
+        """Stop reading from the filter until :meth:`resume`. Never switches."""
         self._reading.clear()
 
     def resume(self) -> None:

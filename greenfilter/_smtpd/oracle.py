@@ -40,7 +40,7 @@ class OracleError(GreenfilterError, AssertionError):
 
     Attributes:
         line: what the filter wrote, or None where it is not a line that is wrong.
-        session_id: the session concerned, or None where there is none.
+        session_id: the session concerned, or None if there is none.
     """
 
     def __init__(

@@ -118,7 +118,7 @@ class Process:
         self._process.send_signal(number)
 
     def kill_children(self) -> list[int]:
-        """Kill what the process has started, and give the process ids."""
+        """Kill what the process has started, and return the process ids."""
         assert self._process is not None, "start() comes first"
         found = children(self._process.pid)
         for pid in found:
