@@ -1,4 +1,4 @@
-"""The time that deadlines, forgotten sessions and the filter go by, in the hand of a test."""
+"""The clock of a test, which moves deadlines, session timeouts and the filter's own time."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ class FilterLoader:
         self._directory = directory
 
     def __call__(self, target: str | os.PathLike[str], *args: str) -> Filter:
-        """Import the file anew and give its ``Filter``, for ``smtpd(...)`` or for plain calls.
+        """Import the file again and return its ``Filter``, for ``smtpd(...)`` or for plain calls.
 
         Args:
             target: as for ``run_filter``.
@@ -205,7 +205,7 @@ def run_filter(request: pytest.FixtureRequest, _greenfilter: SmtpdFactory) -> Fi
 
 @pytest.fixture
 def load_filter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FilterLoader:
-    """Import a filter file and give its Filter: ``load_filter("guard.py", "--option")``."""
+    """Import a filter file and return its Filter: ``load_filter("guard.py", "--option")``."""
     return FilterLoader(monkeypatch, request.path.parent)
 
 
