@@ -72,7 +72,7 @@ class Figures:
         lines: written to the filter.
         bytes: written to the filter.
         filter_cpu: processor seconds of the filter's processes; None where this system does not
-            tell, or one of them ended.
+            report them, or one of them ended.
         driver_cpu: processor seconds of this process.
         latencies: by phase.
         decisions: how often each was given.

@@ -1,4 +1,4 @@
-"""Times handlers from within: how long each took, and how long the processor worked for it.
+"""Time handlers from within: how long each took, and how long the processor worked for it.
 
 Greenlets share a thread, so processor time is charged at every switch: to the handler, if any,
 whose greenlet is left.

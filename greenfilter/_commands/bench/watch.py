@@ -1,4 +1,4 @@
-"""Finds out which handlers keep the loop, and in which line."""
+"""Find out which handlers keep the loop, and in which line."""
 
 from __future__ import annotations
 

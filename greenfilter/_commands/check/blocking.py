@@ -14,10 +14,10 @@ from typing import TypeVar
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a call is told.
+    """Why a call is reported.
 
     Args:
-        does: the rest of a sentence that begins with the name of what is called.
+        does: the rest of a sentence that begins with the name of the call.
         instead: what else can be done; "" for nothing.
         thread: ``thread=True`` is a cure.
         blocks: it holds up all sessions; else it fails.

@@ -17,7 +17,7 @@ _SMTPD_USERS = ("_smtpd", "opensmtpd", "smtpd")
 
 
 def default_user() -> str | None:
-    """Return the user of smtpd on this machine, or None where there is none."""
+    """Return the user of smtpd on this machine, or None if there is none."""
     for name in _SMTPD_USERS:
         try:
             return pwd.getpwnam(name).pw_name

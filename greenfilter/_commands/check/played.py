@@ -18,7 +18,7 @@ _WITHOUT_THREAD = ("lines", "tap")
 
 
 def check_played(app: Filter, target: str, args: list[str]) -> list[Problem]:
-    """Play sessions to a filter, print what was played, and give what kept its loop.
+    """Play sessions to a filter, print what was played, and return what kept its loop.
 
     Args:
         app: the filter, as it was loaded here; it runs in a process of its own.

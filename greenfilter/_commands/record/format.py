@@ -43,7 +43,7 @@ def read(logs: Sequence[str]) -> Iterator[Entry]:
         logs: files. Those of one recorder may come in any order, as ``*`` gives them.
 
     Raises:
-        UnreadableLog: a file cannot be read, or a line of it is none of a recording.
+        UnreadableLog: a file cannot be read, or a line of it does not belong in a recording.
     """
     for log in sorted(logs, key=_begin):
         yield from _entries(log)

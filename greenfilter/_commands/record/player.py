@@ -55,7 +55,7 @@ class _Session:
 
 
 class Player:
-    """Plays recordings into filters that it starts: a new one where smtpd was configured anew.
+    """Plays recordings into filters that it starts: a new one where smtpd was configured again.
 
     Args:
         target: makes a filter.

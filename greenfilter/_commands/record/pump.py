@@ -48,7 +48,7 @@ class _Way:
         return bool(self.waiting), self.reading
 
     def move(self) -> bool:
-        """Pass on what is there, as far as it goes; give whether something moved."""
+        """Pass on what is there, as far as it goes; return whether something moved."""
         if self.waiting:
             return self._put(self.waiting)
         if not self.reading:

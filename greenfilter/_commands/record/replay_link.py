@@ -16,7 +16,7 @@ _FLUSH_BYTES = 65_536
 
 
 class ReplayLink(FilterLink):
-    """A link that sends lines as they are, and gives the answers when they are asked for.
+    """A link that sends lines as they are, and returns the answers when they are asked for.
 
     Args:
         target: the filter.

@@ -19,7 +19,7 @@ class Request:
         session_id, client: of the session; who connected, as far as the recording tells.
         phase, parameter: what was asked, without a password. A message has no parameter.
         asked, answered: when, in the recording (seconds since 1970); None where it does not tell.
-        recorded: the recorded answer, None if there is none.
+        recorded: the recorded answer, None if there was no answer.
         began, ended: when, in the replay (seconds since it began).
         decision: the answer in the replay; None if none was waited for.
         lines: of the message, as the client sent it.

@@ -96,7 +96,7 @@ class Writer:
         logger.error("recording stopped, the mail goes on: %s", reason)
 
     def _write_batch(self) -> bool:
-        """Write what was read until now; give whether there will be more."""
+        """Write what was read until now; return whether there will be more."""
         self._wake.wait()
         if not self._pieces or self._pieces[-1] is not None:
             time.sleep(_BATCH_SECONDS)

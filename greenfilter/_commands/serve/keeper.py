@@ -40,7 +40,7 @@ class Described:
     Args:
         name: as its author calls it.
         handlers: names of the functions that decide, by phase.
-        files: a change of one of them starts the filter anew.
+        files: a change of one of them restarts the filter.
     """
 
     name: str

@@ -153,7 +153,7 @@ class Relay:
         self._sock.sendall(f"{line}\r\n".encode("utf-8", "surrogateescape"))
 
     def _hear(self) -> str:
-        """Read a reply, and give its last line."""
+        """Read a reply, and return its last line."""
         while True:
             raw = self._replies.readline(_MAX_REPLY_LINE_BYTES)
             if not raw.endswith(b"\n"):

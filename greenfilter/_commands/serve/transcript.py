@@ -60,7 +60,7 @@ class Transcript:
 
     def filter_started(self, name: str, again: bool) -> None:
         """Show that there is a new process of the filter."""
-        text = f"filter {name} " + ("started anew for new sessions" if again else "started")
+        text = f"filter {name} " + ("started again for new sessions" if again else "started")
         self._emit("filter-started", "", _style(text, fg="blue"), name=name, again=again)
 
     def not_started(self, error: str, goes_on: bool) -> None:
