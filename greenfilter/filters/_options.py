@@ -135,7 +135,7 @@ class Options:
             raise UsageError(f"{path}: {key}: {_reason(error, text)}") from None
         if action.choices is not None and value not in action.choices:
             choices = ", ".join(map(str, action.choices))
-            raise UsageError(f"{path}: {key}: {text!r} is none of {choices}")
+            raise UsageError(f"{path}: {key}: {text!r} is not one of {choices}")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -95,7 +95,7 @@ class Store(ABC):
         return self.update([key], change, lifetime)
 
     def increase(self, key: str, amount: int, lifetime: float) -> int:
-        """Add to the number that a key holds, at first 0, and give the sum."""
+        """Add to the number that a key holds, at first 0, and return the sum."""
 
         def change(values: Values) -> tuple[Values, int]:
             total = int(values[0] or 0) + amount

@@ -94,7 +94,7 @@ class SqliteStore(Store):
         return self._db
 
     def _disconnect(self) -> None:
-        """Close after an error: a file that was replaced, or a disk that was full, is met anew."""
+        """Close after an error: a file that was replaced, or a disk that was full, is met again."""
         db, self._db = self._db, None
         if db is not None:
             db.close()

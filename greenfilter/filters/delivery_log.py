@@ -45,7 +45,7 @@ MANUAL = """
     smtpd tells nothing of a server that cannot be reached, and not which message it was when a
     server refuses its sender: that record has no message_id.
 
-    A file is opened anew when it was moved. What cannot be written (a full disk, a socket that
+    A file is opened again when it was moved. What cannot be written (a full disk, a socket that
     nobody listens to) is kept, up to 10,000 records, and written when it is possible; the log says
     so once a minute. When the store is away, records are written with joined false.
 """

@@ -43,7 +43,7 @@ MANUAL = r"""
 
     Many keys are better in a directory, as DOMAIN/SELECTOR.pem (or .key, .private), or in a table
     with DOMAIN:SELECTOR:FILE at the end of each line, as OpenDKIM's KeyTable has it (FILE is
-    relative to the table's directory). Keys, tables and directories are read anew within a second
+    relative to the table's directory). Keys, tables and directories are read again within a second
     when they change. One that is broken then is refused with a log line, and what was read before
     goes on; at start it is an error.
 

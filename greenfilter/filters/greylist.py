@@ -1,4 +1,4 @@
-"""Have unknown senders try again: spammers rarely do (RFC 6647)."""
+"""Make unknown senders try again: spammers rarely do (RFC 6647)."""
 
 from __future__ import annotations
 

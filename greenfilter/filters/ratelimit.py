@@ -207,7 +207,7 @@ class _Limiter:
         return reject(code, text, enhanced=f"{code // 100}.7.1")
 
     def _message(self, ctx: Any) -> Message:
-        """Return what is kept of the open message; anew after a worker was replaced."""
+        """Return what is kept of the open message; again after a worker was replaced."""
         message: Message = ctx.tx.local
         if not message.holder:
             message.holder = f"{ctx.session.id}.{ctx.tx.message_id}"

@@ -1,4 +1,4 @@
-"""Have rspamd judge each message, sign it and write its headers (rspamd(8))."""
+"""Let rspamd judge each message, sign it and write its headers (rspamd(8))."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._rspamd.http import Client, Header
 from ._rspamd.verdict import Verdict, fold, read
 from ._servers import Deadline, Server, Servers, ServiceError, describe, server_type
 
-SUMMARY = "Have rspamd judge each message, sign it and write its headers."
+SUMMARY = "Let rspamd judge each message, sign it and write its headers."
 DEFAULT_SERVER = Server("127.0.0.1", 11333)
 MANUAL = """
     In smtpd.conf:
@@ -136,7 +136,7 @@ class _Judge:
         self._decide = Decider("rspamd", options.log_only)
 
     def __call__(self, ctx: Any, message: Message, verdict: Verdict) -> Any:
-        """Edit a message and give the decision."""
+        """Edit a message and return the decision."""
         policy, refusal = self._policy(verdict)
         if policy in ("pass", "junk", "subject") and verdict.envelope:
             policy, refusal = self._envelope(policy, verdict)
@@ -211,7 +211,7 @@ class _Judge:
         return policy, None
 
     def _edit(self, message: Message, verdict: Verdict, policy: str) -> list[str]:
-        """Edit a message that goes on; give what could not be done."""
+        """Edit a message that goes on; return what could not be done."""
         failed = edits.apply(message, verdict)
         try:
             if verdict.no_action:

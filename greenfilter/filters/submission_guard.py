@@ -42,8 +42,8 @@ MANUAL = r"""
     Whoever has authenticated may use the addresses that the table has for the user; who has not is
     left alone. Tables:
 
-        file:PATH            USER: ADDRESS, ADDRESS in each line, # begins a comment; read anew when
-                             it changes, and when it is broken then, the old one goes on
+        file:PATH            USER: ADDRESS, ADDRESS in each line, # begins a comment; read again
+                             when it changes; if it is broken then, the old one goes on
         sqlite:PATH          --query gives the addresses, one in each row; its ? is the user
         command:PROGRAM ...  is run with the user as its last argument, and prints the addresses
         ldap://HOST/BASE?ATTRIBUTE,...?SCOPE?FILTER   %u in FILTER is the user (ldaps: with TLS);

@@ -82,7 +82,7 @@ def test_options_come_from_a_file_and_the_command_line_wins(tmp_path: Path):
         ("delay = '5 parsecs'", "guard.toml: delay: '5 parsecs' is not a time"),
         ("log-only = 'yes'", "guard.toml: log-only: 'yes' is neither true nor false"),
         ("delay = true", "guard.toml: delay: takes text, a number, or a list"),
-        ("action = 'kill'", "guard.toml: action: 'kill' is none of reject, junk"),
+        ("action = 'kill'", "guard.toml: action: 'kill' is not one of reject, junk"),
         ("[zone]\na = 1", "guard.toml: zone: takes text"),
         ("most = " + "9" * 5000, "guard.toml: Exceeds the limit"),
         ("zone = " + "[" * 5000, "guard.toml: "),

@@ -193,7 +193,7 @@ def decode(text: str, what: str) -> bytes:
     """Decode base64 with white space in it.
 
     Raises:
-        SignatureProblem: it is none.
+        SignatureProblem: it is not a key.
     """
     try:
         return base64.b64decode(_WHITE.sub("", text).encode("ascii"), validate=True)

@@ -81,7 +81,7 @@ def parse(answer: bytes) -> Verdict:
     """Read clamd's answer.
 
     Raises:
-        ServiceError: it is none, or says that this clamd cannot scan now.
+        ServiceError: it is not an answer, or says that this clamd cannot scan now.
     """
     text = answer.partition(b"\0")[0].decode("ascii", "replace").strip()
     if not answer.endswith(b"\0"):

@@ -108,7 +108,7 @@ class Scan:
                 servers.remove(server)  # which is still at it
                 reasons.append(f"{server}: {describe(error)}")
             except (OSError, ServiceError):
-                pass  # the client was too slow for it, or it was started anew
+                pass  # the client was too slow for it, or it was started again
         for left in range(len(servers), 0, -1):
             server = servers[-left]
             slot.take(deadline)

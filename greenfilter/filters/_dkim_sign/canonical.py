@@ -11,7 +11,7 @@ from typing import Any
 
 from .._smtpd_edits import MAX_LINE, SPACE, octets, too_long
 
-MAX_WRITTEN = 100  # fields that are written anew: RFC 5322, 3.6 allows three with addresses
+MAX_WRITTEN = 100  # fields that are written again: RFC 5322, 3.6 allows three with addresses
 _NEXT_FIELD = re.compile(rb"\r\n(?![ \t])")
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:|From ")  # and what an mbox file has on top
 _WHITE = re.compile(r"[ \t]+")

@@ -80,7 +80,7 @@ def load(place: Place) -> Key:
     """Read a key.
 
     Raises:
-        KeyProblem: it cannot be read, or is none for DKIM.
+        KeyProblem: it cannot be read, or it is not valid for DKIM.
     """
     path = place.path
     try:

@@ -1,4 +1,4 @@
-"""All keys, from options, tables and directories, read anew when they change."""
+"""All keys, from options, tables and directories, read again when they change."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def read_directory(path: str) -> list[Place]:
     """List a directory: ``DOMAIN/SELECTOR.pem``, or ``.key`` or ``.private``; others do not count.
 
     Raises:
-        KeyProblem: it cannot be read, or a name is none for DKIM.
+        KeyProblem: it cannot be read, or a name is not valid for DKIM.
     """
     places = []
     try:

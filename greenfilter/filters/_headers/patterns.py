@@ -96,7 +96,7 @@ def _ways(operation: str, argument: Any) -> int:
         inside = _steps(inner)
         if inner.getwidth()[0] == 0 and most > 1:  # goes on without coming further
             return _MOST_STEPS + 1
-        if inside > 1 and most > 1:  # choices anew each time it is repeated
+        if inside > 1 and most > 1:  # choices again each time it is repeated
             return int(min(inside ** min(most, 64), _MOST_STEPS + 1))
         return max(most - int(least) + 1, 1) * inside
     if operation == "BRANCH":

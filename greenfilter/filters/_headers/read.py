@@ -25,7 +25,7 @@ _ACTIONS = ("remove", "replace", "set", "add", "masquerade", "strip_plus", "catc
 
 
 class RulesFile:
-    """A file of rules, read anew when it changes; a broken one is refused, and the old rules go on.
+    """A file of rules, read again when it changes; a broken one is refused, the old rules go on.
 
     Raises:
         UsageError: it is broken now; each line tells one thing.
@@ -46,7 +46,7 @@ class RulesFile:
                 self._signature = signature
                 try:
                     self._rules = read(self._path)
-                    self._log.info("%s was read anew", self._path)
+                    self._log.info("%s was read again", self._path)
                 except UsageError as error:
                     for line in str(error).splitlines():
                         self._log.warning("%s", line)
@@ -265,5 +265,5 @@ class _Reader:
         names = self._texts(key, value)
         for name in names:
             if name != "envelope" and name.lower() not in ("from", "sender", "reply-to"):
-                self._wrong(key, f"{name!r} is none of envelope, From, Sender, Reply-To")
+                self._wrong(key, f"{name!r} is not one of envelope, From, Sender, Reply-To")
         return names

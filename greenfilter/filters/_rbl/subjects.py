@@ -41,7 +41,7 @@ def client(ip: Ip) -> Subject:
 
 
 def domain(what: str, name: str | None) -> Subject | None:
-    """Make the subject of a name; None for what is none, as the address that a client may say."""
+    """Make the subject of a name; None if it is not one, such as a client's address."""
     try:
         text = to_a_labels((name or "").rstrip("."))
     except ValueError:

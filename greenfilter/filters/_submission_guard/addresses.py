@@ -16,7 +16,7 @@ def normal(address: str) -> str:
     """Return the form in which addresses are compared: lower case, the domain as A-labels.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not an address.
     """
     local, at, domain = address.strip().rpartition("@")
     if local.startswith('"') and local.endswith('"') and len(local) > 2:
