@@ -62,7 +62,7 @@ class Hello:
         return Decision(kind, value)
 
 
-def hello(app: Filter) -> bytes:
+def format_hello(app: Filter) -> bytes:
     """Write the hello line of a filter."""
     registry = app._registry
     deadlines: dict[str, float] = {}

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from greenfilter import HandlerTimeout
-from greenfilter._process.log import Once, logger, origin, session_logger, set_up
+from greenfilter._process.log import Once, find_origin, logger, session_logger, set_up
 
 
 @pytest.fixture
@@ -182,10 +182,10 @@ def test_origin_is_the_innermost_line_of_the_given_file():
     with pytest.raises(ValueError, match="invalid literal") as caught:
         json.loads("{}", object_hook=lambda found: int("x"))
     here = caught.traceback[-1].lineno + 1
-    assert origin(caught.value, __file__) == f"{__file__}:{here}"
-    assert origin(caught.value, None) == f"{__file__}:{here}"
-    assert origin(caught.value, json.__file__).startswith(json.__file__)
+    assert find_origin(caught.value, __file__) == f"{__file__}:{here}"
+    assert find_origin(caught.value, None) == f"{__file__}:{here}"
+    assert find_origin(caught.value, json.__file__).startswith(json.__file__)
 
 
 def test_origin_of_an_error_that_was_never_raised_is_unknown():
-    assert origin(ValueError(), __file__) == "?"
+    assert find_origin(ValueError(), __file__) == "?"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._filter.context import Context
 from .._filter.handlers import Handler
-from .._process.log import logger, origin, session_logger
+from .._process.log import find_origin, logger, session_logger
 from ..protocol import BYPASS, JUNK, PHASES, PROCEED, Call, Decision
 from ..protocol._credentials import carries_credentials
 from .asking import Asking
@@ -339,7 +339,7 @@ class Host:
     def _log_local(ctx: Context, member: Member, what: str, error: Exception) -> None:
         shown = type(error).__name__ + ("" if carries_credentials(ctx._call) else f": {error}")
         session_logger(ctx.session.id).error(
-            "%s of %r failed: %s at %s", what, member, shown, origin(error, None)
+            "%s of %r failed: %s at %s", what, member, shown, find_origin(error, None)
         )
 
 

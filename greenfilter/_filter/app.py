@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar, overload
 
-from .._process.python import command
+from .._process.python import make_command
 from ..errors import UsageError
 from ..protocol import EVENTS, PHASES, Config, Need
 from .handlers import Policy, make_error, parse_deadline, parse_policy
@@ -200,7 +200,7 @@ class Filter:
         if not script or not os.path.exists(script):
             raise UsageError("app.run() is for the end of a script; or use: greenfilter run FILTER")
         script = os.path.abspath(script)
-        os.execv(sys.executable, command("greenfilter", "run", script, *sys.argv[1:]))
+        os.execv(sys.executable, make_command("greenfilter", "run", script, *sys.argv[1:]))
 
 
 def _positive(name: str, value: int) -> int:

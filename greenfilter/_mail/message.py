@@ -206,7 +206,7 @@ def split_lines(data: bytes) -> list[bytes]:
     return lines
 
 
-def marked_as_spam(message: Message) -> Iterator[list[bytes]]:
+def mark_as_spam(message: Message) -> Iterator[list[bytes]]:
     """Mark a message as smtpd marks junk, and yield its lines in batches.
 
     That is ``X-Spam: Yes`` on top, unless smtpd has put it there already.

@@ -172,7 +172,7 @@ def _cut(text: str, room: int) -> str:
     return f"{text[:half]} ... [cut, {len(text):,} characters] ... {text[len(text) - half :]}"
 
 
-def line(text: str) -> str:
+def format_line(text: str) -> str:
     """Return a warning as it would be logged, without its line's end."""
     record = logger.makeRecord(logger.name, logging.WARNING, "", 0, text, (), None)
     formatter = next((h.formatter for h in logging.getLogger().handlers if h.formatter), None)
@@ -194,7 +194,7 @@ def set_up(level: str = "info", log_format: str = "text") -> None:
     logging.raiseExceptions = False  # a full log must not become a traceback per record
 
 
-def origin(error: BaseException, file: str | None) -> str:
+def find_origin(error: BaseException, file: str | None) -> str:
     """Return ``file:line`` where an error was raised: innermost in ``file``, else innermost."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == file]

@@ -23,7 +23,7 @@ def is_stdlib(path: str) -> bool:
     return path.startswith(_STDLIB) and not is_installed(path)
 
 
-def command(module: str, *arguments: str) -> list[str]:
+def make_command(module: str, *arguments: str) -> list[str]:
     """Return the command that runs a module as this process would.
 
     ``python -m`` looks for all modules in the working directory first: whoever may write there

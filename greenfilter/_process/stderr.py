@@ -157,7 +157,7 @@ class Sink:
 
     def _tell_lost(self) -> None:
         lost, self._lost = self._lost, 0
-        line = log.line(f"{lost:,} lines of the log were lost, because nobody read it")
+        line = log.format_line(f"{lost:,} lines of the log were lost, because nobody read it")
         self._pending += line.encode("utf-8", "backslashreplace") + b"\n"
 
 

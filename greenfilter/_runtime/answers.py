@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from greenlet import GreenletExit
 
 from .._filter.handlers import Handler, say_where_to_keep
-from .._process.log import Once, origin, session_logger
+from .._process.log import Once, find_origin, session_logger
 from ..errors import (
     DecisionError,
     GreenfilterError,
@@ -167,7 +167,7 @@ class Answers:
         what = type(error).__name__ + ("" if hidden else f": {_text(error)}")
         if not isinstance(error, GreenfilterError):
             where = handler.where if handler is not None else None
-            what += f" at {origin(error, where.rpartition(':')[0] if where else None)}"
+            what += f" at {find_origin(error, where.rpartition(':')[0] if where else None)}"
         who = repr(handler) if handler is not None else call.hook.wire
         log.error("%s failed: %s%s", who, what, f"; {then}" if then else "")
         if not hidden:

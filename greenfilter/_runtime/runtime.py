@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from .._control import ALIVE, BEAT, WORN_OUT, hello
+from .._control import ALIVE, BEAT, WORN_OUT, format_hello
 from .._filter.handlers import Handler
 from .._process import mark
 from .._process.log import logger
@@ -204,7 +204,7 @@ class Runtime:
         self._dispatcher.take_handlers()
         self._connection.deliver(self._registry.deliveries())
         if self._supervised:
-            self._channel.send(hello(self.app))
+            self._channel.send(format_hello(self.app))
         else:
             reports, phases = self._registry.registered_reports(), self._registry.phases()
             self._channel.send(registration(reports, phases))

@@ -9,7 +9,7 @@ from greenlet import GreenletExit
 
 from .._filter.context import Context
 from .._filter.handlers import Handler
-from .._process.log import origin, session_logger
+from .._process.log import find_origin, session_logger
 from ..protocol import PROCEED, Call
 from ..protocol._credentials import carries_credentials
 from .runners import Runner
@@ -113,7 +113,7 @@ class Storage:
         try:
             return True, handler.fn(*args)
         except BaseException as error:
-            at = origin(error, None)
+            at = find_origin(error, None)
             text = "" if carries_credentials(call) else f": {error}"
             session_logger(call.session.id).error(
                 "%r failed: %s%s at %s", handler, type(error).__name__, text, at

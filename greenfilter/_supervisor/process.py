@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from .._control import Hello
 from .._process import mark, stderr
-from .._process.python import command
+from .._process.python import make_command
 from .code import Code
 from .lifecycle import Event, State, follow
 from .link import Link
@@ -88,7 +88,7 @@ class WorkerProcess:
             if code.fd is not None:
                 fds.append(code.fd)
             self._process = subprocess.Popen(
-                command("greenfilter._supervisor.worker", json.dumps(told)),
+                make_command("greenfilter._supervisor.worker", json.dumps(told)),
                 stdout=log_end,  # stdin is the supervisor's, where nothing ever comes
                 stderr=log_end,
                 pass_fds=fds,

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..._filter.handlers import Handler
-from ..._mail.message import Message, marked_as_spam, split_lines
+from ..._mail.message import Message, mark_as_spam, split_lines
 from ..._mail.spool import Spool
 from ...errors import MessageError
 from ...protocol import JUNK, Chunk, Decision, Stream
@@ -81,4 +81,4 @@ def lines_of(message: Message, result: Any) -> Iterable[list[bytes]] | None:
     if not isinstance(result, Decision):
         kind = type(result).__name__
         raise TypeError(f"returned {kind}; None, bytes or a decision is expected")
-    return marked_as_spam(message) if result == JUNK else None
+    return mark_as_spam(message) if result == JUNK else None
