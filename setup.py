@@ -23,6 +23,7 @@ COMPILED = [
     "greenfilter/protocol/_fields.py",
     "greenfilter/protocol/_guard.py",
     "greenfilter/protocol/_session.py",
+    "greenfilter/protocol/_stuffing.py",
     "greenfilter/_runtime/answers.py",
     "greenfilter/_runtime/calls.py",
     "greenfilter/_runtime/channel.py",

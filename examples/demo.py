@@ -71,7 +71,7 @@ CLIENTS = [
 
 
 def answer(question: bytes) -> bytes | None:
-    """What the DNS server of both lists answers, if anything."""
+    """Return what the DNS server of both lists answers, if anything."""
     query = dns.message.from_wire(question)
     asked = query.question[0].name
     name = asked.to_text()
@@ -89,7 +89,7 @@ def answer(question: bytes) -> bytes | None:
 
 
 def run_session(smtpd: FakeSmtpd, client: Client) -> Result:
-    """One client's whole session."""
+    """Play one client's whole session."""
     begun = time.monotonic()
     session = smtpd.connect(src=client.src)
     session.ehlo("client.example.net")

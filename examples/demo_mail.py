@@ -33,7 +33,7 @@ RECORDS = {
 
 
 def answer(question: bytes) -> bytes:
-    """What the DNS server answers: what example.org publishes."""
+    """Return what the DNS server answers: what example.org publishes."""
     query = dns.message.from_wire(question)
     asked = query.question[0]
     response = dns.message.make_response(query)
@@ -62,7 +62,7 @@ def make_key(directory: str) -> str:
 
 
 def send(options: list[str], mail: bytes, src: str, *, user: str = "") -> tuple[Reply, bytes]:
-    """Send a message through a filter; give the reply and what was delivered."""
+    """Send a message through a filter; return the reply and what was delivered."""
     command = [sys.executable, "-m", "greenfilter", "run", *options]
     with FakeSmtpd(command, timeout=20.0) as smtpd:
         session = smtpd.connect(src=src)
@@ -79,7 +79,7 @@ def send(options: list[str], mail: bytes, src: str, *, user: str = "") -> tuple[
 
 
 def show(what: str, reply: Reply, mail: bytes, field: str, expected: str) -> bool:
-    """Print what became of a message; tell whether it is what was expected."""
+    """Print what became of a message; return whether it is what was expected."""
     print(f"\n{what}\n  {reply.lines[-1]}")
     head = mail.partition(b"\r\n\r\n")[0].decode()
     fields = head.replace("\r\n\t", "\r\n ").split("\r\n")
@@ -95,7 +95,7 @@ def show(what: str, reply: Reply, mail: bytes, field: str, expected: str) -> boo
 
 
 def main() -> int:
-    """Sign a message, and have it and two forged ones verified."""
+    """Sign a message, and verify it and two forged ones."""
 
     def serve(question: Any, address: Any) -> None:
         server.socket.sendto(answer(question), address)

@@ -29,7 +29,7 @@ app = Filter("dkim", deadline=60.0, on_error="proceed")
 
 
 def is_own(session: Any) -> bool:
-    """Whether a client has authenticated, or is on this host."""
+    """Return whether a client has authenticated, or is on this host."""
     src = session.src
     return bool(session.authenticated or src.path or (src.ip and src.ip.is_loopback))
 

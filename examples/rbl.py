@@ -37,7 +37,7 @@ def refuse_listed(ctx: Any, recipient: str) -> Any:
 
 
 def listing(ctx: Any, ip: Any) -> str | None:
-    """Give the first list that has an address. This blocks, and no other session waits for it."""
+    """Return the first list that has an address. This blocks, and no other session waits for it."""
     reverse = ip.reverse_pointer.removesuffix("in-addr.arpa").removesuffix("ip6.arpa")
     for zone in ZONES:
         try:

@@ -1,4 +1,4 @@
-"""What supervisor and worker say to each other between smtpd's lines.
+"""The lines that supervisor and worker exchange between smtpd's.
 
 Their socket carries the filter protocol itself. Lines that begin with ``greenfilter|`` are theirs:
 
@@ -62,21 +62,22 @@ class Hello:
         return Decision(kind, value)
 
 
-def hello(app: Filter) -> bytes:
+def format_hello(app: Filter) -> bytes:
     """Write the hello line of a filter."""
+    registry = app._registry
     deadlines: dict[str, float] = {}
     policies: dict[str, tuple[str, str]] = {}
-    for name, handler in app.filters.items():
+    for name, handler in registry.filters.items():
         wire = PHASES[name].wire
         deadlines[wire] = handler.deadline
         policies[wire] = (handler.on_error.kind, handler.on_error.value)
-    taps = app.taps + ([app.data[1]] if app.data else [])
+    taps = registry.taps + ([registry.data[1]] if registry.data else [])
     if taps:
         refusing = [tap.on_error for tap in taps if tap.on_error.kind != "proceed"]
         decision = refusing[0] if refusing else taps[0].on_error
         policies["data-line"] = (decision.kind, decision.value)
         policies.setdefault("commit", policies["data-line"])
-        if app.taps and policies["commit"][0] == "proceed":
+        if registry.taps and policies["commit"][0] == "proceed":
             # Commit may be late because of a tap, which may have something against the message.
             policies["commit"] = policies["data-line"]
         deadlines["commit"] = max(
@@ -84,9 +85,9 @@ def hello(app: Filter) -> bytes:
         )
     fact = Hello(
         app.name,
-        sorted(app.registered_reports()),
-        sorted(app.phases()),
-        {phase: deadlines.get(phase, app.deadline) for phase in sorted(app.phases())},
+        sorted(registry.registered_reports()),
+        sorted(registry.phases()),
+        {phase: deadlines.get(phase, app.deadline) for phase in sorted(registry.phases())},
         policies,
         app.max_sessions,
     )
@@ -97,7 +98,7 @@ def parse_hello(line: bytes) -> Hello:
     """Read a hello line.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not one.
     """
     try:
         fields = json.loads(line[len(HELLO) :])

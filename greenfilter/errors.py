@@ -43,7 +43,7 @@ class RegistrationError(GreenfilterError):
 
     Args:
         text: what is wrong and what to do.
-        where: ``file:line`` of the handler, or None where there is none.
+        where: ``file:line`` of the handler, or None if there is none.
     """
 
     def __init__(self, text: str, where: str | None = None) -> None:
@@ -61,7 +61,7 @@ class HandlerTimeout(GreenfilterError):
 
 
 class WaitError(GreenfilterError):
-    """A callback wanted to wait in a way that cannot work in a filter. The text says what can."""
+    """A callback tried to wait in a way that cannot work in a filter. The text says what can."""
 
 
 class SessionClosed(GreenfilterError):
@@ -75,8 +75,8 @@ class MessageError(GreenfilterError):
 class MessageTooBig(MessageError):
     """The message passed ``max_message_bytes``, or a limit of its header block or its parts.
 
-    One that a handler raises has the message refused with 552 at commit, where ``on_error`` is to
-    tempfail: the client's next try would end the same.
+    One that a handler raises makes commit refuse the message with 552 where ``on_error`` is
+    tempfail: the client's next try would fail as well.
     """
 
 

@@ -1,7 +1,7 @@
 """Faults under load: ``python -m tests.soak [--seconds 60]``.
 
 Sessions, as many as asked for at a time, bring messages to the real smtpd, while the worker of
-its filter is killed every two seconds and its code is loaded anew every five. At the end each
+its filter is killed every two seconds and its code is loaded again every five. At the end each
 message has either arrived whole, once, and with the filter's edit, or its client was told 4xx.
 """
 

@@ -5,7 +5,17 @@ import inspect
 
 import pytest
 
-from greenfilter import Filter, Need, RegistrationError, junk, proceed, reject, report, rewrite
+from greenfilter import (
+    Chain,
+    Filter,
+    Need,
+    RegistrationError,
+    junk,
+    proceed,
+    reject,
+    report,
+    rewrite,
+)
 from greenfilter._filter.app import Loaded
 from greenfilter.errors import UsageError
 from greenfilter.protocol import EVENTS, JUNK, PHASES, PROCEED, TEMPFAIL
@@ -30,9 +40,9 @@ def test_every_phase_has_its_decorator(name):
     app = Filter("t")
     fn = handler_for(len(PHASES[name].fields))
     assert getattr(app.filter, name)(fn) is fn
-    assert app.filters[name].fn is fn
-    assert app.filters[name].hook == f"filter.{name}"
-    assert app.phases() == {PHASES[name].wire}
+    assert app._registry.filters[name].fn is fn
+    assert app._registry.filters[name].hook == f"filter.{name}"
+    assert app._registry.phases() == {PHASES[name].wire}
 
 
 @pytest.mark.parametrize("name", EVENTS)
@@ -41,9 +51,9 @@ def test_every_event_has_its_decorator(name, subsystem):
     app = Filter("t")
     fn = handler_for(len(EVENTS[name].fields))
     assert getattr(app.report, name)(outgoing=subsystem == "smtp-out")(fn) is fn
-    assert app.reports[subsystem, name].fn is fn
-    assert (subsystem, EVENTS[name].wire) in app.deliveries()
-    assert app.phases() == set()
+    assert app._registry.reports[subsystem, name].fn is fn
+    assert (subsystem, EVENTS[name].wire) in app._registry.deliveries()
+    assert app._registry.phases() == set()
 
 
 def test_the_decorated_function_stays_the_plain_function():
@@ -68,7 +78,7 @@ def test_options_reach_the_handler_and_the_others_are_the_defaults():
     app.filter.helo(deadline=2, on_error=reject(550, "no"), thread=True, cancel_on_close=True)(
         takes(2)
     )
-    plain, special = app.filters["ehlo"], app.filters["helo"]
+    plain, special = app._registry.filters["ehlo"], app._registry.filters["helo"]
     assert (plain.deadline, plain.on_error) == (7.0, PROCEED)
     assert (plain.thread, plain.cancel_on_close) == (False, False)
     assert (special.deadline, special.on_error) == (2.0, reject(550, "no"))
@@ -78,8 +88,8 @@ def test_options_reach_the_handler_and_the_others_are_the_defaults():
 def test_empty_brackets_are_like_none():
     app = Filter("t")
     app.filter.ehlo()(takes(2))
-    assert app.filters["ehlo"].deadline == 30.0
-    assert app.filters["ehlo"].on_error == TEMPFAIL
+    assert app._registry.filters["ehlo"].deadline == 30.0
+    assert app._registry.filters["ehlo"].on_error == TEMPFAIL
 
 
 @pytest.mark.parametrize(
@@ -89,7 +99,7 @@ def test_empty_brackets_are_like_none():
 def test_policies_are_decisions(policy, decision):
     app = Filter("t")
     app.filter.ehlo(on_error=policy)(takes(2))
-    assert app.filters["ehlo"].on_error == decision
+    assert app._registry.filters["ehlo"].on_error == decision
 
 
 def test_the_policy_of_the_app_yields_where_it_is_not_legal():
@@ -97,8 +107,8 @@ def test_the_policy_of_the_app_yields_where_it_is_not_legal():
     app.filter.ehlo(takes(2))
     app.filter.commit(takes(1))
     app.lines(takes(2))
-    assert app.filters["ehlo"].on_error == JUNK
-    assert app.filters["commit"].on_error == app.data[1].on_error == TEMPFAIL
+    assert app._registry.filters["ehlo"].on_error == JUNK
+    assert app._registry.filters["commit"].on_error == app._registry.data[1].on_error == TEMPFAIL
 
 
 def test_one_decorator_with_options_can_be_used_twice():
@@ -113,7 +123,7 @@ def test_a_handler_may_take_more_than_it_must():
     app.filter.connect(lambda *args: None)
     app.filter.ehlo(lambda ctx, identity, more=1: None)
     app.filter.helo(functools.partial(lambda extra, ctx, identity: None, "extra"))
-    assert set(app.filters) == {"connect", "ehlo", "helo"}
+    assert set(app._registry.filters) == {"connect", "ehlo", "helo"}
 
 
 def test_methods_and_callable_objects_are_handlers():
@@ -127,7 +137,7 @@ def test_methods_and_callable_objects_are_handlers():
     app = Filter("t")
     app.filter.ehlo(Checks().ehlo)
     app.filter.helo(Checks())
-    assert app.filters["ehlo"].name == "ehlo"
+    assert app._registry.filters["ehlo"].name == "ehlo"
 
 
 # Data modes
@@ -138,15 +148,15 @@ def test_a_data_handler_registers_data_line_and_commit(mode):
     app = Filter("t")
     fn = takes(2)
     assert getattr(app, mode)(fn) is fn
-    assert app.data[0] == mode
-    assert app.phases() == {"data-line", "commit"}
+    assert app._registry.data[0] == mode
+    assert app._registry.phases() == {"data-line", "commit"}
 
 
 def test_data_line_is_a_phase_and_a_data_mode():
     app = Filter("t")
     app.filter.data_line(takes(2))
-    assert app.data[0] == "data_line"
-    assert app.phases() == {"data-line", "commit"}
+    assert app._registry.data[0] == "data_line"
+    assert app._registry.phases() == {"data-line", "commit"}
 
 
 def test_taps_may_be_many_and_beside_a_data_mode():
@@ -154,8 +164,8 @@ def test_taps_may_be_many_and_beside_a_data_mode():
     app.tap(takes(2))
     app.tap(takes(2))
     app.message(takes(2))
-    assert len(app.taps) == 2
-    assert len(app.handlers()) == 3
+    assert len(app._registry.taps) == 2
+    assert len(app._registry.handlers()) == 3
 
 
 @pytest.mark.parametrize("second", ["lines", "message", "data_line"])
@@ -330,19 +340,19 @@ def phase_as_an_event(app):
 
 
 def registration_after_the_start(app):
-    app.freeze()
+    app._registry.freeze()
 
     @app.filter.ehlo
     def handler(ctx, identity): ...
 
 
 def storage_after_the_start(app):
-    app.freeze()
+    app._registry.freeze()
     app.local_session(dict)
 
 
 def config_after_the_start(app):
-    app.freeze()
+    app._registry.freeze()
     app.on_config(lambda config: None)
 
 
@@ -439,8 +449,8 @@ MISUSES = {
     registration_after_the_start: "runs already; register before it starts",
     storage_after_the_start: "runs already",
     config_after_the_start: "runs already",
-    storage_of_sessions_twice: "local_session was set already",
-    storage_of_messages_twice: "local_message was set already",
+    storage_of_sessions_twice: "local_session is set already",
+    storage_of_messages_twice: "local_message is set already",
     create_with_two_parameters: "local_session calls its handler with 1 arguments (ctx)",
     create_that_is_no_function: "local_message takes a function, not {}",
     delete_without_parameters: "local_message delete calls its handler with 1 arguments (object)",
@@ -448,7 +458,7 @@ MISUSES = {
     async_config_handler: "is async",
     app_deadline: "deadline=0",
     app_policy: "on_error='ignore'",
-    app_needs: "needs='src' is no Need",
+    app_needs: "needs='src' is not a Need",
     app_threads: "threads=0 is not a positive whole number",
     app_max_concurrency: "max_concurrency=1.5",
     app_max_message_bytes: "max_message_bytes=-1",
@@ -484,7 +494,7 @@ def test_what_failed_to_register_is_not_registered():
     app = Filter("t")
     with pytest.raises(RegistrationError):
         too_few_parameters(app)
-    assert app.is_empty()
+    assert app._registry.is_empty()
 
 
 def test_python_may_ask_the_hooks_for_names_of_its_own():
@@ -499,16 +509,16 @@ def test_python_may_ask_the_hooks_for_names_of_its_own():
 
 def test_a_filter_without_anything_is_empty():
     app = Filter("t")
-    assert app.is_empty()
-    assert app.handlers() == []
+    assert app._registry.is_empty()
+    assert app._registry.handlers() == []
     app.report.timeout(takes(1))
-    assert not app.is_empty()
+    assert not app._registry.is_empty()
 
 
 def test_by_default_all_reports_that_keep_the_state_true_are_registered():
     app = Filter("t")
     app.filter.ehlo(takes(2))
-    assert app.registered_reports() == {
+    assert app._registry.registered_reports() == {
         ("smtp-in", event)
         for event in (
             "link-connect", "link-greeting", "link-identify", "link-tls", "link-auth",
@@ -531,7 +541,7 @@ def test_by_default_all_reports_that_keep_the_state_true_are_registered():
 def test_needs_narrow_the_registered_reports(needs, events):
     app = Filter("t", needs=needs)
     app.filter.ehlo(takes(2))
-    assert app.registered_reports() == {
+    assert app._registry.registered_reports() == {
         ("smtp-in", event) for event in events | {"link-disconnect"}
     }
 
@@ -539,24 +549,25 @@ def test_needs_narrow_the_registered_reports(needs, events):
 def test_a_handler_for_a_report_registers_it_whatever_the_needs():
     app = Filter("t", needs=Need(0))
     app.report.tx_commit(takes(3))
-    assert ("smtp-in", "tx-commit") in app.registered_reports()
+    assert ("smtp-in", "tx-commit") in app._registry.registered_reports()
 
 
 def test_a_filter_for_outgoing_mail_asks_for_no_incoming_reports():
     app = Filter("t")
     app.report.tx_commit(outgoing=True)(takes(3))
-    assert {subsystem for subsystem, _ in app.registered_reports()} == {"smtp-out"}
+    assert {subsystem for subsystem, _ in app._registry.registered_reports()} == {"smtp-out"}
     app.filter.ehlo(takes(2))
-    assert {subsystem for subsystem, _ in app.registered_reports()} == {"smtp-in", "smtp-out"}
+    reports = app._registry.registered_reports()
+    assert {subsystem for subsystem, _ in reports} == {"smtp-in", "smtp-out"}
 
 
 def test_storage_is_told_when_sessions_and_messages_begin_and_end():
     app = Filter("t", needs=Need(0))
     app.filter.ehlo(takes(2))
     app.local_session(dict)
-    assert ("smtp-in", "link-connect") in app.deliveries()
+    assert ("smtp-in", "link-connect") in app._registry.deliveries()
     app.local_message(dict, lambda object: None)
-    assert {("smtp-in", "tx-begin"), ("smtp-in", "tx-reset")} <= app.deliveries()
+    assert {("smtp-in", "tx-begin"), ("smtp-in", "tx-reset")} <= app._registry.deliveries()
 
 
 @pytest.mark.parametrize("create", [dict, list, lambda: [], lambda ctx: ctx])
@@ -565,8 +576,8 @@ def test_storage_takes_functions_with_and_without_ctx(create, delete):
     app = Filter("t")
     app.local_session(create, delete)
     app.local_message(create, delete)
-    assert app.session_storage.create is create
-    assert app.message_storage.delete is delete
+    assert app._registry.session_storage.create is create
+    assert app._registry.message_storage.delete is delete
 
 
 def test_on_config_may_be_used_often_and_leaves_the_function_plain():
@@ -580,7 +591,7 @@ def test_on_config_may_be_used_often_and_leaves_the_function_plain():
     def second(config):
         return "second"
 
-    assert [fn(None) for fn in app.on_config_handlers] == ["first", "second"]
+    assert [fn(None) for fn in app._registry.config_functions] == ["first", "second"]
     assert first(None) == "first"
 
 
@@ -601,3 +612,27 @@ def test_run_while_greenfilter_loads_the_file_leaves_the_rest_of_it_for_later(mo
     monkeypatch.setattr("greenfilter._filter.app.Loaded.applies", True)
     with pytest.raises(Loaded):
         Filter("t").run()
+
+
+# What an editor offers, which is what the README documents
+
+
+def offered(app):
+    return {name for name in dir(app) if not name.startswith("_")}
+
+
+def test_a_filter_has_what_is_documented_and_nothing_else():
+    hooks = {"filter", "report", "lines", "message", "tap"}
+    others = {"config", "on_config", "local_session", "local_message", "run"}
+    arguments = set(inspect.signature(Filter).parameters)
+    assert offered(Filter("t")) == hooks | others | arguments
+
+
+def test_a_chain_has_what_a_filter_has_and_its_members_to_add():
+    assert offered(Chain("t")) == offered(Filter("t")) | {"add", "add_program"}
+
+
+def test_the_hooks_of_a_filter_are_those_of_smtpd():
+    app = Filter("t")
+    assert (offered(app.filter), offered(app.report)) == (set(PHASES), set(EVENTS))
+    assert offered(app.lines) == offered(app.filter.ehlo) == set()

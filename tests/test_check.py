@@ -14,8 +14,18 @@ from tests.checks.conftest import check as check
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def test_nothing_is_said_of_the_examples():
-    done = call("--strict", EXAMPLES / "rbl.py", "zen.example.org")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("rbl", "zen.example.org"),
+        ("greylist", ""),
+        ("http_scanner", "http://127.0.0.1:11333/checkv2"),
+        ("mark_external", "[external]"),
+        ("delivery_log", "/tmp/mail.json"),
+    ],
+)
+def test_nothing_is_said_of_the_examples(name, options):
+    done = call("--strict", EXAMPLES / f"{name}.py", *options.split())
     assert (done.stderr, done.returncode) == ("", 0)
 
 

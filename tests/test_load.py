@@ -219,7 +219,12 @@ def test_misuse_is_told_with_the_line_of_the_handler():
 
 
 @pytest.mark.parametrize(
-    "line", ["app.filter.helow", "Filter('y', deadline=0)", "app.freeze(); app.local_session(dict)"]
+    "line",
+    [
+        "app.filter.helow",
+        "Filter('y', deadline=0)",
+        "app._registry.freeze(); app.local_session(dict)",
+    ],
 )
 def test_misuse_without_a_handler_is_told_with_its_line(line):
     path = write("guard.py", f"from greenfilter import Filter\napp = Filter('x')\n{line}\n")
@@ -253,7 +258,7 @@ def test_a_filter_that_registers_nothing():
 @pytest.mark.parametrize("name", ["nothing", "sys", "ehlo"])
 def test_a_name_that_is_no_filter(name):
     write("guard.py", GOOD)
-    assert refused(f"guard.py:{name}") == f"guard.py:{name}: {name} is no Filter"
+    assert refused(f"guard.py:{name}") == f"guard.py:{name}: {name} is not a Filter"
 
 
 def test_an_unreadable_file():

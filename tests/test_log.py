@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from greenfilter import HandlerTimeout
-from greenfilter._process.log import logger, origin, session_logger, set_up
+from greenfilter._process.log import Once, find_origin, logger, session_logger, set_up
 
 
 @pytest.fixture
@@ -32,6 +32,21 @@ def test_the_record_of_a_session_carries_its_id(written):
     set_up()
     session_logger("7641df9771b4ed00").info("hello")
     assert written() == "info: 7641df9771b4ed00: hello\n"
+
+
+def test_what_comes_again_and_again_is_logged_once_for_each_kind(written):
+    set_up()
+    once = Once(most=2)
+    for kind in ("a", "a", "b", "b", "c"):
+        once.warn(kind, "100 %% of %s", kind)
+    once.error("d", "above the limit of kinds")
+    assert written() == "warning: 100 % of a (logged once)\nwarning: 100 % of b (logged once)\n"
+
+
+def test_the_first_of_a_kind_may_name_its_session(written):
+    set_up()
+    Once().error("late", "100 % late", session="7641df9771b4ed00")
+    assert written() == "error: 7641df9771b4ed00: 100 % late (logged once)\n"
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\r\nb", "a\rb", "a\u2028b"])
@@ -167,10 +182,10 @@ def test_origin_is_the_innermost_line_of_the_given_file():
     with pytest.raises(ValueError, match="invalid literal") as caught:
         json.loads("{}", object_hook=lambda found: int("x"))
     here = caught.traceback[-1].lineno + 1
-    assert origin(caught.value, __file__) == f"{__file__}:{here}"
-    assert origin(caught.value, None) == f"{__file__}:{here}"
-    assert origin(caught.value, json.__file__).startswith(json.__file__)
+    assert find_origin(caught.value, __file__) == f"{__file__}:{here}"
+    assert find_origin(caught.value, None) == f"{__file__}:{here}"
+    assert find_origin(caught.value, json.__file__).startswith(json.__file__)
 
 
 def test_origin_of_an_error_that_was_never_raised_is_unknown():
-    assert origin(ValueError(), __file__) == "?"
+    assert find_origin(ValueError(), __file__) == "?"

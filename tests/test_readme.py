@@ -30,6 +30,9 @@ from tests.support.wait import wait_until
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PORT = 2525  # of the tutorial
+EXAMPLES = sorted(
+    path.stem for path in ROOT.glob("examples/*.py") if not path.stem.startswith("demo")
+)
 HERE = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
@@ -110,11 +113,18 @@ def test_operations_lists_every_option_of_run_with_its_default():
             assert listed[option.opts[0]].strip("`") == text
 
 
+def test_the_examples_are_short_and_all_are_listed():
+    listed = re.findall(r"^\* \[examples/(\w+)\.py\]", README, re.MULTILINE)
+    assert sorted(listed) == EXAMPLES
+    for name in EXAMPLES:
+        assert len((ROOT / "examples" / f"{name}.py").read_text().splitlines()) < 60, name
+
+
 def test_smtpd_reads_the_lines_of_smtpd_conf(tmp_path, require_smtpd):
     rest = 'action "mbox" mbox\nmatch from any for local action "mbox"\n'
     for name, lines in (
         ("README", README.split("In smtpd.conf")[1].split("```\n")[1]),
-        *((f"example-{name}", conf_of(example(name))) for name in ("rbl", "dkim_sign")),
+        *((f"example-{name}", conf_of(example(name))) for name in EXAMPLES),
         *((name, conf_of(manual(name))) for name in stock.names()),
         *((f"recipe-{number}", recipe) for number, recipe in enumerate(recipes())),
     ):

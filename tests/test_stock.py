@@ -49,8 +49,8 @@ def test_one_can_be_made_twice():
     first, second = stock.build("rbl", ZONE), stock.build("rbl", [*ZONE, "--action=junk"])
     assert isinstance(first, Filter)
     assert first is not second
-    assert list(first.filters) == ["rcpt_to"]
-    assert list(second.filters) == ["data"]
+    assert list(first._registry.filters) == ["rcpt_to"]
+    assert list(second._registry.filters) == ["data"]
 
 
 def test_an_unknown_name_is_told_with_what_to_do():

@@ -1,4 +1,4 @@
-"""Asks one member about one request: its handler, its deadline, its policy."""
+"""Ask one member about one request: its handler, its deadline, its policy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Asking:
         self._waiters: dict[Any, Event] = {}
 
     def ask(self, handler: Handler, view: Any, values: tuple[Any, ...]) -> Decision:
-        """Ask a member, and give a decision that is legal here. May switch greenlets.
+        """Ask a member; return a decision that is legal here. May switch greenlets.
 
         Args:
             handler: of the member.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._filter.app import Filter, LocalStorage
-from .._filter.handlers import Handler, Policy, misuse
+from .._filter.app import Filter
+from .._filter.handlers import Handler, Policy, make_error
+from .._filter.registry import LocalStorage, Registry
 from ..protocol import EVENTS, EVERYTHING, PHASES, PROCEED, Decision, Need
 from .member import Member, When
 
@@ -30,10 +31,8 @@ class Chain(Filter):
         name: for logs.
         deadline: seconds that all members together may take for one answer.
         threads, auto_thread, max_concurrency, max_message_bytes, max_sessions: as for
-            :class:`~greenfilter.Filter`; those of the members count for nothing.
+            :class:`~greenfilter.Filter`; those of the members are ignored.
 
-    Attributes:
-        members: the filters, in order.
     """
 
     def __init__(
@@ -56,9 +55,7 @@ class Chain(Filter):
             max_message_bytes=max_message_bytes,
             max_sessions=max_sessions,
         )
-        self.members: list[Member] = []
-        self._host: Host | None = None
-        self._marks = False  # what one member finds may have to wait for a rewrite of another
+        self._registry: ChainRegistry = ChainRegistry(self)
 
     def __repr__(self) -> str:
         return f"Chain({self.name!r})"
@@ -92,10 +89,10 @@ class Chain(Filter):
             RegistrationError: an argument is wrong, or the chain runs already.
         """
         if not isinstance(app, Filter):
-            raise misuse(f"a chain is made of filters; {app!r} is none")
+            raise make_error(f"a chain is made of filters; {app!r} is not one")
         if isinstance(app, Chain):
-            raise misuse(f"{app!r} cannot be in a chain itself; add its members")
-        return self.add_member(
+            raise make_error(f"{app!r} cannot be in a chain itself; add its members")
+        return self._add_member(
             Member(
                 app,
                 when=when,
@@ -129,13 +126,40 @@ class Chain(Filter):
         from .program import Program
 
         app = Program(command, deadline=deadline, on_error=on_error)
-        return self.add_member(Member(app, when=when, unless=unless, observe=observe))
+        return self._add_member(Member(app, when=when, unless=unless, observe=observe))
 
-    def add_member(self, member: Member) -> Chain:
-        """Add a member at the end. As :meth:`add`, which makes one."""
-        self._open()
-        if member.app.data is not None and member.app.data[0] == "raw_line":
-            raise misuse(
+    def _add_member(self, member: Member) -> Chain:
+        self._registry.add_member(member)
+        return self
+
+
+class ChainRegistry(Registry):
+    """The handlers of a chain: one for each hook that a member has.
+
+    Args:
+        app: the chain.
+
+    Attributes:
+        members: the filters, in order.
+    """
+
+    def __init__(self, app: Chain) -> None:
+        super().__init__(app)
+        self._chain = app
+        self.members: list[Member] = []
+        self._host: Host | None = None
+        self._marks = False  # what one member finds may have to wait for a rewrite of another
+
+    def add_member(self, member: Member) -> None:
+        """Add a member at the end.
+
+        Raises:
+            RegistrationError: it cannot be in a chain, or the chain runs already.
+        """
+        self.check_open()
+        data = member.app._registry.data
+        if data is not None and data[0] == "raw_line":
+            raise make_error(
                 f"{member.app!r}: a data-line callback of greenfilter.osmtpd cannot be in a chain; "
                 "use app.lines, or run it as a program: exec"
             )
@@ -143,16 +167,13 @@ class Chain(Filter):
         taken = sum(other.name == member.name for other in self.members)
         member.key = f"{member.name} {taken + 1}" if taken else member.name
         self.members.append(member)
-        return self
-
-    # What greenfilter asks of a filter
 
     def is_empty(self) -> bool:
-        """Whether there is no member."""
+        """Return whether there is no member."""
         return not self.members
 
     def handlers(self) -> list[Handler]:
-        """Give the handlers of all members."""
+        """Return the handlers of all members."""
         return [handler for member in self.members for handler in member.handlers()]
 
     def freeze(self) -> None:
@@ -160,17 +181,17 @@ class Chain(Filter):
         if self._host is None:
             from .host import Host
 
-            self._host = Host(self, self.members)
-            self.compile(self._host)
+            self._host = Host(self._chain, self.members)
+            self._compile(self._host)
         super().freeze()
 
     def phases(self) -> set[str]:
-        """Give the phases to register with smtpd, on the wire."""
+        """Return the phases to register with smtpd, on the wire."""
         self.freeze()
         return super().phases()
 
     def registered_reports(self) -> set[tuple[str, str]]:
-        """Give all reports to register."""
+        """Return all reports to register."""
         self.freeze()
         return super().registered_reports()
 
@@ -178,7 +199,7 @@ class Chain(Filter):
         """Start the members, and learn the hooks of those that are programs. Switches greenlets."""
         assert self._host is not None, "freeze() comes first"
         self._host.start(calls)
-        self.compile(self._host)
+        self._compile(self._host)
 
     def on_end(self) -> None:
         """End what the members have begun. Switches greenlets."""
@@ -192,10 +213,10 @@ class Chain(Filter):
 
     # Its own handlers
 
-    def compile(self, host: Host) -> None:
+    def _compile(self, host: Host) -> None:
         """Make one handler for each hook that a member has."""
         for member in self.members:
-            member.app.freeze()
+            member.app._registry.freeze()
             member.take_handlers()
         acting = [member for member in self.members if not member.observe]
         self._fill_filters(host, acting)
@@ -208,10 +229,11 @@ class Chain(Filter):
     def _fill_needs(self) -> None:
         needs: Need | None = Need(0)
         for member in self.members:
-            if member.app.need_bits() == EVERYTHING or needs is None:
+            bits = member.app._registry.need_bits()
+            if bits == EVERYTHING or needs is None:
                 needs = None
                 continue
-            needs |= Need(member.app.need_bits())
+            needs |= Need(bits)
             for condition in (member.when, member.unless):
                 needs |= condition.needs if condition is not None else Need(0)
                 if condition is not None and not condition.keys:
@@ -219,7 +241,7 @@ class Chain(Filter):
                     break
         if needs is not None and self._marks:
             needs |= Need.MESSAGE_ID  # a mark is kept for its transaction
-        self.needs = needs
+        self._chain.needs = needs
 
     def _fill_filters(self, host: Host, acting: list[Member]) -> None:
         self.filters = {}
@@ -242,7 +264,8 @@ class Chain(Filter):
         names = {event.wire: event.name for event in EVENTS.values()}
         for member in self.members:
             if member.observe:  # it keeps the state of sessions by itself
-                keys |= {(sub, names[wire]) for sub, wire in member.app.registered_reports()}
+                reports = member.app._registry.registered_reports()
+                keys |= {(subsystem, names[wire]) for subsystem, wire in reports}
         for key in sorted(keys):
             count = len(EVENTS[key[1]].fields)
             self.reports[key] = self._handler(f"report.{key[1]}", host.report(key), count, acting)
@@ -254,20 +277,21 @@ class Chain(Filter):
 
     def _fill_storage(self, host: Host, acting: list[Member]) -> None:
         self.session_storage = self.message_storage = None
-        if any(member.app.session_storage for member in acting):
+        if any(member.app._registry.session_storage for member in acting):
             self.session_storage = _storage(*host.storage("session_storage"), "local_session")
-        if any(member.app.message_storage for member in acting):
+        if any(member.app._registry.message_storage for member in acting):
             self.message_storage = _storage(*host.storage("message_storage"), "local_message")
 
     def _handler(
         self, hook: str, fn: Callable[..., Any], fields: int, acting: list[Member]
     ) -> Handler:
         asked = _asked(hook, acting)
+        limit = self._chain.deadline
         handler = Handler(
             fn,
             hook,
             1 + fields,
-            deadline=min(self.deadline, sum(each.deadline for each in asked) or self.deadline),
+            deadline=min(limit, sum(each.deadline for each in asked) or limit),
             on_error=_policy(hook, asked),
             thread=False,
             cancel_on_close=False,
@@ -283,7 +307,7 @@ def _storage(create: Callable[..., Any], delete: Callable[..., Any], what: str) 
 
 
 def _asked(hook: str, acting: list[Member]) -> list[Handler]:
-    """Give the members' handlers whose policies and deadlines count at a hook of the chain."""
+    """Return the members' handlers whose policies and deadlines count at a hook of the chain."""
     kind, _, name = hook.partition(".")
     if kind == "report":
         return [
@@ -296,7 +320,7 @@ def _asked(hook: str, acting: list[Member]) -> list[Handler]:
 
 
 def _policy(hook: str, asked: list[Handler]) -> Decision:
-    """Give the strictest policy of those who are asked."""
+    """Return the strictest policy of the handlers that are asked."""
     if hook.startswith("report."):
         return PROCEED
     policies = [handler.on_error for handler in asked]

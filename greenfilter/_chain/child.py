@@ -16,7 +16,9 @@ from .._process.log import logger
 from .._smtpd.oracle import Answer, DataLine, EndOfData, Oracle, OracleError, SmtpdWouldDie
 from ..errors import GreenfilterError, UsageError
 from ..protocol import NEWEST, Decision
+from ..protocol._catalogue import ENDS_TRANSACTION, STATE_OF_SESSION, STATE_OF_TRANSACTION
 from ..protocol._fields import version_of
+from ..protocol._stuffing import stuff_line, unstuff_line
 from .life import Life, ProgramError
 
 # smtpd waits for ever for a filter to register; a start that fails should be seen to.
@@ -24,7 +26,6 @@ _HANDSHAKE_SECONDS = 30.0
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
 # Reports kept of one transaction, for the program that is started when this one dies.
 _MAX_HISTORY = 1000
-_OF_SESSION = (b"link-connect", b"link-greeting", b"link-identify", b"link-tls", b"link-auth")
 
 
 class Child:
@@ -94,7 +95,7 @@ class Child:
             self._starting.kill()
 
     def session(self, sid: bytes, line: bytes) -> ChildSession:
-        """Give what is known of a session, which begins with this if it is new.
+        """Return what is known of a session, which begins with this if it is new.
 
         Args:
             sid: smtpd's id.
@@ -109,7 +110,7 @@ class Child:
         return session
 
     def forget(self, sid: bytes) -> None:
-        """A session is over."""
+        """Drop a session that is over."""
         self._sessions.pop(sid, None)
 
     def report(self, line: bytes, subsystem: str, event: str) -> None:
@@ -118,7 +119,7 @@ class Child:
             self.send(line)
 
     def new_token(self) -> bytes:
-        """Give a token for one request: unlike smtpd's, it tells a late answer from a right one."""
+        """Make a token for one request; unlike smtpd's, it tells a late answer from a right one."""
         self._tokens += 1
         return b"%016x" % self._tokens
 
@@ -155,7 +156,7 @@ class Child:
         self.oracle.receive(line)
 
     def lost(self, life: Life, why: str) -> None:
-        """It has ended. Whoever waits for it is told, and another one is started."""
+        """Tell whoever waits that the process has ended, and start another one."""
         if life is not self._life:
             return
         self._life = None
@@ -209,21 +210,21 @@ class ChildSession:
 
     def keep(self, line: bytes, event: bytes) -> None:
         """Keep a report for a program that is started later."""
-        if event in _OF_SESSION:
+        if event in STATE_OF_SESSION:
             self._facts[event] = line
-        elif event == b"tx-reset":
+        elif event in ENDS_TRANSACTION:
             self._open = []
-        elif event.startswith(b"tx-") and len(self._open) < _MAX_HISTORY:
+        elif event in STATE_OF_TRANSACTION and len(self._open) < _MAX_HISTORY:
             self._open.append(line)
 
     def history(self) -> list[bytes]:
-        """Give the reports that lead to the present state, and forget what an ended one owes."""
+        """Return the reports that lead to the present state, and forget what an ended one owes."""
         self._oracle = self._new_oracle()
         self._late.clear()
         return [*self._facts.values(), *self._open]
 
     def ask(self, line: bytes, body: int, phase: str) -> Decision:
-        """Have the program answer a request. Switches greenlets.
+        """Ask the program to answer a request. Switches greenlets.
 
         Args:
             line: the request.
@@ -270,7 +271,7 @@ class ChildSession:
         self._oracle.data_line(self._sid.decode(), self._token.decode(), line)
 
     def end_message(self, message: ChildMessage) -> None:
-        """The message is over; what still comes of it is dropped."""
+        """End the message; what still comes of it is dropped."""
         if self._message is message:
             self._message = None
             if not message.ended:
@@ -302,7 +303,7 @@ class ChildSession:
             self._message.finish()
 
     def fail(self, error: GreenfilterError) -> None:
-        """Have whoever waits for the program know that it does not answer."""
+        """Tell whoever waits for the program that it does not answer."""
         if self._waiter is not None:
             self._waiter.set_exception(error)
         if self._message is not None:
@@ -338,7 +339,7 @@ class ChildMessage:
         """
         if self._error is not None:
             raise self._error
-        self._write(b"." + line if line[:1] == b"." else line)
+        self._write(stuff_line(line))
         self._child.wait_room()
 
     def end(self) -> None:
@@ -347,7 +348,7 @@ class ChildMessage:
         self._write(b".")
 
     def output(self) -> Iterator[bytes]:
-        """Give the lines that have come by now.
+        """Yield the lines that have come by now.
 
         Raises:
             ProgramError: there was no room for them.
@@ -357,7 +358,7 @@ class ChildMessage:
         while self._position < self._spool.size:
             lines, self._position = self._spool.read_lines(self._position)
             for line in lines:
-                yield line[1:] if line[:1] == b"." else line
+                yield unstuff_line(line)
 
     def wait(self) -> None:
         """Wait for more of them. Switches greenlets.
@@ -390,12 +391,12 @@ class ChildMessage:
         self._more.set()
 
     def finish(self) -> None:
-        """The program has written the final dot."""
+        """Note that the program has written the final dot."""
         self.ended = True
         self._more.set()
 
     def fail(self, error: GreenfilterError) -> None:
-        """No more will come."""
+        """Note that no more will come."""
         self._error = error if isinstance(error, ProgramError) else ProgramError(str(error))
         self._more.set()
 

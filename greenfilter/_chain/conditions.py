@@ -71,7 +71,7 @@ class Condition:
         return ", ".join(f"{key} = {value!r}" for key, value in self._table.items())
 
     def matches(self, ctx: Context, every: bool = False) -> bool:
-        """Tell whether it holds. A table never switches greenlets; a function may.
+        """Return whether it holds. A table never switches greenlets; a function may.
 
         Args:
             ctx: the event that the member would be called for.
@@ -84,7 +84,7 @@ class Condition:
 
 
 def problems_of(table: object) -> list[ConditionError]:
-    """Give all that is wrong with the table of a condition."""
+    """Return all that is wrong with the table of a condition."""
     return _tests_of(table)[1]
 
 
@@ -217,7 +217,7 @@ _NEEDS = {
 
 
 def _known(ctx: Context) -> Session:
-    """The session, with all that its reports have told: a condition goes by no ``needs=``."""
+    """Return the session with all that its reports have told: conditions ignore ``needs=``."""
     session = ctx._call.session
     session._read()
     return session
@@ -236,7 +236,7 @@ def _items(value: object) -> list[str]:
         raise ValueError(f"a list of texts, not {value!r}")
     for item in items:
         if not isinstance(item, str):
-            raise ValueError(f"a list of texts; {item!r} is none")
+            raise ValueError(f"a list of texts; {item!r} is not text")
     return items
 
 
@@ -309,7 +309,7 @@ def _is_glob(text: str) -> bool:
 
 
 def _regular(glob: str) -> str:
-    """Give the regular expression of a pattern; brackets are themselves, as in an address."""
+    """Return the regular expression of a pattern; brackets are themselves, as in an address."""
     runs = re.sub(r"\*+", "*", glob)
     return (
         "(?:" + "".join({"*": ".*", "?": "."}.get(char) or re.escape(char) for char in runs) + ")"
@@ -317,7 +317,7 @@ def _regular(glob: str) -> str:
 
 
 def warnings_of(keys: Iterable[str], unless: Iterable[str], at_connect: bool) -> list[str]:
-    """Give what ``check`` warns of in the conditions of a member.
+    """Return what ``check`` warns of in the conditions of a member.
 
     Args:
         keys: of both tables.

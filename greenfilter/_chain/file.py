@@ -1,7 +1,7 @@
 """Chain files: ``greenfilter run mx.toml``.
 
-tomllib tells no positions, so an error names the file, the number and the first line of the block,
-and the key. All that is wrong is told at once.
+tomllib reports no positions, so an error names the file, the number and the first line of the
+block, and the key. All problems are reported at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._filter.handlers import policy, seconds
+from .._filter.handlers import parse_deadline, parse_policy
 from ..errors import RegistrationError, UsageError
 from .chain import Chain
 from .conditions import problems_of
@@ -91,7 +91,7 @@ def load_chain(path: str, source: bytes, load: Loader) -> Chain:
     limits = {"deadline": table["deadline"]} if "deadline" in table else {}
     chain = Chain(table.get("name", stem), **limits)
     for member in members:
-        chain.add_member(member)
+        chain._add_member(member)
     return chain
 
 
@@ -168,7 +168,7 @@ def _check_common(block: _Block) -> None:
         if table["on_error"] not in ("tempfail", "proceed", "junk"):
             block.wrong("on_error", f"tempfail, proceed or junk, not {table['on_error']!r}")
         else:
-            policy(table["on_error"], None, None)
+            parse_policy(table["on_error"], None, None)
     if not isinstance(table.get("observe", False), bool):
         block.wrong("observe", f"true or false, not {table['observe']!r}")
     name = table.get("name", "x")
@@ -180,7 +180,7 @@ def _deadline_error(value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return f"a number of seconds, not {value!r}"
     try:
-        seconds(value, None)
+        parse_deadline(value, None)
     except RegistrationError:
         return f"a positive number of seconds, not {value!r}"
     return None

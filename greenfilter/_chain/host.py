@@ -1,4 +1,4 @@
-"""Runs the members of a chain for each request and report, each with its own view of the session.
+"""Run the members of a chain for each request and report, each with its own view of the session.
 
 All of it runs where the chain's own handler runs: in the greenlet of the session.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._filter.context import Context
 from .._filter.handlers import Handler
-from .._process.log import logger, origin, session_logger
+from .._process.log import find_origin, logger, session_logger
 from ..protocol import BYPASS, JUNK, PHASES, PROCEED, Call, Decision
 from ..protocol._credentials import carries_credentials
 from .asking import Asking
@@ -58,8 +58,8 @@ class Host:
             if member.observe:
                 self._observers[member] = Observer(member, calls.clock)
                 continue
-            member.app.configure(calls)
-            for fn in member.app.on_config_handlers:
+            member.app._registry.configure(calls)
+            for fn in member.app._registry.config_functions:
                 try:
                     fn(self.app.config)
                 except BaseException as error:
@@ -71,7 +71,7 @@ class Host:
             observer.end()
         for member in self.members:
             if not member.observe:
-                member.app.on_end()
+                member.app._registry.on_end()
 
     def _log_config(self, member: Member, fn: Any, error: BaseException) -> None:
         what = type(error).__name__
@@ -101,7 +101,7 @@ class Host:
                 view.closed = True
 
     def state(self, real: Any) -> ChainSession:
-        """Give what the chain knows of a session."""
+        """Return what the chain knows of a session."""
         if real.extra is None:
             real.extra = state = ChainSession(self.members, real, self._asking)
             real._read()
@@ -211,7 +211,7 @@ class Host:
         is_junk: bool,
         rewritten: Decision | None,
     ) -> Decision:
-        """Give the answer, with the mark that is due, or keep the mark for a later request."""
+        """Return the answer, with the mark that is due, or keep the mark for a later request."""
         if name in _MARKS_NOTHING or JUNK.kind not in call.hook.decisions:
             return rewritten or PROCEED
         if not (is_junk or state.junk_session or state.junk_message is not None):
@@ -243,7 +243,7 @@ class Host:
     # Messages
 
     def lines(self, ctx: Context, lines: Any) -> Any:
-        """The chain's data handler: the members' stages, one behind the other."""
+        """Edit messages: the chain's data handler, with the members' stages in a row."""
         call = ctx._call
         real: Any = call.session
         state = self.state(real)
@@ -291,7 +291,7 @@ class Host:
             state = self.state(ctx._call.session)
             made: list[Any] = []
             for member in self.members:
-                hooks = getattr(member.app, kind)
+                hooks = getattr(member.app._registry, kind)
                 if hooks is None or member.observe:
                     continue
                 view = self._view(state, member, ctx)
@@ -311,7 +311,7 @@ class Host:
         def delete(ctx: Context, made: list[Any]) -> None:
             state = self.state(ctx._call.session)
             for member, value in made:
-                hooks = getattr(member.app, kind)
+                hooks = getattr(member.app._registry, kind)
                 view = self._view(state, member, ctx)
                 self._set_local(kind, view, None)
                 if hooks.delete is None:
@@ -339,12 +339,12 @@ class Host:
     def _log_local(ctx: Context, member: Member, what: str, error: Exception) -> None:
         shown = type(error).__name__ + ("" if carries_credentials(ctx._call) else f": {error}")
         session_logger(ctx.session.id).error(
-            "%s of %r failed: %s at %s", what, member, shown, origin(error, None)
+            "%s of %r failed: %s at %s", what, member, shown, find_origin(error, None)
         )
 
 
 def _value(name: str, value: str) -> str:
-    """Give what the next member is asked about, as smtpd would ask: without brackets."""
+    """Return what the next member is asked about, as smtpd would ask: without brackets."""
     if name in ("mail_from", "rcpt_to") and value.startswith("<"):
         return value[1:].partition(">")[0]
     return value

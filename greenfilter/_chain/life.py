@@ -22,7 +22,7 @@ _MAX_LINE_BYTES = 64_000
 # It is given this long to end after its end of file.
 _END_SECONDS = 1.0
 _POLL_SECONDS = 0.01
-# A life this long is no sign that the program cannot run.
+# A life this long is not a sign that the program cannot run.
 _LONG_LIFE = 60.0
 # A message waits above this; a program that does not even read reports is ended.
 _HIGH_BYTES, _MOST_BYTES = 1 << 20, 64 << 20
@@ -109,7 +109,7 @@ class Life:
         self._changed.set()
 
     def was_long(self) -> bool:
-        """Whether it has lived for so long that its end is no sign that it cannot run."""
+        """Return whether it has lived so long that its end is not a sign that it cannot run."""
         return bool(gevent.get_hub().loop.now() - self._began > _LONG_LIFE)
 
     def send(self, line: bytes) -> None:
@@ -197,7 +197,7 @@ class Life:
         return f"it was ended by signal {-status}" if status < 0 else f"it ended, status {status}"
 
     def _wait(self) -> int | None:
-        """Wait a moment for the end of the process; give its status."""
+        """Wait a moment for the end of the process; return its status."""
         assert self._process is not None, "begin() comes first"
         for _ in range(int(_END_SECONDS / _POLL_SECONDS)):
             if self._process.poll() is not None:

@@ -6,8 +6,8 @@ import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._filter.handlers import Handler, Policy, misuse, policy, seconds
-from .._process.log import session_logger
+from .._filter.handlers import Handler, Policy, make_error, parse_deadline, parse_policy
+from .._process.log import Once
 from ..errors import RegistrationError
 from ..protocol import EVERYTHING, PHASES, TEMPFAIL, Decision, Phase
 from .conditions import Condition
@@ -65,9 +65,9 @@ class Member:
         self.observe = bool(observe)
         self.number = 0
         self.key = self.name
-        self._deadline = seconds(deadline, None) if deadline is not None else None
-        self._on_error = policy(on_error, None, None) if on_error is not None else None
-        self._told: set[type[BaseException]] = set()
+        self._deadline = parse_deadline(deadline, None) if deadline is not None else None
+        self._on_error = parse_policy(on_error, None, None) if on_error is not None else None
+        self._once = Once()
         self._copies: dict[Handler, Handler] = {}
         self.where: tuple[str, int] | None = None
         self.needs = EVERYTHING
@@ -81,18 +81,19 @@ class Member:
 
     def take_handlers(self) -> None:
         """Take the filter's handlers as they are now, with the limits that the chain gives."""
-        app = self.app
-        self.needs = app.need_bits()
+        own = self.app._registry
+        self.needs = own.need_bits()
         commit = PHASES["commit"]
         self.filters = {
-            name: self._limited(handler, PHASES[name]) for name, handler in app.filters.items()
+            name: self._limited(handler, PHASES[name]) for name, handler in own.filters.items()
         }
-        self.reports = {key: self._limited(handler, None) for key, handler in app.reports.items()}
-        self.data = (app.data[0], self._limited(app.data[1], commit)) if app.data else None
-        self.taps = [self._limited(handler, commit) for handler in app.taps]
+        self.reports = {key: self._limited(handler, None) for key, handler in own.reports.items()}
+        data = own.data
+        self.data = (data[0], self._limited(data[1], commit)) if data else None
+        self.taps = [self._limited(handler, commit) for handler in own.taps]
 
     def handlers(self) -> list[Handler]:
-        """Give all its handlers, with the chain's limits."""
+        """Return all its handlers, with the chain's limits."""
         self.take_handlers()
         return [*self.filters.values(), *self.reports.values(), *self.data_handlers()]
 
@@ -102,11 +103,11 @@ class Member:
         return self.data is not None or bool(self.taps)
 
     def data_handlers(self) -> list[Handler]:
-        """Give the handlers whose policy commit applies."""
+        """Return the handlers whose policy commit applies."""
         return [*([self.data[1]] if self.data else []), *self.taps]
 
     def is_asked(self, ctx: Context, *, message: bool) -> bool:
-        """Tell whether its conditions hold. One that raises lets the member run.
+        """Return whether its conditions hold. One that raises lets the member run.
 
         Args:
             ctx: what it would be called with.
@@ -121,16 +122,14 @@ class Member:
         try:
             return condition.matches(ctx, every)
         except Exception as error:
-            if type(error) not in self._told:
-                self._told.add(type(error))
-                session_logger(ctx.session.id).error(
-                    "a condition of %r failed, so it is asked: %s: %s (told once)",
-                    *(self, type(error).__name__, error),
-                )
+            text = (
+                f"a condition of {self!r} failed, so it is asked: {type(error).__name__}: {error}"
+            )
+            self._once.error(type(error), text, session=ctx.session.id)
             return otherwise
 
     def _limited(self, handler: Handler, phase: Phase | None) -> Handler:
-        """Give a handler with the chain's limits where it has none of its own, always the same."""
+        """Return a handler, always the same, with the chain's limits where it has none."""
         if handler in self._copies:
             return self._copies[handler]
         limited = self._copies[handler] = copy.copy(handler)
@@ -143,7 +142,7 @@ class Member:
 
 
 def _legal(decision: Decision, phase: Phase) -> Decision:
-    """Give a policy, or tempfail where the phase does not take it, as a filter's own default."""
+    """Return a policy, or tempfail where the phase does not take it, as for a filter's default."""
     return decision if decision.kind in phase.decisions else TEMPFAIL
 
 
@@ -153,4 +152,4 @@ def _condition(what: str, value: When | None) -> Condition | None:
     try:
         return Condition(value)
     except RegistrationError as error:
-        raise misuse(f"{what}: {error.text}") from None
+        raise make_error(f"{what}: {error.text}") from None

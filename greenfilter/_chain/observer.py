@@ -15,9 +15,11 @@ import gevent
 import gevent.event
 import gevent.socket
 
-from .._process.log import logger, session_logger
+from .._process.log import Once, session_logger
 from ..errors import UsageError
 from ..protocol import EVENTS, Call, Phase
+from ..protocol._catalogue import TOKEN_FIRST_BEFORE
+from ..protocol._stuffing import stuff_line
 
 if TYPE_CHECKING:
     from .member import Member
@@ -40,7 +42,7 @@ class _Digest:
         self._hash.update(line + b"\n")
 
     def same_as(self, other: _Digest) -> bool:
-        """Whether the lines are the same."""
+        """Return whether the lines are the same."""
         return self.lines == other.lines and self._hash.digest() == other._hash.digest()
 
 
@@ -68,7 +70,7 @@ class Observer:
         self._out = bytearray()
         self._changed = gevent.event.Event()
         self._registered: gevent.event.AsyncResult[None] = gevent.event.AsyncResult()
-        self._told = False
+        self._once = Once()
         self._runtime = Runtime(member.app, socket.socket(fileno=theirs.detach()), clock=clock)
         self._runtime.start()
         gevent.spawn(self._read)
@@ -82,7 +84,7 @@ class Observer:
     def report(self, key: tuple[str, str], line: bytes) -> None:
         """Tell it a report. Never switches."""
         subsystem, name = key
-        if (subsystem, EVENTS[name].wire) in self._member.app.registered_reports():
+        if (subsystem, EVENTS[name].wire) in self._member.app._registry.registered_reports():
             self._send(line)
         if name == "link_disconnect":
             sid = line.split(b"|", 6)[5]
@@ -93,7 +95,7 @@ class Observer:
         """Ask it what it would answer to a request. Never switches."""
         if not isinstance(view.hook, Phase) or view.session.sid in self._dropped:
             return
-        if view.hook.wire in self._member.app.phases():
+        if view.hook.wire in self._member.app._registry.phases():
             self._phases[view.token or b""] = view.hook.wire
             self._send(view.line)
 
@@ -106,7 +108,7 @@ class Observer:
         for batch in source:
             if sid not in self._dropped:
                 for line in batch:
-                    stuffed = b"." + line if line[:1] == b"." else line
+                    stuffed = stuff_line(line)
                     seen.add(stuffed)
                     self._send(head + stuffed, sid)
             yield batch
@@ -123,9 +125,7 @@ class Observer:
         if len(self._out) > _MOST_BYTES:
             if sid:
                 self._dropped.add(sid)
-            if not self._told:
-                self._told = True
-                logger.warning("%r is too slow; it does not see all (told once)", self._member)
+            self._once.warn("slow", "%r is too slow; it does not see all", self._member)
             return
         self._out += line + b"\n"
         self._changed.set()
@@ -161,9 +161,8 @@ class Observer:
             if words[1] == b"ready":
                 self._registered.set(None)
             return
-        swapped = self._member.app.config.protocol is not None and (
-            self._member.app.config.protocol < (0, 5)
-        )
+        version = self._member.app.config.protocol
+        swapped = version is not None and version < TOKEN_FIRST_BEFORE
         sid, token = (words[2], words[1]) if swapped else (words[1], words[2])
         if words[0] == b"filter-dataline":
             self._note_line(sid, words[3])

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from .._filter.app import Filter
 from .._filter.context import Context
-from .._filter.handlers import Handler, Policy, policy
+from .._filter.handlers import Handler, Policy, parse_policy
+from .._filter.registry import Registry
+from .._process.words import split_command
 from ..errors import UsageError
 from ..protocol import EVENTS, NEWEST, PHASES, TEMPFAIL, Decision, Phase, at_version
 
 if TYPE_CHECKING:
     from .child import Child
 
-# Where smtpd looks for a filter that is no path: OpenBSD, ports, Debian.
+# Where smtpd looks for a filter that is not a path: OpenBSD, ports, Debian.
 _DIRECTORIES = (
     "/usr/libexec/opensmtpd",
     "/usr/local/libexec/opensmtpd",
@@ -25,17 +27,14 @@ _DIRECTORIES = (
     "/usr/lib/opensmtpd",
 )
 
-# Reports that are kept for a program that is started anew.
-_KEPT = (
-    *("link_connect", "link_greeting", "link_identify", "link_tls", "link_auth"),
-    *("tx_begin", "tx_mail", "tx_rcpt", "tx_envelope", "tx_data", "tx_reset"),
-)
+# Reports that are kept for a program that is started again.
+_KEPT = [event.name for event in EVENTS.values() if event.state or event.ends == "transaction"]
 
 
 class Program(Filter):
     """A program that speaks smtpd-filters(7), as a filter.
 
-    Its hooks are known when it has been started (:meth:`configure`).
+    Its hooks are known when it has been started (:meth:`start`).
 
     Args:
         command: for the shell, as after ``proc-exec`` in smtpd.conf.
@@ -62,16 +61,16 @@ class Program(Filter):
         super().__init__(name or os.path.basename(words[0]), deadline=deadline, on_error=on_error)
         self.protocol = protocol
         self.child: Child | None = None
+        self._registry: _ProgramRegistry = _ProgramRegistry(self)
 
     def __repr__(self) -> str:
         return f"Program({self.command!r})"
 
-    def is_empty(self) -> bool:
-        """Whether it has no hook: it tells them only when it runs."""
-        return False
-
-    def configure(self, calls: Any) -> None:
+    def start(self, calls: Any) -> None:
         """Start it, and take its hooks. Switches greenlets.
+
+        Args:
+            calls: as :meth:`Registry.configure`.
 
         Raises:
             UsageError: it cannot be run, or does not register as smtpd wants it.
@@ -87,25 +86,26 @@ class Program(Filter):
         self._take_hooks(child)
 
     def _config(self) -> bytes:
-        """Give what smtpd said of itself, with the protocol that is spoken."""
+        """Return what smtpd said of itself, with the protocol that is spoken."""
         lines = self.config.wire().splitlines(keepends=True)
         if self.protocol is not None:
             told = [b"config|protocol|%d.%d\n" % self.protocol] if self.protocol >= NEWEST else []
             lines = told + [line for line in lines if not line.startswith(b"config|protocol|")]
         return b"".join(lines)
 
-    def on_end(self) -> None:
+    def stop(self) -> None:
         """End it. Switches greenlets."""
         if self.child is not None:
             self.child.stop()
 
     def _take_hooks(self, child: Child) -> None:
+        registry = self._registry
         wires = {phase.wire: phase for phase in PHASES.values()}
         for wire in child.oracle.phases - {"data-line"}:
             phase = wires[wire]
-            self.filters[phase.name] = self._handler(f"filter.{phase.name}", self._ask, phase)
+            registry.filters[phase.name] = self._handler(f"filter.{phase.name}", self._ask, phase)
         if "data-line" in child.oracle.phases:
-            self.data = ("lines", self._handler("lines", self._edit, PHASES["commit"], 2))
+            registry.data = ("lines", self._handler("lines", self._edit, PHASES["commit"], 2))
         events = {event.wire: event.name for event in EVENTS.values()}
         told = {(subsystem, events[wire]) for subsystem, wire in child.oracle.reports}
         for subsystem in sorted({subsystem for subsystem, _ in told} | {"smtp-in"}):
@@ -114,10 +114,10 @@ class Program(Filter):
         for subsystem, name in sorted(told):
             count = 1 + len(EVENTS[name].fields)
             handler = self._handler(f"report.{name}", self._tell, None, count)
-            self.reports[subsystem, name] = handler
+            registry.reports[subsystem, name] = handler
 
     def _handler(self, hook: str, fn: Any, phase: Phase | None, count: int = 0) -> Handler:
-        decision = policy(self.on_error, None, None)
+        decision = parse_policy(self.on_error, None, None)
         if phase is not None and decision.kind not in phase.decisions:
             decision = TEMPFAIL
         handler = Handler(
@@ -172,19 +172,33 @@ class Program(Filter):
         return line if self.protocol is None else at_version(line, self.protocol)
 
 
+class _ProgramRegistry(Registry):
+    """The hooks of a program."""
+
+    def __init__(self, app: Program) -> None:
+        super().__init__(app)
+        self._program = app
+
+    def is_empty(self) -> bool:
+        """Return False: it tells its hooks only when it runs."""
+        return False
+
+    def configure(self, calls: Any) -> None:
+        """Start the program. Switches greenlets."""
+        self._program.start(calls)
+
+    def on_end(self) -> None:
+        """End the program. Switches greenlets."""
+        self._program.stop()
+
+
 def find_program(command: str) -> str:
-    """Give a command with the whole path of its program, where smtpd would look for it.
+    """Return a command with the whole path of its program, where smtpd would look for it.
 
     Raises:
-        UsageError: there is no such program, or it is no command.
+        UsageError: there is no such program, or it is not a command.
     """
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise UsageError(f"{command!r} is no command: {error}") from error
-    if not words:
-        raise UsageError("the command is empty")
-    name = words[0]
+    name = split_command(command)[0]
     if os.path.isabs(name):
         found = shutil.which(name)
     else:

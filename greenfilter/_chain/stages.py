@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from .._filter.context import Context
 from .._filter.handlers import Handler
-from .._mail.message import Message, marked_as_spam, split_lines
+from .._mail.message import Message
 from .._mail.spool import Spool
-from .._runtime.messages.lines import as_line, as_lines, stuff
+from .._runtime.messages.lines import as_line, as_lines
 from .._runtime.messages.tap import Tap
+from .._runtime.messages.whole_message import lines_of
 from ..errors import MessageError, SessionClosed
-from ..protocol import BYPASS, DROP, JUNK, PROCEED, TEMPFAIL, Call, Decision, Stream
+from ..protocol import BYPASS, DROP, PROCEED, TEMPFAIL, Call, Decision, Stream
+from ..protocol._stuffing import stuff
 
 if TYPE_CHECKING:
     from .._runtime.calls import Calls
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 Batch = list[bytes]
 _BATCH_LINES = 256
 _BATCH_BYTES = 1 << 16
-# As long as a stage computes, its deadline runs; it begins anew after this many batches, as that of
-# a filter by itself does with each piece of input.
+# While a stage computes, its deadline runs; it begins again after this many batches, as that of a
+# filter by itself does with each piece of input.
 _BATCHES_PER_DEADLINE = 4
 _NO_TOKEN = b"0" * 16
 _REFUSED = "the message is refused by an earlier filter of the chain"
@@ -53,19 +55,19 @@ class Pipeline:
         self._stages: dict[Member, Stage] = {}
 
     def add(self, member: Member, view: Call) -> None:
-        """Have a member see this message: its conditions hold, from here through commit."""
+        """Let a member see this message: its conditions hold, from here through commit."""
         self._stages[member] = Stage(self._real, member, view, self._observers.get(member))
 
     def includes(self, member: Member) -> bool:
-        """Tell whether a member sees this message."""
+        """Return whether a member sees this message."""
         return member in self._stages
 
     def verdict(self, member: Member) -> Decision:
-        """Give what a member has decided from the lines, when its taps are done. May switch."""
+        """Return what a member has decided from the lines, when its taps are done. May switch."""
         return self._stages[member].verdict()
 
     def run(self, lines: Iterator[bytes]) -> Iterator[bytes]:
-        """Give the lines as the last stage has left them."""
+        """Yield the lines as the last stage has left them."""
         source: Iterator[Batch] = _batches(lines)
         for stage in self._stages.values():
             source = stage.attach(source)
@@ -108,7 +110,7 @@ class Stage:
         return self._stream.outcome is not None
 
     def verdict(self) -> Decision:
-        """Give what it has decided, when its taps are done. May switch greenlets."""
+        """Return what it has decided, when its taps are done. May switch greenlets."""
         for tap in self._taps:
             tap.join(until_done=True)
         if self._stream.outcome is not None:
@@ -211,7 +213,10 @@ class Stage:
             result = self._calls.run(
                 self._runner, handler, self._view, handler.fn, self._ctx, message
             )
-            out = self._lines_of(message, spool, result, handler)
+            lines = lines_of(message, result)
+            if lines is None:
+                self._decide(handler, result)
+            out = spool.batches() if lines is None else lines  # as it came, where it is let pass
         except SessionClosed:
             raise
         except BaseException as error:
@@ -220,22 +225,6 @@ class Stage:
         if self.is_refused:
             self._end_later(source)
         yield from out
-
-    def _lines_of(
-        self, message: Message, spool: Spool, result: Any, handler: Handler
-    ) -> Iterable[Batch]:
-        """Give the message as its handler wants it."""
-        if result is None:
-            return message.lines()
-        if isinstance(result, (bytes, bytearray)):
-            return [split_lines(bytes(result))]
-        if not isinstance(result, Decision):
-            kind = type(result).__name__
-            raise TypeError(f"returned {kind}; None, bytes or a decision is expected")
-        if result == JUNK:
-            return marked_as_spam(message)
-        self._decide(handler, result)
-        return spool.batches()  # as it came, where it is let pass
 
     # What all that edit line by line have in common
 
@@ -281,12 +270,12 @@ class Stage:
         yield from source
 
     def _unedited(self, source: Iterator[Batch], original: Spool) -> Iterator[Batch]:
-        """Give the message as it came."""
+        """Yield the message as it came."""
         yield from original.batches()
         yield from source
 
     def _step(self, handler: Handler, inner: Iterator[Batch]) -> Batch | None:
-        """Have the author's code make one more batch, with its deadline running."""
+        """Run the author's code for one more batch, with its deadline running."""
         self._enter(handler)
         try:
             return next(inner, None)
@@ -294,7 +283,7 @@ class Stage:
             self._leave()
 
     def _input(self, source: Iterator[Batch], original: Spool | None) -> Iterator[Batch]:
-        """Give the author's code what comes; its deadline stands still while it waits for it."""
+        """Yield what comes to the author's code; its deadline stands still while it waits."""
         while True:
             handler = self._runner.running
             self._leave()
@@ -341,7 +330,7 @@ class Stage:
             self._answers.fail_message(self._view, self._stream, handler, error)
 
     def _end_later(self, source: Iterator[Batch]) -> None:
-        """Have the earlier stages see the rest of the message, and end the later ones.
+        """Show the earlier stages the rest of the message, and end the later ones.
 
         Raises:
             SessionClosed: always; it ends the later stages.

@@ -56,7 +56,7 @@ class ChainSession:
         self.pipeline: Pipeline | None = None
 
     def keep(self, calls: Calls, real: Any) -> None:
-        """Have the next worker know what smtpd does not tell it, should this one die."""
+        """Tell the next worker what smtpd would not, should this one die."""
         by = self._members[self.bypassed - 1].key if self.bypassed <= len(self._members) else ""
         real.memo = b"%d,%b" % (self.junk_session, _on_the_wire(by))
         if calls.page is not None:  # there is a supervisor

@@ -50,7 +50,7 @@ class Pidfile:
 
 
 def signal_reload(path: str) -> None:
-    """Signal a running supervisor to load its filter anew.
+    """Signal a running supervisor to load its filter again.
 
     Raises:
         UsageError: no process has the file locked, or it may not be signalled.

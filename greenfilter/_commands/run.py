@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
-    help="Least level of what is logged.",
+    help="Lowest level to log.",
 )
 @click.option(
     "--log-format",

@@ -1,4 +1,4 @@
-"""The filter object: decorators put handlers into a table. No I/O, and nothing runs here."""
+"""The class Filter: its decorators register handlers. No I/O, and nothing runs here."""
 
 from __future__ import annotations
 
@@ -7,29 +7,25 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar, overload
 
-from .._process.python import command
-from ..errors import RegistrationError, UsageError
-from ..protocol import EVENTS, EVERYTHING, NEED_EVENTS, PHASES, Config, Need
-from .handlers import Handler, Policy, check_parameters, misuse, policy, seconds, takes_ctx, where
-from .hook_docs import hook_doc
+from .._process.python import make_command
+from ..errors import UsageError
+from ..protocol import EVENTS, PHASES, Config, Need
+from .handlers import Policy, make_error, parse_deadline, parse_policy
+from .hook_docs import make_hook_doc
+from .registry import Registry, allowed_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_DATA_MODES = ("data_line", "lines", "message", "raw_line")
-# What may begin or end the life of a message's local object.
-_MESSAGE_EVENTS = ("tx-begin", "tx-reset", "link-disconnect")
-_OPTIONS = ("deadline", "on_error", "thread", "cancel_on_close")
-
 
 class Loaded(SystemExit):
-    """Raised by :meth:`Filter.run` where greenfilter loads the file: what follows is not for now.
+    """Raised by :meth:`Filter.run` while greenfilter loads the file, to end its import.
 
     Args:
         app: the filter that the file runs.
 
     Attributes:
-        applies: this process is greenfilter's own, not a script that starts it; also a callback
-            that calls run() may not put another program in its place.
+        applies: this process is greenfilter's own, not a script that starts it. A callback that
+            calls run() must not replace the process either.
     """
 
     applies = False
@@ -47,7 +43,7 @@ class _Hook:
         self._kind = kind
         self._name = name
         self.__name__ = name
-        self.__doc__ = hook_doc(kind, name, _allowed_options(kind, name))
+        self.__doc__ = make_hook_doc(kind, name, allowed_options(kind, name))
 
     @overload
     def __call__(self, fn: F, /) -> F: ...
@@ -63,11 +59,11 @@ class _Hook:
     ) -> Callable[[F], F]: ...
     def __call__(self, fn: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
         if fn is not None:
-            self._app._register(self._kind, self._name, fn, options)
+            self._app._registry.add(self._kind, self._name, fn, options)
             return fn
 
         def decorate(fn: F) -> F:
-            self._app._register(self._kind, self._name, fn, options)
+            self._app._registry.add(self._kind, self._name, fn, options)
             return fn
 
         return decorate
@@ -82,33 +78,15 @@ class _Hooks:
         self._names = names
 
     def __getattr__(self, name: str) -> _Hook:
-        if name.startswith("__"):  # what Python asks every object for
+        if name.startswith("__"):  # Python asks every object for these
             raise AttributeError(name)
         if name not in self._names:
             known = ", ".join(self._names)
-            raise misuse(f"app.{self._kind}.{name} does not exist; there are: {known}")
+            raise make_error(f"app.{self._kind}.{name} does not exist; there are: {known}")
         return _Hook(self._app, self._kind, name)
 
     def __dir__(self) -> list[str]:
         return list(self._names)
-
-
-class LocalStorage:
-    """The two hooks of ``local_session`` or ``local_message``."""
-
-    __slots__ = ("create", "create_with_ctx", "delete", "delete_with_ctx")
-
-    def __init__(
-        self, create: Callable[..., Any], delete: Callable[..., Any] | None, what: str
-    ) -> None:
-        self.create = create
-        self.delete = delete
-        self.create_with_ctx = takes_ctx(create, 0)
-        self.delete_with_ctx = delete is not None and takes_ctx(delete, 1)
-        if not isinstance(create, type):
-            check_parameters(create, int(self.create_with_ctx), what)
-        if delete is not None:
-            check_parameters(delete, 1 + int(self.delete_with_ctx), f"{what} delete")
 
 
 class Filter:
@@ -127,13 +105,14 @@ class Filter:
         auto_thread: run a handler that has kept the loop three times, so that all sessions waited
             for it, in a thread from then on. All such handlers share one, one call at a time.
         max_concurrency: handlers running at once; beyond it smtpd waits.
-        max_message_bytes: a longer message is refused with 451 at commit where the filter has to
+        max_message_bytes: a longer message is refused with 451 at commit, if the filter has to
             keep it.
-        max_sessions: sessions held at once; beyond it the oldest one is let go, and its message
-            refused with a 4xx or 5xx at commit.
+        max_sessions: sessions held at once; beyond it the oldest one is dropped, and its message
+            is refused with a 4xx or 5xx at commit.
 
     Attributes:
-        config: what smtpd said of itself; filled in when the filter runs.
+        config: what smtpd said of itself; filled in when the filter runs. Each argument is an
+            attribute too, which may be changed until then.
     """
 
     def __init__(
@@ -150,8 +129,8 @@ class Filter:
         max_sessions: int = 1 << 17,
     ) -> None:
         self.name = name
-        self.deadline = seconds(deadline, None)
-        policy(on_error, None, None)
+        self.deadline = parse_deadline(deadline, None)
+        parse_policy(on_error, None, None)
         self.on_error = on_error
         self.threads = _positive("threads", threads)
         self.auto_thread = bool(auto_thread)
@@ -159,7 +138,7 @@ class Filter:
         self.max_message_bytes = _positive("max_message_bytes", max_message_bytes)
         self.max_sessions = _positive("max_sessions", max_sessions)
         if needs is not None and not isinstance(needs, Need):
-            raise misuse(f"needs={needs!r} is no Need; write: needs=Need.RDNS | Need.SRC")
+            raise make_error(f"needs={needs!r} is not a Need; write: needs=Need.RDNS | Need.SRC")
         self.needs = needs
         self.config = Config()
         self.filter = _Hooks(self, "filter", PHASES)
@@ -168,14 +147,7 @@ class Filter:
         self.message = _Hook(self, "data", "message")
         self.tap = _Hook(self, "data", "tap")
         self._raw_line = _Hook(self, "data", "raw_line")  # for greenfilter.osmtpd
-        self.on_config_handlers: list[Callable[[Config], Any]] = []
-        self.filters: dict[str, Handler] = {}
-        self.reports: dict[tuple[str, str], Handler] = {}
-        self.data: tuple[str, Handler] | None = None
-        self.taps: list[Handler] = []
-        self.session_storage: LocalStorage | None = None
-        self.message_storage: LocalStorage | None = None
-        self._started = False
+        self._registry = Registry(self)
 
     def __repr__(self) -> str:
         return f"Filter({self.name!r})"
@@ -183,51 +155,44 @@ class Filter:
     def local_session(
         self, create: Callable[..., Any], delete: Callable[..., Any] | None = None
     ) -> None:
-        """Make an object of the filter's own for every session: ``ctx.session.local``.
+        """Keep an object of your own for every session: ``ctx.session.local``.
 
         Args:
-            create: makes it; called with ctx if it takes a parameter, when the session begins.
+            create: makes the object when the session begins; called with ctx if it takes a
+                parameter.
             delete: called with (ctx, object), or (object) if it takes one parameter, exactly once
-                when the session ends in whatever way.
+                when the session ends, however that happens.
         """
-        self._open()
-        if self.session_storage is not None:
-            raise misuse("local_session was set already", where(create))
-        self.session_storage = LocalStorage(create, delete, "local_session")
+        self._registry.add_session_storage(create, delete)
 
     def local_message(
         self, create: Callable[..., Any], delete: Callable[..., Any] | None = None
     ) -> None:
-        """Make an object of the filter's own for every transaction: ``ctx.tx.local``.
+        """Keep an object of your own for every transaction: ``ctx.tx.local``.
 
         Arguments as for :meth:`local_session`.
         """
-        self._open()
-        if self.message_storage is not None:
-            raise misuse("local_message was set already", where(create))
-        self.message_storage = LocalStorage(create, delete, "local_message")
+        self._registry.add_message_storage(create, delete)
 
     def on_config(self, fn: F) -> F:
         """Call a function with :attr:`config` once smtpd has sent it, before mail is served.
 
-        It may block; smtpd waits for it with the start of its service. If it raises, the filter
-        goes on, and the error is logged.
+        It may block; smtpd does not serve mail before it returns. If it raises, the error is
+        logged and the filter goes on.
         """
-        self._open()
-        check_parameters(fn, 1, "on_config")
-        self.on_config_handlers.append(fn)
+        self._registry.add_on_config(fn)
         return fn
 
     def run(self) -> NoReturn:
         """Run this file under ``greenfilter run``, in place of this process. For ``__main__``.
 
-        The file is started anew so that blocking calls can be made cooperative before it is
-        imported, and so that nothing it prints from then on reaches smtpd. What a script has
-        written to standard output before this may have: ``greenfilter run`` in smtpd.conf, or in
-        the script's first line, is safe from its beginning.
+        The file is started again, so that blocking calls can be made cooperative before it is
+        imported, and nothing that it prints reaches smtpd. What a script writes to standard
+        output before this call does reach smtpd; ``greenfilter run`` in smtpd.conf, or in the
+        script's first line, is safe from the start.
 
         Raises:
-            UsageError: called neither from a script nor while greenfilter loads a file.
+            UsageError: it is called neither by a script nor while greenfilter loads a file.
         """
         if Loaded.applies:
             raise Loaded(self)
@@ -235,169 +200,10 @@ class Filter:
         if not script or not os.path.exists(script):
             raise UsageError("app.run() is for the end of a script; or use: greenfilter run FILTER")
         script = os.path.abspath(script)
-        os.execv(sys.executable, command("greenfilter", "run", script, *sys.argv[1:]))
-
-    def phases(self) -> set[str]:
-        """Return the phases to register with smtpd, on the wire."""
-        names = {PHASES[name].wire for name in self.filters}
-        if self.data is not None or self.taps:
-            names |= {"data-line", "commit"}
-        return names
-
-    def deliveries(self) -> set[tuple[str, str]]:
-        """Return the reports that handlers or storage hooks wait for, as (subsystem, event)."""
-        wanted = {(subsystem, EVENTS[name].wire) for subsystem, name in self.reports}
-        for subsystem in self._subsystems():
-            if self.session_storage is not None:
-                wanted |= {(subsystem, "link-connect"), (subsystem, "link-disconnect")}
-            if self.data or self.taps:
-                wanted.add((subsystem, "link-disconnect"))
-            if self.message_storage is not None:
-                wanted |= {(subsystem, event) for event in _MESSAGE_EVENTS}
-        return wanted
-
-    def registered_reports(self) -> set[tuple[str, str]]:
-        """Return all reports to register: the deliveries, and what keeps the state true."""
-        kept = {
-            event
-            for need, events in NEED_EVENTS.items()
-            if need.value & self.need_bits()
-            for event in events
-        } | {"link-disconnect"}
-        return self.deliveries() | {
-            (subsystem, event) for subsystem in self._subsystems() for event in kept
-        }
-
-    def need_bits(self) -> int:
-        """Return ``needs`` as bits; a message's local object needs its transaction."""
-        if self.needs is None:
-            return EVERYTHING
-        return (self.needs | Need.MESSAGE_ID if self.message_storage else self.needs).value
-
-    def configure(self, calls: Any) -> None:
-        """Do what can only be done once :attr:`config` is known; for chains. May switch.
-
-        Args:
-            calls: what calls the handlers in the runtime that the filter is in.
-
-        Raises:
-            UsageError: the filter cannot start.
-        """
-
-    def on_end(self) -> None:
-        """End what :meth:`configure` has begun. May switch greenlets."""
-
-    def on_close(self, session: Any) -> None:
-        """Take note that a client has left; for chains. Never switches greenlets."""
-
-    def freeze(self) -> None:
-        """End registration: from now on it raises RegistrationError."""
-        self._started = True
-
-    def is_empty(self) -> bool:
-        """Return whether nothing was registered."""
-        return not (self.filters or self.reports or self.data or self.taps)
-
-    def handlers(self) -> list[Handler]:
-        """Return all handlers, each with its hook."""
-        data = [self.data[1]] if self.data else []
-        return [*self.filters.values(), *self.reports.values(), *data, *self.taps]
-
-    def _subsystems(self) -> set[str]:
-        subsystems = {subsystem for subsystem, _ in self.reports}
-        if self.filters or self.data or self.taps or not subsystems:
-            subsystems.add("smtp-in")
-        return subsystems
-
-    def _open(self) -> None:
-        if self._started:
-            raise misuse(f"{self!r} runs already; register before it starts")
-
-    def _register(self, kind: str, name: str, fn: Any, options: dict[str, Any]) -> None:
-        self._open()
-        hook = name if kind == "data" else f"{kind}.{name}"
-        at = where(fn)
-        allowed = _allowed_options(kind, name)
-        for option in options:
-            if option not in allowed:
-                known = ", ".join(allowed)
-                raise misuse(f"{hook} has no option {option!r}; it has: {known}", at)
-        outgoing = options.get("outgoing", False)
-        phase = PHASES.get("commit" if kind == "data" or name == "data_line" else name)
-        handler = Handler(
-            fn,
-            hook,
-            _parameters(kind, name),
-            deadline=seconds(options.get("deadline", self.deadline), at),
-            on_error=self._policy(options, phase if kind != "report" else None, hook, at),
-            explicit=frozenset(options),
-            thread=bool(options.get("thread", False)),
-            cancel_on_close=bool(options.get("cancel_on_close", False)),
-        )
-        if kind == "report":
-            self._add_report("smtp-out" if outgoing else "smtp-in", name, handler)
-        elif name == "tap":
-            self.taps.append(handler)
-        elif name in _DATA_MODES:
-            self._add_data(name, handler)
-        else:
-            self._add_filter(name, handler)
-
-    def _policy(self, options: dict[str, Any], phase: Any, hook: str, at: str | None) -> Any:
-        """Return the handler's policy, or the default if the app's is not legal here (junk)."""
-        if "on_error" in options:
-            decision = policy(options["on_error"], phase, at)
-            if decision.kind == "report" and hook != f"filter.{phase.name}":
-                raise misuse(f"on_error={decision!r} cannot be kept for commit", at)
-            return decision
-        decision = policy(self.on_error, None, at)
-        if phase is not None and decision.kind not in phase.decisions:
-            return policy("tempfail", phase, at)
-        return decision
-
-    def _add_report(self, subsystem: str, name: str, handler: Handler) -> None:
-        if (subsystem, name) in self.reports:
-            raise self._twice(handler, self.reports[subsystem, name])
-        self.reports[subsystem, name] = handler
-
-    def _add_filter(self, name: str, handler: Handler) -> None:
-        if name in self.filters:
-            raise self._twice(handler, self.filters[name])
-        self.filters[name] = handler
-
-    def _add_data(self, name: str, handler: Handler) -> None:
-        if self.data is not None:
-            other = self.data[1]
-            raise misuse(
-                f"{handler.hook}: a filter has one of filter.data_line, lines and message, "
-                f"and {other.name} ({other.where}) is its {other.hook} already",
-                handler.where,
-            )
-        self.data = (name, handler)
-
-    @staticmethod
-    def _twice(handler: Handler, other: Handler) -> RegistrationError:
-        return misuse(
-            f"{handler.hook} has a handler already: {other.name} ({other.where})", handler.where
-        )
-
-
-def _parameters(kind: str, name: str) -> int:
-    if kind == "data":
-        return 2
-    return 1 + len((PHASES if kind == "filter" else EVENTS)[name].fields)
-
-
-def _allowed_options(kind: str, name: str) -> tuple[str, ...]:
-    if kind == "report":
-        return ("deadline", "thread", "cancel_on_close", "outgoing")
-    if name in ("lines", "tap", "raw_line"):
-        # These wait for the client's lines; in a pool, a few slow clients would take all threads.
-        return tuple(option for option in _OPTIONS if option != "thread")
-    return _OPTIONS
+        os.execv(sys.executable, make_command("greenfilter", "run", script, *sys.argv[1:]))
 
 
 def _positive(name: str, value: int) -> int:
     if isinstance(value, int) and value > 0:
         return value
-    raise misuse(f"{name}={value!r} is not a positive whole number")
+    raise make_error(f"{name}={value!r} is not a positive whole number")

@@ -1,7 +1,7 @@
-"""What a handler receives first: the event it is called for, its session and transaction.
+"""The first argument of every handler: the event, its session and its transaction.
 
-Authors see these; what the parser, the guard and the runtime share of a session or an event is
-``protocol.Session`` and ``protocol.Call``, which stand behind them.
+Authors see these classes. Behind them stand ``protocol.Session`` and ``protocol.Call``, which the
+parser, the guard and the runtime share.
 """
 
 from __future__ import annotations
@@ -201,13 +201,13 @@ class Context:
         return session_logger(self._call.session.id)
 
     def defer(self) -> Any:
-        """Keep the request open when the handler returns what this gives: ``return ctx.defer()``.
+        """Return a value that keeps the request open: ``return ctx.defer()``.
 
-        Later events of the session go on. Answer with :meth:`reply`; at its deadline the request
-        is answered by ``on_error``.
+        Later events of the session are handled meanwhile. Answer with :meth:`reply`; at the
+        deadline ``on_error`` answers.
 
         Raises:
-            DecisionError: called in a report or a data handler, which have nothing to defer.
+            DecisionError: it is called in a report or a data handler, which have nothing to defer.
         """
         if not self._takes_an_answer():
             raise DecisionError("only a filter request can be deferred")
@@ -222,10 +222,10 @@ class Context:
                 ``on_error`` answers.
 
         Returns:
-            Whether this was the answer. False if there was one before, and nothing changes.
+            Whether this was the answer. False if the request was answered before; nothing changes.
 
         Raises:
-            DecisionError: called in a report or a data handler, which take no answer.
+            DecisionError: it is called in a report or a data handler, which take no answer.
         """
         if not self._takes_an_answer():
             raise DecisionError("only a filter request can be answered")

@@ -18,13 +18,13 @@ _NO_ROOM = re.compile("'(LiveSession|Session|Transaction|Context)' object has no
 _POLICIES = {"tempfail": TEMPFAIL, "proceed": PROCEED, "junk": JUNK}
 
 
-def where(fn: object) -> str | None:
-    """``file:line`` of a function, or None for what has no code of its own."""
+def locate(fn: object) -> str | None:
+    """Return ``file:line`` of a function, or None for what has no code of its own."""
     code = getattr(inspect.unwrap(fn) if callable(fn) else fn, "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else None
 
 
-def misuse(text: str, at: str | None = None) -> RegistrationError:
+def make_error(text: str, at: str | None = None) -> RegistrationError:
     """Make the error that names the handler, or else the line that calls into greenfilter."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN_FILES):
@@ -32,11 +32,11 @@ def misuse(text: str, at: str | None = None) -> RegistrationError:
     return RegistrationError(text, at or f"{frame.f_code.co_filename}:{frame.f_lineno}")
 
 
-def policy(on_error: Policy, phase: Phase | None, at: str | None) -> Decision:
+def parse_policy(on_error: Policy, phase: Phase | None, at: str | None) -> Decision:
     """Return the decision that answers when a handler cannot.
 
     Raises:
-        RegistrationError: it is not a policy, or not legal at this phase.
+        RegistrationError: it is not a policy, or it is not legal at this phase.
     """
     if isinstance(on_error, str) and on_error in _POLICIES:
         decision = _POLICIES[on_error]
@@ -44,13 +44,13 @@ def policy(on_error: Policy, phase: Phase | None, at: str | None) -> Decision:
         decision = on_error
     else:
         names = ", ".join(map(repr, _POLICIES))
-        raise misuse(f"on_error={on_error!r} is not one of {names}, nor a decision", at)
+        raise make_error(f"on_error={on_error!r} is not one of {names}, nor a decision", at)
     if phase is not None and decision.kind not in phase.decisions:
-        raise misuse(f"on_error={on_error!r} is not legal at {phase.wire}", at)
+        raise make_error(f"on_error={on_error!r} is not legal at {phase.wire}", at)
     return decision
 
 
-def seconds(deadline: float, at: str | None) -> float:
+def parse_deadline(deadline: float, at: str | None) -> float:
     """Check a deadline given as an option.
 
     Raises:
@@ -58,13 +58,13 @@ def seconds(deadline: float, at: str | None) -> float:
     """
     if isinstance(deadline, (int, float)) and 0 < deadline < 1e9:
         return float(deadline)
-    raise misuse(f"deadline={deadline!r} is not a positive number of seconds", at)
+    raise make_error(f"deadline={deadline!r} is not a positive number of seconds", at)
 
 
 def say_where_to_keep(error: AttributeError) -> None:
-    """Complete the text of what ``ctx.session.mine = 1`` raises: where such an object belongs.
+    """Add a hint to the error of ``ctx.session.mine = 1``: where such an object belongs.
 
-    Sessions and transactions have no room for other attributes, and are no slower for a check.
+    Sessions and transactions have slots only, so no check slows down their attributes.
     """
     found = _NO_ROOM.match(str(error))
     if found is None:
@@ -81,14 +81,15 @@ class Handler:
 
     Attributes:
         fn: the plain function.
-        hook: for logs and messages: ``filter.connect``, ``report.tx_rcpt``, ``lines`` ...
+        hook: as logs and errors name it: ``filter.connect``, ``report.tx_rcpt``, ``lines`` ...
         deadline: seconds that it may take.
-        on_error: what answers when it fails or passes its deadline.
+        on_error: the decision that answers when it fails or passes its deadline.
         thread: run it in the thread pool.
         cancel_on_close: end it when the client leaves.
-        explicit: names of the options that it was registered with; the others are the filter's.
+        explicit: names of the options that it was registered with; the others have the
+            filter's defaults.
         where: ``file:line``, or None.
-        owner: name of the member of a chain whose it is, else "".
+        owner: name of the chain member that it belongs to, else "".
         report: the number of the report that it handles, else 0 (``_process/mark.py``).
     """
 
@@ -124,14 +125,14 @@ class Handler:
         self.thread = thread
         self.cancel_on_close = cancel_on_close
         self.explicit = explicit
-        self.where = where(fn)
+        self.where = locate(fn)
         self.owner = ""
         self.report = number_of(hook)
         check_parameters(fn, parameters, hook)
 
     @property
     def name(self) -> str:
-        """Name of the function, as logs show it, with its member where it is in a chain."""
+        """Name of the function, as logs show it, with its member if it is in a chain."""
         name = getattr(self.fn, "__name__", None) or repr(self.fn)
         return f"{self.owner}: {name}" if self.owner else name
 
@@ -142,28 +143,29 @@ class Handler:
 def check_parameters(fn: Callable[..., Any], count: int, hook: str) -> None:
     """Raise RegistrationError unless ``fn`` can be called with ``count`` positional arguments."""
     if not callable(fn):
-        raise misuse(f"{hook} takes a function, not {fn!r}")
+        raise make_error(f"{hook} takes a function, not {fn!r}")
     if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
-        raise misuse(
+        raise make_error(
             f"{hook}: {getattr(fn, '__name__', fn)} is async; write plain, blocking code instead",
-            where(fn),
+            locate(fn),
         )
     try:
         signature = inspect.signature(fn)
     except (TypeError, ValueError):
-        return  # a builtin that does not tell
+        return  # a builtin without a signature
     try:
         signature.bind(*range(count))
     except TypeError as error:
-        raise misuse(
-            f"{hook} calls its handler with {count} arguments ({expected(hook, count)}), "
+        parameters = describe_parameters(hook, count)
+        raise make_error(
+            f"{hook} calls its handler with {count} arguments ({parameters}), "
             f"but {getattr(fn, '__name__', fn)}{signature} does not take them: {error}",
-            where(fn),
+            locate(fn),
         ) from None
 
 
-def expected(hook: str, count: int) -> str:
-    """The last ``count`` parameters that a hook's handler takes: ``ctx, rdns, address``."""
+def describe_parameters(hook: str, count: int) -> str:
+    """Return the last ``count`` parameters that a hook's handler takes: ``ctx, rdns, address``."""
     kind, _, name = hook.partition(".")
     special = {
         "lines": ["lines"],
@@ -184,9 +186,9 @@ def expected(hook: str, count: int) -> str:
 
 
 def takes_ctx(fn: Callable[..., Any], arguments: int) -> bool:
-    """Return whether a local-storage hook wants ``ctx`` in front of its other arguments.
+    """Return whether a local-storage hook takes ``ctx`` before its other arguments.
 
-    ``dict`` and ``lambda: []`` make an object from nothing; ``def create(ctx)`` wants the ctx.
+    ``dict`` and ``lambda: []`` need nothing to make an object; ``def create(ctx)`` does.
     """
     try:
         parameters = inspect.signature(fn).parameters.values()

@@ -1,4 +1,4 @@
-"""What ``help(app.filter.connect)`` shows, from the catalogue."""
+"""Docstrings of the decorators, made from the catalogue: ``help(app.filter.connect)``."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _CALLS = {
     "report": "report(text)",
 }
 _OPTIONS = {
-    "deadline": "float, seconds that it may take",
+    "deadline": "float, seconds that the handler may take",
     "on_error": 'what answers when it fails: "tempfail", "proceed", "junk" or a decision',
-    "thread": "bool, run it in the pool of threads",
-    "cancel_on_close": "bool, end it by SessionClosed when the client leaves",
-    "outgoing": "bool, of smtp-out: smtpd as the client of another server",
+    "thread": "bool, run it in the thread pool",
+    "cancel_on_close": "bool, end it with SessionClosed when the client leaves",
+    "outgoing": "bool, for smtp-out: smtpd as the client of another server",
 }
 _DATA = {
     "lines": (
@@ -42,20 +42,20 @@ _DATA = {
         "It returns None (the message as edited), bytes (another one), reject() or disconnect().",
     ),
     "tap": (
-        "Read along while the lines of messages go on.",
+        "Read messages while their lines pass unchanged.",
         ("lines: iterator of bytes, without their end and without dot-stuffing",),
         "It returns None, or a decision for commit: reject() or disconnect().",
     ),
 }
 
 
-def hook_doc(kind: str, name: str, options: Iterable[str]) -> str:
+def make_hook_doc(kind: str, name: str, options: Iterable[str]) -> str:
     """Make the docstring of a decorator.
 
     Args:
         kind: ``filter``, ``report`` or ``data``.
-        name: of the hook.
-        options: that it takes.
+        name: name of the hook.
+        options: names of the options that it takes.
     """
     if kind == "filter":
         phase = PHASES[name]
@@ -63,7 +63,7 @@ def hook_doc(kind: str, name: str, options: Iterable[str]) -> str:
         parameters, ending = _fields(phase), _decisions(phase)
     elif kind == "report":
         event = EVENTS[name]
-        title = f"Be told of {event.wire}."
+        title = f"Take note of {event.wire}."
         parameters, ending = _fields(event), "What it returns is ignored."
     else:
         title, parameters, ending = _DATA.get(name, ("", (), ""))

@@ -1,4 +1,4 @@
-"""Finds the filter in the author's file or module."""
+"""Find the filter in the author's file or module."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from . import stock
 from .app import Filter, Loaded
 
 _MODULE = "__greenfilter__"
-# Libraries for arithmetic use a thread for each core in each call; from 8 threads of a pool that
-# made numpy 1.6 times slower on 2 cores. They read these when they are imported.
+# Libraries for arithmetic use one thread for each core in each call; with a pool of 8 threads that
+# made numpy 1.6 times slower on 2 cores. They read these variables when they are imported.
 _THREADS_OF_LIBRARIES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -35,17 +35,17 @@ def load(
     """Import a filter, or make the chain of a chain file.
 
     Args:
-        target: name of a stock filter, path of a file with a slash in it or ``.py`` at its end,
+        target: name of a stock filter, path of a file (with a slash, or ending in ``.py``),
             ``path:name``, ``package.module:name``, or a chain file ``*.toml``.
         args: the filter's own options: its ``sys.argv[1:]``.
-        snapshot: where its files may be instead of on disk.
-        module: what a file is called among the modules.
+        snapshot: holds its files, if they are not read from disk.
+        module: name of the file in ``sys.modules``.
 
     Raises:
         UsageError: there is no such file, it cannot be imported, or it does not define one filter
-            with something registered. The text says which, where, and what to do.
-        SystemExit: the file ended the process itself, with a status that says that it failed, as
-            option parsers do; or a stock filter has shown its manual.
+            with a handler. The text says what is wrong, where, and what to do.
+        SystemExit: the file ended the process with a failure status, as option parsers do; or
+            a stock filter has shown its manual.
     """
     Loaded.applies = True
     for variable in _THREADS_OF_LIBRARIES:
@@ -61,10 +61,10 @@ def load(
         app = _find(_import(name, is_file, module), target, attribute)
     except Loaded as loaded:
         app = loaded.app
-    if app.is_empty():
+    if app._registry.is_empty():
         raise UsageError(f"{target}: {app!r} has no handler; decorate one, as in @app.filter.ehlo")
     if app is _osmtpd_app():
-        app.name = _stem(name)  # which the C API has no word for
+        app.name = _stem(name)  # the C API has no name for a filter
     return app
 
 
@@ -78,7 +78,7 @@ def _load_chain(path: str, args: list[str], snapshot: Snapshot | None) -> Filter
 
     def load_member(target: str, options: list[str]) -> Filter:
         if not os.path.isabs(target) and (os.path.sep in target or target.endswith(".py")):
-            target = os.path.join(directory, target)  # wherever smtpd has been started
+            target = os.path.join(directory, target)  # wherever smtpd was started
         app = load(target, options, snapshot, f"__greenfilter_{len(loaded) + 1}__")
         if app in loaded and app is _osmtpd_app():
             raise UsageError(f"{target}: a chain can have one filter that uses greenfilter.osmtpd")
@@ -97,7 +97,7 @@ def _load_chain(path: str, args: list[str], snapshot: Snapshot | None) -> Filter
 
 
 def file_of(target: str) -> str | None:
-    """The file that ``path`` or ``path:name`` names; None for a module or a stock filter."""
+    """Return the file that ``path`` or ``path:name`` names; None for a module or a stock filter."""
     if stock.is_name(target):
         return None
     candidates = (target, target.rpartition(":")[0])
@@ -162,12 +162,12 @@ def _find(module: ModuleType, target: str, attribute: str | None) -> Filter:
     if attribute is not None:
         app = getattr(module, attribute, None)
         if not isinstance(app, Filter):
-            raise UsageError(f"{target}: {attribute} is no Filter")
+            raise UsageError(f"{target}: {attribute} is not a Filter")
         return app
     found = {id(value): name for name, value in vars(module).items() if isinstance(value, Filter)}
     if not found:
         ported = _osmtpd_app()
-        if ported is not None and not ported.is_empty():
+        if ported is not None and not ported._registry.is_empty():
             return ported
         raise UsageError(f"{target}: no Filter in it; write: app = Filter('name')")
     if len(found) > 1:
@@ -177,19 +177,19 @@ def _find(module: ModuleType, target: str, attribute: str | None) -> Filter:
 
 
 def _osmtpd_app() -> Filter | None:
-    """The filter of a program that uses the C API, if this is one."""
+    """Return the filter of a program that uses the C API, if this is one."""
     osmtpd = sys.modules.get("greenfilter.osmtpd")
     return osmtpd.app if osmtpd is not None else None
 
 
 def _stem(name: str) -> str:
-    """``guard`` for ``/etc/mail/guard.py`` and for ``mail.guard``."""
+    """Return ``guard`` for ``/etc/mail/guard.py`` and for ``mail.guard``."""
     file = os.path.splitext(os.path.basename(name))[0]
     return file if os.path.isfile(name) else name.rpartition(".")[2]
 
 
 def _where(error: BaseException, name: str) -> str:
-    """``file:line`` of the author's innermost frame."""
+    """Return ``file:line`` of the author's innermost frame."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""The filters that are installed with greenfilter, by their names: see ``greenfilter.filters``."""
+"""Find stock filters, which are installed with greenfilter, by their names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z][\w-]*")
 
 
 def is_name(target: str) -> bool:
-    """Whether FILTER names a stock filter, be there one or not: a word, without slash and dot."""
+    """Return whether FILTER is the name of a stock filter, existing or not: no slash, no dot."""
     return _NAME.fullmatch(target) is not None
 
 
@@ -32,12 +32,12 @@ def names() -> list[str]:
 
 
 def file_of(target: str) -> str | None:
-    """Give the file of a stock filter; None for what is none."""
+    """Return the file of a stock filter, or None if there is no such filter."""
     return os.path.join(_DIRECTORY, f"{target}.py") if target in names() else None
 
 
 def summary(name: str) -> str:
-    """Give a filter's first line, without what it needs to run."""
+    """Return a filter's first line, without importing it."""
     with open(os.path.join(_DIRECTORY, f"{name}.py"), encoding="utf-8") as file:
         text = ast.get_docstring(ast.parse(file.read())) or ""
     return text.partition("\n")[0]
@@ -47,9 +47,9 @@ def build(name: str, arguments: Sequence[str]) -> Filter:
     """Make a stock filter.
 
     Raises:
-        UsageError: there is none of this name, one of its options is wrong, or a package that it
-            needs is not installed. The text says what to do.
-        SystemExit: ``--help`` was given, and printed.
+        UsageError: no stock filter has this name, one of its options is wrong, or a package that
+            it needs is not installed. The text says what to do.
+        SystemExit: ``--help`` was given, and has been printed.
     """
     where = f"greenfilter.filters.{name}"
     try:
@@ -59,7 +59,7 @@ def build(name: str, arguments: Sequence[str]) -> Filter:
             raise UsageError(_unknown(name)) from error
         if (error.name or "greenfilter").partition(".")[0] == "greenfilter":
             raise
-        extra = name.replace("_", "-")  # an older pip finds no extra with an underscore
+        extra = name.replace("_", "-")  # older versions of pip find no extra with an underscore
         text = f"{name}: {error}; install what it needs: pip install 'greenfilter[{extra}]'"
         raise UsageError(f"{text} (in a clone, '.[{extra}]')") from error
     return app

@@ -2,7 +2,7 @@
 
 That package takes time that grows with the lines of a message times the depth of its parts, with
 the square of the length of some header fields, and recurses into others until Python gives up.
-Nobody's mail is like that but an attacker's.
+Only an attacker's mail is like that.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _ADDRESSES = re.compile(
     r"return-receipt-to|disposition-notification-to)\Z"
 )
 _PARAMETERS = ("content-type", "content-disposition")
-# Their words mean something to programs, which know no encoded words there.
+# Programs read these, and know no encoded words there.
 _FOR_PROGRAMS = re.compile(
     r"(.*message-id|in-reply-to|references|(resent-)?date|received(-spf)?|return-path|"
     r"mime-version|content-(?!description).*|dkim-.*|domainkey-.*|arc-.*|authentication-results|"
@@ -36,7 +36,7 @@ _NOT_TEXT.add("raw-unicode-escape")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f]")
 _Q_SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/ ")
-# Each takes all to the end of the text where it is not closed: so nothing is read twice.
+# Each runs to the end of the text if it is not closed, so that nothing is read twice.
 _QUOTED = r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)'
 _PARAMETER = re.compile(rf'([\w!#$&+.^`|~-]+)=({_QUOTED}|[^\s;"]+)', re.ASCII | re.DOTALL)
 _ADDRESS_TOKEN = re.compile(
@@ -44,7 +44,7 @@ _ADDRESS_TOKEN = re.compile(
     re.DOTALL,
 )
 _SPECIAL = re.compile(r'[()<>\[\]:;@\\,."]')
-# Letters that IDNA 2008 knows, and the IDNA 2003 of the standard library makes others of.
+# Letters that IDNA 2008 keeps, and the standard library's IDNA 2003 maps to others.
 _DEVIATIONS = frozenset("\u00df\u03c2\u200c\u200d")
 _MAX_LABEL = 63
 
@@ -55,8 +55,8 @@ def encode(name: str, value: str, *, literal: bool = False) -> str:
     Args:
         name: of the field, which decides how: display names of addresses as encoded words and
             domains as A-labels, parameters of MIME fields as RFC 2231 says, else encoded words.
-        value: without line ends. Octets that are no UTF-8 stand as surrogates.
-        literal: ``value`` is text for people: what looks like an encoded word is none.
+        value: without line ends. Octets that are not UTF-8 stand as surrogates.
+        literal: ``value`` is text for people: what looks like an encoded word is not one.
 
     Raises:
         ValueError: an address has no form in ASCII.
@@ -118,7 +118,7 @@ def decode(name: str, value: str) -> str:
     """Return the value of a field as text to read.
 
     Encoded words are decoded where they can be. Control characters are spaces, and octets that are
-    no text in their character set are U+FFFD. In address fields, a display name that needs quotes
+    not text in their character set are U+FFFD. In address fields, a display name that needs quotes
     when it is decoded has them.
     """
     if _ADDRESSES.match(name.lower()):
@@ -157,7 +157,7 @@ def _to_a_label(label: str) -> str:
 
 
 def _encode_words(text: str, room: int) -> str:
-    """Return text as encoded words of UTF-8, or of "unknown-8bit" (RFC 1428) where it is none."""
+    """Return text as encoded words of UTF-8, or of "unknown-8bit" (RFC 1428) if it is not."""
     octets = [char.encode("utf-8", "surrogateescape") for char in text]
     charset = "unknown-8bit" if _SURROGATE.search(text) else "utf-8"
     # Legible as long as half of it is.
@@ -209,7 +209,7 @@ def _decode_word(match: re.Match[str]) -> tuple[str, bytes | str]:
     """Return character set and octets of an encoded word, or "" and itself if it is not valid."""
     try:
         charset = "utf-8" if match[1].lower() == "unknown-8bit" else codecs.lookup(match[1]).name
-        b"".decode(charset)  # raises LookupError for what is no text
+        b"".decode(charset)  # raises LookupError for what is not text
         data = match[3].encode("utf-8", "surrogateescape")
         if match[2] in "bB":
             data = binascii.a2b_base64(data + b"==")
@@ -282,7 +282,7 @@ def _encode_address(token: str) -> str:
     if not local.isascii():
         raise ValueError(
             f"{token!r} has no form in ASCII: what stands before the @ is sent to servers with "
-            "SMTPUTF8 only, which OpenSMTPD has not"
+            "SMTPUTF8 only, which OpenSMTPD does not support"
         )
     tail = re.search(r"[>\s]*\Z", domain)[0]  # type: ignore[index]
     head = "<" if domain[:1] == "<" else ""

@@ -28,10 +28,10 @@ _FOLD_PLACE = re.compile(rb"[ \t]+(?=[^ \t])")
 
 
 class _Entry(NamedTuple):
-    """One field with its continuation lines, or a line that is no field.
+    """One field with its continuation lines, or a line that is not a field.
 
     Attributes:
-        key: the field's name in lower case, "" for what is no field.
+        key: the field's name in lower case, "" for what is not a field.
         raw: the bytes, without the last CRLF.
     """
 
@@ -51,13 +51,13 @@ class _Entry(NamedTuple):
 class Headers:
     """The header fields of a message, in order; names are compared without case.
 
-    Fields that are not edited keep their bytes exactly. Lines of the block that are no field (no
+    Fields that are not edited keep their bytes exactly. Lines of the block that are not fields (no
     colon, an mbox "From " line, a continuation line before any field) keep them too and are not
     part of the view. Nothing here switches greenlets.
 
     Values are read in two forms. :meth:`get`, :meth:`get_all` and :meth:`items` give them as they
-    were sent: unfolded, without white space at both ends, encoded words and all; octets that are no
-    UTF-8 are surrogates (PEP 383). :meth:`get_text` and :meth:`get_all_text` give text to read.
+    were sent: unfolded, without white space at both ends, encoded words and all; octets that are
+    not UTF-8 are surrogates (PEP 383). :meth:`get_text` and :meth:`get_all_text` give text to read.
 
     What is written is ASCII. Of a ``str``, all else is encoded: words as RFC 2047 says, file names
     in MIME fields as RFC 2231 says; in address fields display names are, and domains become
@@ -149,16 +149,16 @@ class Headers:
             value: of the field; encoded if it is text, and folded unless it is folded already.
 
         Raises:
-            ValueError: the name is no field name (RFC 5322, 3.6.8); or the value has a NUL, an LF
-                that does not fold, a folded line of white space only, or an address that has no
-                form in ASCII. Nothing was changed.
+            ValueError: the name is not a valid field name (RFC 5322, 3.6.8); or the value has a
+                NUL, an LF that does not fold, a folded line of white space only, or an address
+                that has no form in ASCII. Nothing was changed.
         """
         self._insert(self._top(), _format(name, value))
 
     def append(self, name: str, value: str | bytes) -> None:
         """Add a field at the end of the block. Arguments and errors as :meth:`prepend`.
 
-        That is after the last field: lines below it that are no field stay below, because many
+        That is after the last field: lines below it that are not fields stay below, because many
         readers take the first such line as the beginning of the body.
         """
         self._insert(self._end(), _format(name, value))
@@ -190,18 +190,18 @@ class Headers:
             name: as :meth:`prepend`.
             value: as :meth:`prepend`.
             index: which of the fields of this name, as in :meth:`get_all`; the others stay. None
-                is the first, of which the others are removed; it is appended where there is none.
+                is the first one, and the others are removed; it is appended if there is none.
 
         Raises:
             ValueError: as :meth:`prepend`.
-            IndexError: there are not so many fields of this name. Nothing was changed.
+            IndexError: there are fewer fields of this name. Nothing was changed.
         """
         self._put(name, _format(name, value), index)
 
     def set_text(self, name: str, text: str, *, index: int | None = None) -> None:
         """Put text for people in the place of a field, so that :meth:`get_text` gives it back.
 
-        As :meth:`replace`, but what looks like an encoded word is encoded, for it is none.
+        As :meth:`replace`, but what looks like an encoded word is encoded, since it is not one.
         """
         self._put(name, _format(name, text, literal=True), index)
 
@@ -213,7 +213,7 @@ class Headers:
             index: which of the fields of this name, as in :meth:`get_all`; None is all.
 
         Raises:
-            IndexError: there are not so many fields of this name.
+            IndexError: there are fewer fields of this name.
         """
         places = self._places(name)
         removed = set(places if index is None else [places[index]])
@@ -293,7 +293,7 @@ def _format(name: str, value: str | bytes, *, literal: bool = False) -> _Entry:
 
 
 def _encode(name: str, lines: list[str], literal: bool) -> list[str]:
-    """Encode a value; one that has to be is folded anew."""
+    """Encode a value; if that changes it, it is folded again."""
     value = "".join(lines)
     try:
         encoded = encode(name, _WHITE.sub(_shortened, value), literal=literal)

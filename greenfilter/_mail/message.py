@@ -26,8 +26,8 @@ class Message:
     Args:
         spool: the message as it came.
         max_header_bytes: the largest header block that is parsed.
-        compute: calls a function that computes for long, with its arguments, where that holds up
-            nobody else; None is right here.
+        compute: calls a function that computes for long, with its arguments, where it delays
+            nobody else; None calls it right here.
     """
 
     __slots__ = ("_body", "_compute", "_headers", "_max_header_bytes", "_parts", "_spool")
@@ -60,7 +60,7 @@ class Message:
 
     @property
     def body(self) -> bytes:
-        """The bytes after the blank line that ends the headers; b"" where there is none.
+        """The bytes after the blank line that ends the headers; b"" if there is none.
 
         Set it to any bytes: lines may end in CRLF or LF, and all will end in CRLF, the last one
         too. Errors as :attr:`headers`, and TypeError where it is set to anything but bytes.
@@ -206,8 +206,8 @@ def split_lines(data: bytes) -> list[bytes]:
     return lines
 
 
-def marked_as_spam(message: Message) -> Iterator[list[bytes]]:
-    """Mark a message as smtpd marks junk, and give its lines in batches.
+def mark_as_spam(message: Message) -> Iterator[list[bytes]]:
+    """Mark a message as smtpd marks junk, and yield its lines in batches.
 
     That is ``X-Spam: Yes`` on top, unless smtpd has put it there already.
 

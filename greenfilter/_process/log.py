@@ -11,16 +11,16 @@ from typing import Any
 
 from ..errors import HandlerTimeout, SessionClosed
 
-# Who passes the lines on cuts them at 4,096 bytes.
+# Whoever passes the lines on cuts them at 4,096 bytes.
 _MAX_TEXT = 3500
 _MAX_JSON = 4096
 
 
 class _SafeLogger(logging.Logger):
-    """A logger whose callers need not fear what the author has put behind it.
+    """A logger that shields its callers from handlers that the filter's author has added.
 
-    Answers are on their way when something is logged, in the hub as well: a handler of the
-    author's that raises, or that waits, which nothing may in the hub, must not stop them.
+    Answers are on their way when something is logged, in the hub too. A handler of the author's
+    that raises, or waits (which nothing may do in the hub), must not stop them.
     """
 
     def handle(self, record: logging.LogRecord) -> None:
@@ -65,6 +65,47 @@ def session_logger(session_id: str) -> SessionLogger:
     return SessionLogger(logger, {"session": session_id})
 
 
+class Once:
+    """Logs the first of what may come again and again. May be shared by threads.
+
+    Args:
+        most: how many kinds are logged at most; a client may make up many.
+    """
+
+    def __init__(self, most: int = 1000) -> None:
+        self._most = most
+        self._seen: set[object] = set()
+
+    def is_first(self, kind: object) -> bool:
+        """Return whether this is the first of its kind, and remember it."""
+        if kind in self._seen or len(self._seen) >= self._most:
+            return False
+        self._seen.add(kind)
+        return True
+
+    def warn(self, kind: object, text: str, *args: object, session: str | None = None) -> None:
+        """Log a warning if it is the first of its kind; the text then says so.
+
+        Args:
+            kind: what makes two warnings the same.
+            text: as for :meth:`logging.Logger.warning`.
+            args: as for :meth:`logging.Logger.warning`.
+            session: id of the session that the warning is about.
+        """
+        self._log(logging.WARNING, kind, text, args, session)
+
+    def error(self, kind: object, text: str, *args: object, session: str | None = None) -> None:
+        """Log an error if it is the first of its kind. Arguments as for :meth:`warn`."""
+        self._log(logging.ERROR, kind, text, args, session)
+
+    def _log(
+        self, level: int, kind: object, text: str, args: tuple[object, ...], session: str | None
+    ) -> None:
+        if self.is_first(kind):
+            log = logger if session is None else session_logger(session)
+            log.log(level, "%s (logged once)", text % args if args else text)
+
+
 class _LineFormatter(logging.Formatter):
     """One line: ``level: session: text``. Line breaks become spaces, tracebacks one line."""
 
@@ -88,7 +129,7 @@ class _JsonFormatter(logging.Formatter):
         text = _text(record)
         line, room = json.dumps({**known, "text": text}), _MAX_TEXT
         while len(line) > _MAX_JSON and room:
-            room //= 2  # an object that is cut at its end would be none
+            room //= 2  # an object that is cut at its end would not be one
             line = json.dumps({**known, "text": _cut(text, room)})
         return line
 
@@ -96,8 +137,8 @@ class _JsonFormatter(logging.Formatter):
 class _StderrHandler(logging.Handler):
     """Writes to stderr, each record at once.
 
-    It takes none of the locks of :mod:`logging`. gevent replaces them by its own, and whoever
-    wants such a lock while a thread of the pool has it must wait for it, which the hub cannot.
+    It takes none of the locks of :mod:`logging`. gevent replaces them with its own, and whoever
+    wants such a lock while a thread of the pool holds it must wait, which the hub cannot.
     """
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -124,14 +165,14 @@ def _text(record: logging.LogRecord) -> str:
 
 
 def _cut(text: str, room: int) -> str:
-    """Leave out the middle of a text: what a traceback comes to stands at its end."""
+    """Cut the middle out of a text: a traceback says at its end what it is about."""
     if len(text) <= room:
         return text
     half = room // 2
     return f"{text[:half]} ... [cut, {len(text):,} characters] ... {text[len(text) - half :]}"
 
 
-def line(text: str) -> str:
+def format_line(text: str) -> str:
     """Return a warning as it would be logged, without its line's end."""
     record = logger.makeRecord(logger.name, logging.WARNING, "", 0, text, (), None)
     formatter = next((h.formatter for h in logging.getLogger().handlers if h.formatter), None)
@@ -153,7 +194,7 @@ def set_up(level: str = "info", log_format: str = "text") -> None:
     logging.raiseExceptions = False  # a full log must not become a traceback per record
 
 
-def origin(error: BaseException, file: str | None) -> str:
+def find_origin(error: BaseException, file: str | None) -> str:
     """Return ``file:line`` where an error was raised: innermost in ``file``, else innermost."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == file]

@@ -1,13 +1,12 @@
-"""The page in which a worker leaves whose code it runs, for the supervisor to read at its death.
+"""The page where a worker marks whose code it runs, for the supervisor to read at its death.
 
 Theory of operation: the supervisor makes a page of memory and hands it to the worker. It has a
 slot for the loop's thread and one for each thread of the pool. A slot holds the id of a session
 for as long as control is in code that runs for that session, and zeros otherwise; behind the id
 stands which report's handler it is, if it is one.
 
-* When a greenlet begins with a session, it writes the id: that is all that filters pay whose
-  handlers never block (16 bytes into a mapping). When the hub has control again, the slot is
-  cleared.
+* When a greenlet begins with a session, it writes the id, and when the hub has control again the
+  slot is cleared. Filters whose handlers never block pay no more (16 bytes into a mapping).
 * While any handler is blocked, the greenlets are traced (``greenlet.settrace``): each time that
   control goes into one, the slot gets the id of its session, or zeros. So what is marked is who
   runs, not who was called last.
@@ -16,7 +15,7 @@ stands which report's handler it is, if it is one.
 Behind the slots stands how much the worker has read of its socket: requests that lie behind that
 it has not begun.
 
-Greenlets and threads that the author has started himself are nobody's: then nothing is marked.
+Nothing is marked for greenlets and threads that the author has started.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Where our own code is, and how to start another Python process that runs a module of it."""
+"""Find our own code, and start other Python processes that run modules of it."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-# Every file of ours begins so.
+# The names of all our files begin with this.
 OWN_FILES = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 # Where the modules of the standard library are, and in it, or elsewhere, what was installed.
 # (sysconfig knows as well, but wants a file that belongs to the system's name.)
@@ -23,7 +23,7 @@ def is_stdlib(path: str) -> bool:
     return path.startswith(_STDLIB) and not is_installed(path)
 
 
-def command(module: str, *arguments: str) -> list[str]:
+def make_command(module: str, *arguments: str) -> list[str]:
     """Return the command that runs a module as this process would.
 
     ``python -m`` looks for all modules in the working directory first: whoever may write there

@@ -76,7 +76,7 @@ class Snapshot:
     Attributes:
         files: the sources.
         directories: those that were read whole: nothing else is in them for imports.
-        left_out: why what is not here that one would look for, for the log.
+        left_out: for the log: what one would look for here, and why it is missing.
         complete: it is what was accepted; until then more is added.
         parents: directories that anything was in, at any depth, when it was installed.
     """
@@ -89,7 +89,7 @@ class Snapshot:
         self.parents: set[str] = set()
         self._names: dict[str, str] = {}  # path -> package, of what else was imported
 
-    # It is made
+    # Making one
 
     def add_tree(self, root: str) -> None:
         """Read all Python files below a directory, those nearest to it first."""
@@ -173,7 +173,7 @@ class Snapshot:
         while data:
             data = data[os.write(fd, data) :]
 
-    # It is used
+    # Using one
 
     def install(self) -> None:
         """Make this process import from the snapshot what is in it."""
@@ -186,7 +186,7 @@ class Snapshot:
         sys.path_importer_cache.clear()
 
     def read(self, path: str) -> bytes:
-        """Give the content of a file that is read, not imported; it is kept from now on.
+        """Return the content of a file that is read, not imported; it is kept from now on.
 
         Raises:
             OSError: it cannot be read.
@@ -299,7 +299,7 @@ def read(fd: int) -> Snapshot:
     """Read what another worker has written.
 
     Raises:
-        OSError, ValueError: it cannot be read, or is none.
+        OSError, ValueError: it cannot be read, or it is not a snapshot.
     """
     snapshot = Snapshot()
     data = os.pread(fd, os.fstat(fd).st_size, 0)
@@ -331,7 +331,7 @@ def signature(stat: os.stat_result) -> Signature:
 
 
 def _root(target: str) -> str | None:
-    """The directory that a filter's own code is in."""
+    """Return the directory that a filter's own code is in."""
     for path in (target, target.rpartition(":")[0]):
         if path and os.path.isfile(path):
             return os.path.dirname(os.path.abspath(path))

@@ -1,7 +1,7 @@
-"""Standard error, written so that nobody who answers ever waits for who reads the log.
+"""Standard error, written without ever waiting for its reader.
 
-smtpd reads a filter's stderr line by line. With a line of 64 KiB or more it stops reading for good,
-and keeps the socket open: who writes to it then, waits for ever.
+smtpd reads a filter's stderr line by line. At a line of 64 KiB or more it stops reading for good,
+and keeps the socket open: whoever writes to it then waits for ever.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 LONGEST_LINE = 4096
 _MAX_PENDING = 4 << 20
 _READ_BYTES = 65536
-# A pipe is read to its end in so many pieces at most: a child of the writer's may go on writing.
+# A pipe is read to its end in this many pieces at most: a child of the writer's may go on writing.
 _LAST_READS = 64
-# How long the end of a process waits for who reads the log.
+# How long the end of a process waits for the reader of the log.
 _END_SECONDS = 0.5
 _IS_CLEAN = re.compile(rb"[ -~]*").fullmatch
 # Control characters, and those that break lines or turn the direction of what follows.
@@ -54,7 +54,7 @@ class Lines:
         self._size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take a piece, and give the lines that it ends, each with its newline."""
+        """Take a piece, and return the lines that it ends, each with its newline."""
         *whole, rest = data.split(b"\n")
         lines = []
         for line in whole:
@@ -89,13 +89,13 @@ def _finish(line: bytes, size: int) -> bytes:
 class Sink:
     """The true stderr. Takes lines at once, and writes them when its reader lets it.
 
-    Lines that do not fit are counted, and told of when there is room again.
+    Lines that do not fit are counted, and the count is logged when there is room again.
 
     Args:
         fd: to write to. The sink owns it.
 
     Attributes:
-        fd: the same.
+        fd: as given.
         stuck: something waits to be written; call :meth:`flush` when the descriptor is ready.
     """
 
@@ -157,7 +157,7 @@ class Sink:
 
     def _tell_lost(self) -> None:
         lost, self._lost = self._lost, 0
-        line = log.line(f"{lost:,} lines of the log were lost, because nobody read it")
+        line = log.format_line(f"{lost:,} lines of the log were lost, because nobody read it")
         self._pending += line.encode("utf-8", "backslashreplace") + b"\n"
 
 
@@ -184,7 +184,7 @@ class Pipe:
         self.read()
 
     def read(self) -> bool:
-        """Read one piece; give whether there was one."""
+        """Read one piece; return whether there was one."""
         if self.closed:
             return False
         try:
@@ -210,7 +210,7 @@ class Pipe:
         self._sink.put(self._lines.end())
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         if not self.closed:
             self.closed = True
             self._selector.unregister(self._fd)
@@ -219,7 +219,7 @@ class Pipe:
 
 
 class Outlet:
-    """Has a loop of selectors write what a sink could not write at once.
+    """Lets a loop of selectors write what a sink could not write at once.
 
     Args:
         selector: of the loop.
@@ -237,7 +237,7 @@ class Outlet:
         self.watch()
 
     def watch(self) -> None:
-        """Wait for the descriptor, or do not. To be called in each turn of the loop."""
+        """Begin or stop to wait for the descriptor. Call it in each turn of the loop."""
         if self._sink.stuck != self._watched:
             self._watched = not self._watched
             if self._watched:
@@ -254,7 +254,7 @@ class _Raw(io.RawIOBase):
         self._lines = Lines()
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def write(self, data: ReadableBuffer) -> int:

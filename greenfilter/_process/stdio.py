@@ -1,4 +1,4 @@
-"""The only owner of file descriptors 0 and 1.
+"""The sole owner of file descriptors 0 and 1.
 
 smtpd gives a filter one socket as both. Whatever else is written there ends the mail server, so
 they are moved away before anything of the author's is imported.
@@ -35,7 +35,7 @@ def open_all() -> None:
 
 
 def _null(mode: int) -> int:
-    """Open /dev/null, or what does as well where there is none (chroot): a pipe without an end."""
+    """Open /dev/null or, where there is none (chroot), a pipe without an end."""
     try:
         return os.open(os.devnull, mode)
     except OSError as error:
@@ -68,7 +68,7 @@ def take() -> tuple[int, int]:
 
 
 def set_up_text() -> None:
-    """Let print() and the log write any text: mail holds bytes that no locale knows.
+    """Make print() and the log write any text: mail holds bytes that no locale knows.
 
     UTF-8 whatever the locale; what has no UTF-8 (a surrogate stands for a byte) is escaped. Each
     line leaves at once: the last words of a process count most.

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from greenlet import GreenletExit
 
 from .._filter.handlers import Handler, say_where_to_keep
-from .._process.log import origin, session_logger
+from .._process.log import Once, find_origin, session_logger
 from ..errors import (
     DecisionError,
     GreenfilterError,
@@ -57,7 +57,7 @@ class Answers:
         self.wait_room: Callable[[], None] = output.wait_room
         self.run_soon: Callable[..., None] = output.run_soon
         self._send_threadsafe: Callable[[bytes], None] = output.send_threadsafe
-        self._told: set[str] = set()
+        self._once = Once()
         self.errors_of: dict[Handler, set[type[BaseException]]] = {}
 
     def answer(
@@ -167,7 +167,7 @@ class Answers:
         what = type(error).__name__ + ("" if hidden else f": {_text(error)}")
         if not isinstance(error, GreenfilterError):
             where = handler.where if handler is not None else None
-            what += f" at {origin(error, where.rpartition(':')[0] if where else None)}"
+            what += f" at {find_origin(error, where.rpartition(':')[0] if where else None)}"
         who = repr(handler) if handler is not None else call.hook.wire
         log.error("%s failed: %s%s", who, what, f"; {then}" if then else "")
         if not hidden:
@@ -176,11 +176,8 @@ class Answers:
     def tell_late(self, call: Any, handler: Handler | None) -> None:
         """Log, once for each handler, that an answer was dropped. From any thread."""
         name = repr(handler) if handler else call.hook.wire
-        if name not in self._told:
-            self._told.add(name)
-            session_logger(call.session.id).warning(
-                "%s answered a request that had been answered; dropped (told once)", name
-            )
+        text = f"{name} answered a request that had been answered; dropped"
+        self._once.warn(name, text, session=call.session.id)
 
 
 def _text(error: BaseException) -> str:

@@ -96,7 +96,7 @@ def shrink(session: Session) -> int:
 
 
 def _kind_of(item: Any) -> type | None:
-    """Tell what may go to a spool: lines, or reports."""
+    """Return what may go to a spool: lines, or reports."""
     if type(item) is Chunk:
         return Chunk
     if type(item) is bytes or type(item) is Reports:

@@ -37,6 +37,7 @@ class Calls:
         clock: gives the time (monotonic seconds).
 
     Attributes:
+        registry: the filter's handlers.
         now: time of the last input or tick.
         threads: the pool for handlers with ``thread=True``.
         moved: the handlers that kept the loop.
@@ -52,6 +53,7 @@ class Calls:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
+        self.registry = app._registry
         self.answers = answers
         self.runners = runners
         self.page = page
@@ -110,7 +112,7 @@ class Calls:
                 raise GreenletExit  # its session has gone on without it
 
     def is_threaded(self, handler: Handler) -> bool:
-        """Tell whether a handler's next call will be made in another thread."""
+        """Return whether a handler's next call will be made in another thread."""
         return handler.thread or handler in self.moved.handlers
 
     def compute(self, event: Call, fn: Callable[..., Any], *args: Any) -> Any:

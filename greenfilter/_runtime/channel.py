@@ -65,7 +65,7 @@ class Channel:
         self._write: Any = self._loop.io(fds[1], 2)
         self._look: Any = self._loop.timer(_LOOK_SECONDS, _LOOK_SECONDS)
         self._poll = get_original("select", "poll")()
-        self._poll.register(fds[0], getattr(select, "POLLRDHUP", 0))  # POLLHUP goes without saying
+        self._poll.register(fds[0], getattr(select, "POLLRDHUP", 0))  # POLLHUP is always reported
         self._out: list[bytes] = []
         self._stuck = b""
         self._flushing = False
@@ -95,7 +95,7 @@ class Channel:
         self._watch()
 
     def listens(self) -> bool:
-        """Tell whether it reads, or has a reason of its own not to."""
+        """Return whether it reads, or has a reason of its own not to."""
         if self.closed or (self._paused and self._look.active):
             return True
         return bool((self._write if self._stuck else self._read).active)
@@ -149,7 +149,7 @@ class Channel:
             self._put(data)
 
     def close(self) -> None:
-        """Give up the socket. What was not written is lost, since nobody reads it."""
+        """Close the socket. What was not written is lost, since nobody reads it."""
         if not self.closed:
             self.closed = True
             self._read.close()

@@ -51,10 +51,11 @@ class Dispatcher:
 
     def take_handlers(self) -> None:
         """Take the filter's handlers as they are now; a chain may know some only at its start."""
-        self._filters = {PHASES[name]: handler for name, handler in self.app.filters.items()}
+        registry = self.calls.registry
+        self._filters = {PHASES[name]: handler for name, handler in registry.filters.items()}
         self._reports = {
             (subsystem == "smtp-in", EVENTS[name]): handler
-            for (subsystem, name), handler in self.app.reports.items()
+            for (subsystem, name), handler in registry.reports.items()
         }
         self._fast.take_handlers(self._filters)
 
@@ -175,7 +176,7 @@ class Dispatcher:
             stream.consumer.spoil()
 
     def _end_session(self, runner: Runner, session: LiveSession, call: Call) -> None:
-        """Let a session go: its message is given up, its delete hooks run."""
+        """End a session: its message is given up, its delete hooks run."""
         if session.last_stream is not None:
             self.end_stream(session.last_stream)
         self._storage.end_message(runner, call)
@@ -195,7 +196,7 @@ class Dispatcher:
         handler = self._filters.get(call.hook)
         deadline = handler.deadline if handler is not None else self.app.deadline
         if call.hook is _COMMIT:  # which waits for the taps
-            return max([deadline, *(tap.deadline for tap in self.app.taps)])
+            return max([deadline, *(tap.deadline for tap in self.calls.registry.taps)])
         return deadline
 
     def end_stream(self, stream: Stream) -> None:
@@ -232,7 +233,7 @@ class Dispatcher:
 
 
 def _ends_message(item: Any) -> bool:
-    """Tell whether an item of the queue means that no more lines of the message will come."""
+    """Return whether an item of the queue means that no more lines of the message will come."""
     if not isinstance(item, Call):
         return False
     return isinstance(item.hook, Phase) or bool(_ends(item))

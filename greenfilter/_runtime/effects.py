@@ -19,12 +19,12 @@ _HARMLESS = (
 
 
 def is_of_another_thread(error: BaseException) -> bool:
-    """Tell whether sqlite3 has refused a thread, which it does before all else."""
+    """Return whether sqlite3 has refused a thread, which it does before all else."""
     return isinstance(error, sqlite3.ProgrammingError) and "same thread" in str(error)
 
 
 def had_no_effect(fn: Callable[..., Any], error: BaseException) -> bool:
-    """Tell whether a call has certainly changed nothing before it failed.
+    """Return whether a call has certainly changed nothing before it failed.
 
     It has not if it was refused another thread, and if from the function down to that point
     nothing had been called, stored or repeated before.
@@ -48,7 +48,7 @@ def had_no_effect(fn: Callable[..., Any], error: BaseException) -> bool:
 
 
 def _is_first(code: CodeType, at: int) -> bool:
-    """Tell whether nothing that has an effect can have run before the instruction at an offset."""
+    """Return whether nothing with an effect can have run before the instruction at an offset."""
     instructions = list(dis.get_instructions(code))
     # A call into Python leaves the offset within the call's inline caches.
     at = max(instruction.offset for instruction in instructions if instruction.offset <= at)

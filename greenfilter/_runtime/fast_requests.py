@@ -57,7 +57,7 @@ class FastRequests:
     def _find(self) -> None:
         """Find the handlers that the short way leads to, when it begins and when one moves."""
         calls = self._calls
-        has_messages = bool(calls.app.data or calls.app.taps)
+        has_messages = bool(calls.registry.data or calls.registry.taps)
         self._plain.clear()
         if calls.storage.used:
             return

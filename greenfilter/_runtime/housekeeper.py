@@ -10,7 +10,7 @@ import gevent
 from cachetools import TTLCache
 from greenlet import GreenletExit
 
-from .._process.log import logger
+from .._process.log import Once, logger
 from ..errors import HandlerTimeout
 from ..protocol import LONGEST_MESSAGE, Call, Connection
 from .backlog import shrink
@@ -58,10 +58,13 @@ class Housekeeper:
         self._on_crowd = on_crowd
         self._on_room = on_room
         self._crowded = False
-        self._told = False
+        self._once = Once()
         self._timer = gevent.get_hub().loop.timer(_TICK, _TICK)
         self._forgotten: _Forgotten | None = None
-        self._knows_transactions = ("smtp-in", "tx-begin") in dispatcher.app.registered_reports()
+        self._knows_transactions = (
+            "smtp-in",
+            "tx-begin",
+        ) in dispatcher.calls.registry.registered_reports()
         self._round: Iterable[Any] = iter(())
 
     def start(self) -> None:
@@ -69,7 +72,7 @@ class Housekeeper:
         self._timer.start(self._on_tick)
 
     def stop(self) -> None:
-        """Tick no more."""
+        """Stop ticking."""
         self._timer.close()
 
     def drop(self, session: LiveSession) -> None:
@@ -109,11 +112,8 @@ class Housekeeper:
             self._on_room()
             return
         self._on_crowd()
-        if not self._told:
-            self._told = True
-            logger.warning(
-                "%d events wait for handlers; smtpd waits until there are fewer (told once)", queued
-            )
+        text = "%d events wait for handlers; smtpd waits until there are fewer"
+        self._once.warn("crowd", text, queued)
 
     def _start_deadlines(self, session: LiveSession, now: float) -> None:
         """Start the deadlines of the requests in a queue."""
@@ -144,7 +144,7 @@ class Housekeeper:
         self._runners.abandon(runner)
 
     def _evict(self, now: float) -> None:
-        """Let go sessions of which smtpd has said nothing for too long.
+        """Drop sessions of which smtpd has said nothing for too long.
 
         Short sessions never come here: a cache entry costs as much as three lines of input.
         """
@@ -152,7 +152,8 @@ class Housekeeper:
         if forgotten is None:
             app = self._dispatcher.app
             # While a request waits for its answer, smtpd says nothing of the session.
-            longest = max([app.deadline, *(each.deadline for each in app.filters.values())])
+            asked = self._calls.registry.filters.values()
+            longest = max([app.deadline, *(handler.deadline for handler in asked)])
             ttl = app.config.smtp_session_timeout + longest
             forgotten = self._forgotten = _Forgotten(
                 app.max_sessions, ttl, self._calls.clock, self._let_go
@@ -168,7 +169,7 @@ class Housekeeper:
                 forgotten[session.sid] = session
 
     def _let_go(self, session: LiveSession) -> bool:
-        """Let go a session that may be; give whether it was."""
+        """Drop a session that may be dropped; return whether it was."""
         if session.queued:  # a runner has it in its hands
             return False
         assert self._forgotten is not None
@@ -198,7 +199,7 @@ class _Forgotten(TTLCache[bytes, LiveSession]):
         self._let_go = let_go
 
     def expire(self, time: float | None = None) -> list[tuple[bytes, LiveSession]]:
-        """Let go what is too old; what may not go yet gets another round."""
+        """Drop what is too old; what may not go yet gets another round."""
         expired = list(super().expire(time))
         for sid, session in expired:
             if not self._let_go(session):

@@ -12,7 +12,7 @@ import gevent
 from gevent import monkey
 
 from .._filter.handlers import Handler
-from .._process.log import logger
+from .._process.log import Once, logger
 from .._process.python import OWN_FILES, is_installed, is_stdlib
 from .runners import Runner
 
@@ -48,7 +48,7 @@ class Monitor:
         self._inside = inside
         self._on_kept = on_kept
         self._urgent = urgent
-        self._told: set[Handler] = set()
+        self._once = Once()
         self._thread = monkey.get_original("threading", "get_ident")()
         self._sleep = monkey.get_original("time", "sleep")
         self._timer = gevent.get_hub().loop.timer(_BEAT, _BEAT)
@@ -66,7 +66,7 @@ class Monitor:
         monkey.get_original("_thread", "start_new_thread")(self._watch, ())
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._running = False
         self._timer.close()
 
@@ -84,7 +84,7 @@ class Monitor:
                 self._look(late)
 
     def _look(self, late: float) -> None:
-        """See who keeps the loop; called again and again for as long as it is kept."""
+        """Look who keeps the loop; called again and again for as long as it is kept."""
         self._urgent()
         beat, runner = self._beat, self._inside()
         handler = runner.running if runner is not None else None
@@ -97,8 +97,7 @@ class Monitor:
             self._noted = beat
             place = stands_at(self._thread, handler)
             self._on_kept(handler, place)
-        elif late > _TOO_LONG and handler not in self._told:
-            self._told.add(handler)
+        elif late > _TOO_LONG and self._once.is_first(handler):
             used = _processor_time(self._thread) - self._used
             passed = time.monotonic() - self._since
             self._tell(handler, stands_at(self._thread, handler), used > passed * _COMPUTES)
@@ -107,13 +106,13 @@ class Monitor:
         if computes:
             logger.warning(
                 "%r has kept the loop for over %g s, and all sessions wait for it: it computes, or "
-                "it loops without an end, at %s (told once)",
+                "it loops without an end, at %s (logged once)",
                 *(handler, _TOO_LONG, place),
             )
         else:
             logger.warning(
                 "%r has kept the loop for over %g s, and all sessions wait for it: it waits at %s; "
-                "register it with thread=True (told once)",
+                "register it with thread=True (logged once)",
                 *(handler, _TOO_LONG, place),
             )
 
@@ -139,7 +138,7 @@ def stands_at(thread: int, handler: Handler) -> str:
 
 
 def _is_library(file: str) -> bool:
-    """Return whether a file is no author's."""
+    """Return whether a file is not an author's."""
     return file.startswith((OWN_FILES, "<")) or is_installed(file) or is_stdlib(file)
 
 
@@ -150,7 +149,7 @@ def _place(frame: FrameType) -> str:
 
 
 def _processor_time(thread: int) -> float:
-    """Return the seconds of processor time that a thread has used; 0 where that can't be told."""
+    """Return the seconds of processor time that a thread has used; 0 where it is not known."""
     try:
         return time.clock_gettime(time.pthread_getcpuclockid(thread))
     except (AttributeError, OSError):

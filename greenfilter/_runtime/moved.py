@@ -152,7 +152,7 @@ class Moved:
             inside.clear()
 
     def _run_greenlets(self, handler: Handler) -> None:
-        """Let the greenlets that a call has started do their work, in the thread."""
+        """Run the greenlets that a call has started, in the thread."""
         hub = get_hub_if_exists()
         if hub is not None and hub.loop.activecnt:
             self.handlers.discard(handler)

@@ -224,7 +224,7 @@ class Runners:
             self._hub.loop.run_callback(self._dispatch)
 
     def dispatch(self) -> None:
-        """Hand out what is ready, as much as fits into a turn. To be called in the hub."""
+        """Hand out what is ready, as much as fits into a turn. Call it in the hub."""
         self._scheduled = True  # what becomes ready meanwhile is dealt with right here
         ready, turn = self.ready, self.turn
         turn.begin()
@@ -263,7 +263,7 @@ class Runners:
             runner.abandoned = True
 
     def _trace(self) -> None:
-        """A runner is blocked: from now on note who runs at each switch."""
+        """Note who runs at each switch, now that a runner is blocked."""
         self._page[:SLOT_BYTES] = NOBODY
         if gettrace() is None:  # else it is the author's own, and what is marked less exact
             self._traces = True
@@ -277,7 +277,7 @@ class Runners:
         self._page[:SLOT_BYTES] = NOBODY
 
     def _on_switch(self, event: str, switch: Any) -> None:
-        """Control has gone into a greenlet."""
+        """Note that control has gone into a greenlet."""
         runner = self._inside.get(switch[1])
         task = runner.task if runner is not None else None
         if runner is None or task is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from .._control import ALIVE, BEAT, WORN_OUT, hello
+from .._control import ALIVE, BEAT, WORN_OUT, format_hello
 from .._filter.handlers import Handler
 from .._process import mark
 from .._process.log import logger
@@ -60,7 +60,8 @@ class Runtime:
         page: mmap.mmap | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        app.freeze()
+        self._registry = registry = app._registry
+        registry.freeze()
         fds = sock if isinstance(sock, tuple) else (sock.detach(),) * 2
         self.app = app
         self._hub = gevent.get_hub()
@@ -80,8 +81,8 @@ class Runtime:
         self._dispatcher = Dispatcher(self._calls)
         self._connection = LiveConnection(
             self._dispatcher,
-            deliver=app.deliveries(),
-            needs=app.need_bits(),
+            deliver=registry.deliveries(),
+            needs=registry.need_bits(),
             max_sessions=app.max_sessions,
             on_problem=self._on_problem,
             on_evict=self._on_evict,
@@ -136,7 +137,7 @@ class Runtime:
         self._housekeeper.tick()
 
     def is_at_rest(self) -> bool:
-        """Tell whether nothing that was read is still in hand. Never switches greenlets.
+        """Return whether nothing that was read is still in hand. Never switches greenlets.
 
         What waits for a client's next lines, or for ``ctx.reply()``, is not in hand.
         """
@@ -188,24 +189,25 @@ class Runtime:
 
     def _register(self) -> None:
         """Answer the handshake, when the author's on_config functions have returned."""
-        for fn in self.app.on_config_handlers:
+        for fn in self._registry.config_functions:
             try:
                 fn(self.app.config)
             except BaseException as error:
                 logger.error("on_config %s failed: %s: %s", fn, type(error).__name__, error)
         try:
-            self.app.configure(self._calls)
+            self._registry.configure(self._calls)
         except UsageError as error:
             logger.critical("%s: cannot start: %s", self.app.name, error)
             self._channel.close()
             self._on_end()
             return
         self._dispatcher.take_handlers()
-        self._connection.deliver(self.app.deliveries())
+        self._connection.deliver(self._registry.deliveries())
         if self._supervised:
-            self._channel.send(hello(self.app))
+            self._channel.send(format_hello(self.app))
         else:
-            self._channel.send(registration(self.app.registered_reports(), self.app.phases()))
+            reports, phases = self._registry.registered_reports(), self._registry.phases()
+            self._channel.send(registration(reports, phases))
 
     def _on_control(self, line: bytes) -> None:
         """Take a line of the supervisor's."""
@@ -231,9 +233,9 @@ class Runtime:
         self._dispatcher.abandon_session(session)
 
     def _on_close(self, session: Any) -> None:
-        """The client has left. End what asked to be ended then."""
+        """End what asked to be ended when the client leaves, which it has done."""
         self._housekeeper.drop(session)
-        self.app.on_close(session)
+        self._registry.on_close(session)
         if session.queued:
             gevent.get_hub().loop.run_callback(self._cancel, session)
 
@@ -246,12 +248,12 @@ class Runtime:
                 runner.throw(SessionClosed("the client left"))
 
     def _on_kept(self, handler: Handler, place: str) -> None:
-        """A handler has kept the loop."""
+        """Move a handler that has kept the loop, if it may be moved."""
         if self.app.auto_thread:
             self._calls.moved.note(handler, place)
 
     def _hurry(self) -> None:
-        """The loop is kept: have the next answer leave at once, with the sign of life.
+        """Send the next answer at once, with the sign of life: the loop is kept.
 
         From the monitor's thread.
         """
@@ -264,7 +266,7 @@ class Runtime:
         gevent.spawn(self._end)
 
     def _end(self) -> None:
-        """smtpd has closed: let callbacks finish, run the delete hooks, and be done."""
+        """Finish callbacks, run the delete hooks, and be done: smtpd has closed."""
         self._until(self._is_idle)
         for session in self._connection.sessions.values():
             if session.last_stream is not None:
@@ -282,7 +284,7 @@ class Runtime:
         for session in sessions:
             self._dispatcher.abandon_session(session)
         self._until(lambda: not self._runners.ready and self._is_idle())
-        self.app.on_end()
+        self._registry.on_end()
         self._housekeeper.stop()
         self._runners.turn.stop()
         self._calls.threads.close()

@@ -9,13 +9,14 @@ from greenlet import GreenletExit
 
 from .._filter.context import Context
 from .._filter.handlers import Handler
-from .._process.log import origin, session_logger
+from .._process.log import find_origin, session_logger
 from ..protocol import PROCEED, Call
 from ..protocol._credentials import carries_credentials
 from .runners import Runner
 
 if TYPE_CHECKING:
-    from .._filter.app import Filter, LocalStorage
+    from .._filter.app import Filter
+    from .._filter.registry import LocalStorage
 
 
 class _Local:
@@ -51,7 +52,8 @@ class Storage:
     """
 
     def __init__(self, app: Filter, clock: Callable[[], float]) -> None:
-        session, message = app.session_storage, app.message_storage
+        registry = app._registry
+        session, message = registry.session_storage, registry.message_storage
         self._session = _Local(session, "local_session", app.deadline) if session else None
         self._message = _Local(message, "local_message", app.deadline) if message else None
         self._clock = clock
@@ -105,13 +107,13 @@ class Storage:
             self._call(runner, call, local.delete, args)
 
     def _call(self, runner: Runner, call: Call, handler: Handler, args: Any) -> tuple[bool, Any]:
-        """Call a hook; give whether it returned, and what."""
+        """Call a hook; return whether it returned, and what."""
         outer = runner.running
         runner.begin(handler, self._clock())
         try:
             return True, handler.fn(*args)
         except BaseException as error:
-            at = origin(error, None)
+            at = find_origin(error, None)
             text = "" if carries_credentials(call) else f": {error}"
             session_logger(call.session.id).error(
                 "%r failed: %s%s at %s", handler, type(error).__name__, text, at

@@ -1,6 +1,6 @@
 """A greenlet that is woken when it is its turn.
 
-Not compiled: greenlet's class is none that mypyc can build upon.
+Not compiled: mypyc cannot build upon greenlet's class.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The other side: plays smtpd to a filter, and judges what the filter writes.
+"""The other side: play smtpd to a filter, and judge what the filter writes.
 
 ``link`` connects to a filter wherever it runs (``target``) and speaks the protocol (``wire``).
 ``oracle`` judges each line that comes back: it raises where real smtpd would die, hang or cut the

@@ -115,12 +115,12 @@ class FilterLink:
             self._send(self._wire.report(now, subsystem, event, session_id, fields))
 
     def begin(self, session_id: str) -> None:
-        """A client connected. Never switches."""
+        """Note that a client connected. Never switches."""
         self.check()
         self.oracle.begin(session_id)
 
     def end(self, session_id: str) -> None:
-        """A session is over. Never switches."""
+        """Note that a session is over. Never switches."""
         self._data.pop(session_id, None)
         self.oracle.end(session_id)
 
@@ -185,7 +185,7 @@ class FilterLink:
         self.check()
 
     def pause(self) -> None:
-        """Read nothing more of the filter until :meth:`resume`. Never switches."""
+        """Stop reading from the filter until :meth:`resume`. Never switches."""
         self._reading.clear()
 
     def resume(self) -> None:
@@ -359,5 +359,5 @@ class FilterLink:
 
 
 def new_id() -> str:
-    """A session id or token: 16 hexadecimal digits, never all zero."""
+    """Make a session id or token: 16 hexadecimal digits, never all zero."""
     return f"{random.randrange(1, 1 << 64):016x}"

@@ -1,4 +1,4 @@
-"""Notices a handler that keeps the loop past its deadline.
+"""Notice handlers that keep the loop past their deadlines.
 
 ``greenfilter run`` patches the standard library, so that what blocks waits in its greenlet and is
 answered for by ``on_error`` when it is late. A test process may not be patched: the handler would
@@ -69,7 +69,7 @@ class LoopWatch:
         monkey.get_original("_thread", "start_new_thread")(self._watch, ())
 
     def stop(self) -> None:
-        """Watch no more. Never switches greenlets."""
+        """Stop watching. Never switches greenlets."""
         if self._running:
             self._running = False
             self._timer.close()

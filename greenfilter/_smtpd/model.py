@@ -1,4 +1,4 @@
-"""What an SMTP session is made of."""
+"""The parts of an SMTP session."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Listener:
         received: begin each message with smtpd's own ``Received:`` header.
         max_message_bytes: SIZE.
         auth_required: take no mail without TLS and AUTH (``tls-require`` and ``auth``).
-        check_header: refuse a message whose header is none, as smtpd does. Off by default, so that
-            the messages of tests can be short.
+        check_header: refuse a message with a malformed header, as smtpd does. Off by default, so
+            that the messages of tests can be short.
     """
 
     hostname: str = "mx.example.org"
@@ -95,7 +95,7 @@ class Transaction:
 
     Args:
         mail_from: sender, "" for the null sender.
-        number: smtpd's message id, 0 as long as there is none.
+        number: smtpd's message id, 0 before there is one.
         rcpt_to: accepted recipients.
         junk: the filter marked this message.
         own_lines: number of the header lines that smtpd adds.

@@ -40,7 +40,7 @@ class OracleError(GreenfilterError, AssertionError):
 
     Attributes:
         line: what the filter wrote, or None where it is not a line that is wrong.
-        session_id: the session concerned, or None where there is none.
+        session_id: the session concerned, or None if there is none.
     """
 
     def __init__(
@@ -156,27 +156,27 @@ class Oracle:
         return reports | {("filter", "smtp-in", phase) for phase in self.phases}
 
     def begin(self, session_id: str) -> None:
-        """A client connected."""
+        """Note that a client connected."""
         self._sessions[session_id] = _Session()
 
     def end(self, session_id: str) -> None:
-        """The session is over: data lines that still come for it are ignored."""
+        """End a session: data lines that still come for it are ignored."""
         if self._sessions.pop(session_id, None):
             self._ended.append(session_id)
 
     def ask(self, session_id: str, phase: str, token: str) -> None:
-        """A request other than data-line is written. One per session can be outstanding."""
+        """Note that a request other than data-line is written, one per session at a time."""
         session = self._sessions.setdefault(session_id, _Session())
         self._tokens[phase] = token
         session.phase = phase
         session.outstanding = True
 
     def skip(self, session_id: str, phase: str) -> None:
-        """A phase begins that the filter did not register: it is not asked."""
+        """Note that a phase begins that the filter did not register: it is not asked."""
         self._sessions.setdefault(session_id, _Session()).phase = phase
 
     def data_line(self, session_id: str, token: str, line: bytes) -> None:
-        """A data-line request is written; a lone dot is the end of the message."""
+        """Note that a data-line request is written; a lone dot is the end of the message."""
         session = self._sessions.setdefault(session_id, _Session())
         self._tokens["data-line"] = token
         if session.phase != "data-line":
@@ -185,7 +185,7 @@ class Oracle:
         session.dot_asked = line == b"."
 
     def unanswered(self) -> dict[str, str]:
-        """Sessions that wait for the filter, and the phase in which they do."""
+        """Return the sessions that wait for the filter, and the phase in which they do."""
         return {
             session_id: session.phase
             for session_id, session in self._sessions.items()

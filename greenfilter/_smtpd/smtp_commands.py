@@ -88,14 +88,14 @@ def _split_address(address: str) -> tuple[str, str]:
 
 
 def shown(phase: str, argument: str | None) -> str:
-    """The argument of a command as the request to the filter has it."""
+    """Return the argument of a command as the request to the filter has it."""
     if phase in ("mail-from", "rcpt-to"):
         return bracketed(argument or "") or ""
     return argument or "" if phase in ("helo", "ehlo", "auth") else ""
 
 
 def refuse_mail_options(options: list[str]) -> str:
-    """Say why smtpd refuses the ESMTP parameters of MAIL FROM, "" if it does not."""
+    """Return why smtpd refuses the ESMTP parameters of MAIL FROM, "" if it does not."""
     arguments = "503 5.5.4 Invalid command arguments:"
     for option in options:
         upper = option.upper()
@@ -108,7 +108,7 @@ def refuse_mail_options(options: list[str]) -> str:
 
 
 def refuse_rcpt_options(options: list[str], notify: set[str]) -> str:
-    """Say why smtpd refuses the ESMTP parameters of RCPT TO, "" if it does not.
+    """Return why smtpd refuses the ESMTP parameters of RCPT TO, "" if it does not.
 
     Args:
         options: of the command.
@@ -131,7 +131,7 @@ def refuse_rcpt_options(options: list[str], notify: set[str]) -> str:
 
 
 def header_fault(lines: Iterable[bytes]) -> str:
-    """Say what smtpd finds wrong with a message's header: ``malformed``, ``loop`` or nothing.
+    """Return what smtpd finds wrong with a message's header: ``malformed``, ``loop`` or nothing.
 
     As ``smtp_tx_dataline()`` and ``rfc5322_next()`` do: what has a colon is a header line.
 
@@ -176,7 +176,7 @@ def _is_address(family: int, text: str) -> bool:
 
 
 def parse_plain(response: str) -> tuple[str, str] | None:
-    """User name and password in a PLAIN response (RFC 4616); None for a syntax error."""
+    """Return user name and password of a PLAIN response (RFC 4616); None for a syntax error."""
     raw = decode_base64(response)
     if raw is None:
         return None

@@ -9,10 +9,12 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from ..protocol._stuffing import unstuff
 from . import smtp_commands, texts
 from .link import FilterLink, new_id
 from .model import Listener, Message, Peer, State, Transaction
 from .oracle import Answer, ClientCut
+from .smtp_auth import AuthDialogue
 from .wire import Version, decode, vis
 
 if TYPE_CHECKING:
@@ -34,8 +36,6 @@ _PHASES = {
     "QUIT": "quit",
     "NOOP": "noop",
 }
-# First step of each AUTH method, and the challenge that begins it.
-_AUTH_STEPS = {"PLAIN": ("PLAIN", "334 "), "LOGIN": ("username", "334 VXNlcm5hbWU6")}
 # What a filter-response report calls a phase.
 _REPORTED_PHASES = {"connect": "connected", "starttls": "tls"}
 
@@ -78,8 +78,7 @@ class SmtpIn:
         self._deliver = deliver
         self._result = "ok"
         self._state = State(authenticated=peer.local)
-        self._auth_step = ""
-        self._username = ""
+        self._dialogue = AuthDialogue()
         self._line = ""
         self._verb = ""
 
@@ -89,14 +88,14 @@ class SmtpIn:
         return self._state.junk or (self._state.tx is not None and self._state.tx.junk)
 
     def begin(self) -> None:
-        """The client connected."""
+        """Greet the client that connected."""
         peer = self._peer
         self._link.begin(self.id)
         self.report("link-connect", peer.rdns, peer.fcrdns, peer.src, peer.dst)
         self._filter("connect", "", (peer.rdns, peer.address))
 
     def tls_started(self, ciphers: str) -> None:
-        """TLS is up. The client has to say EHLO again."""
+        """Note that TLS is up. The client has to say EHLO again."""
         self.report("link-tls", ciphers)
         self._state.ciphers = ciphers
         self._state.identity = ""
@@ -109,9 +108,9 @@ class SmtpIn:
             self.bad_input(texts.COMMAND_TOO_LONG)
             return
         self._result = result
-        if self._auth_step:
+        if self._dialogue.step:
             self.report("protocol-client", "********")
-            self._continue_auth(line)
+            self._auth(self._dialogue.take(line))
             return
         masked = line[:11].upper() == "AUTH PLAIN "
         self.report("protocol-client", "AUTH PLAIN ********" if masked else line)
@@ -140,7 +139,7 @@ class SmtpIn:
         self._say(reply)
 
     def check_password(self, username: str, password: str) -> str:
-        """Say what smtpd itself thinks of a user: ``ok``, ``permfail`` or ``tempfail``.
+        """Return what smtpd itself thinks of a user: ``ok``, ``permfail`` or ``tempfail``.
 
         Here it is what the test wants.
         """
@@ -150,13 +149,13 @@ class SmtpIn:
         """Take the final dot."""
         assert self._state.tx is not None
         lines = self._link.end_data(self.id)
-        self._state.tx.lines = [line.removeprefix(b".") for line in lines]
+        self._state.tx.lines = unstuff(lines)
         self.in_data = False
         self.report("protocol-client", ".")
         self._filter("commit", "")
 
     def free(self) -> None:
-        """The connection is closed."""
+        """Note that the connection is closed."""
         self._rollback()
         self.report("link-disconnect")
         self._link.end(self.id)
@@ -248,7 +247,7 @@ class SmtpIn:
     # What a command does.
 
     def _unfiltered(self, argument: str | None) -> None:
-        """Commands that no filter is ever asked about."""
+        """Execute a command that no filter is ever asked about."""
         if self._verb in ("HELP", "WIZ") and argument is not None:
             self._say(texts.NO_ARGUMENTS)
         elif self._verb == "HELP":
@@ -266,7 +265,7 @@ class SmtpIn:
         elif phase == "starttls":
             self._say("220 2.0.0 Ready to start TLS")
         elif phase == "auth":
-            self._auth(argument)
+            self._auth(self._dialogue.begin(argument))
         elif phase == "mail-from":
             self._mail(argument)
         elif phase == "rcpt-to":
@@ -296,33 +295,11 @@ class SmtpIn:
         for text in texts.hello(self._state, self._listener, self._peer):
             self._say(text)
 
-    def _auth(self, argument: str) -> None:
-        method, _, response = argument.partition(" ")
-        step = _AUTH_STEPS.get(method.upper())
-        if step is None:
-            self._say(texts.unsupported_auth(method))
-            return
-        self._auth_step, challenge = step
-        if response:
-            self._continue_auth(response)
+    def _auth(self, outcome: str | tuple[str, str]) -> None:
+        if isinstance(outcome, str):
+            self._say(outcome)
         else:
-            self._say(challenge)
-
-    def _continue_auth(self, response: str) -> None:
-        step, self._auth_step = self._auth_step, ""
-        if step == "PLAIN":
-            credentials = smtp_commands.parse_plain(response)
-        else:
-            raw = smtp_commands.decode_base64(response)
-            credentials = None if raw is None else (self._username, decode(raw))
-        if credentials is None:
-            self._say(texts.SYNTAX_ERROR)
-        elif step == "username":
-            self._username = credentials[1]
-            self._auth_step = "password"
-            self._say("334 UGFzc3dvcmQ6")
-        else:
-            self._authenticate(*credentials)
+            self._authenticate(*outcome)
 
     def _authenticate(self, username: str, password: str) -> None:
         result = self.check_password(username, password)

@@ -49,7 +49,7 @@ class OutSession:
         self._link.flush()
 
     def identify(self, identity: str | None = None, method: str = "EHLO") -> None:
-        """Say HELO, EHLO or (to an LMTP server) LHLO; by default with smtpd's own name."""
+        """Send HELO, EHLO or (to an LMTP server) LHLO; by default with smtpd's own name."""
         identity = identity or self._hostname
         self._command(f"{method} {identity}")
         self._report("link-identify", method, identity)
@@ -75,7 +75,7 @@ class OutSession:
         self._link.flush()
 
     def auth(self, username: str, ok: bool = True) -> None:
-        """Authenticate at the other server."""
+        """Authenticate to the other server."""
         self._command("AUTH PLAIN ********")
         self._hear("235 2.7.0 ok" if ok else "535 5.7.8 no")
         self._report("link-auth", "pass" if ok else "fail", vis(username, self._version))
@@ -143,13 +143,13 @@ class OutSession:
         return message_id
 
     def quit(self) -> None:
-        """Say QUIT and close the connection."""
+        """Send QUIT and close the connection."""
         self._command("QUIT")
         self._hear("221 bye")
         self.disconnect()
 
     def disconnect(self) -> None:
-        """The other server closes the connection: no tx-reset, whatever was open."""
+        """Let the other server close the connection: no tx-reset, whatever was open."""
         if not self.closed:
             self._report("link-disconnect")
             self._link.flush()

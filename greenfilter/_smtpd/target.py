@@ -118,7 +118,7 @@ class Process:
         self._process.send_signal(number)
 
     def kill_children(self) -> list[int]:
-        """Kill what the process has started, and give the process ids."""
+        """Kill what the process has started, and return the process ids."""
         assert self._process is not None, "start() comes first"
         found = children(self._process.pid)
         for pid in found:
@@ -135,7 +135,7 @@ class Process:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started and that still run, from ps(1)."""
+    """Return the processes that a process has started and that still run, from ps(1)."""
     table = subprocess.run(
         ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
     ).stdout

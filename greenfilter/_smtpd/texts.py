@@ -126,12 +126,12 @@ def _refuse_rcpt(state: State, listener: Listener, argument: str) -> str:
 
 
 def unsupported_auth(method: str) -> str:
-    """The reply to AUTH with a method other than PLAIN and LOGIN."""
+    """Return the reply to AUTH with a method other than PLAIN and LOGIN."""
     return f'504 5.7.4 Security features not supported: AUTH method "{method}" not supported'
 
 
 def hello(state: State, listener: Listener, peer: Peer) -> list[str]:
-    """The reply to HELO or EHLO."""
+    """Return the reply to HELO or EHLO."""
     greeting = f"{listener.hostname} Hello {state.identity} {peer.bracketed_address}"
     greeting += ", pleased to meet you"
     if not state.extended:
@@ -146,7 +146,7 @@ def hello(state: State, listener: Listener, peer: Peer) -> list[str]:
 
 
 def own_header(state: State, listener: Listener, peer: Peer) -> list[bytes]:
-    """The lines with which smtpd begins a message."""
+    """Return the lines with which smtpd begins a message."""
     assert state.tx is not None
     lines = ["X-Spam: Yes"] if state.junk or state.tx.junk else []
     if listener.received:

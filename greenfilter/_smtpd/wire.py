@@ -43,7 +43,7 @@ class Wire:
     def config(
         self, subsystems: tuple[str, ...], session_timeout: int, hostname: str
     ) -> list[bytes]:
-        """The lines that start a filter (smtpd-filters(7), "CONFIGURATION")."""
+        """Return the lines that start a filter (smtpd-filters(7), "CONFIGURATION")."""
         pairs = [("smtpd-version", _SERVERS[self.version])]
         if self.version >= (0, 7):
             pairs.append(("protocol", self._number))
@@ -56,7 +56,7 @@ class Wire:
     def report(
         self, now: float, subsystem: str, event: str, session_id: str, fields: tuple[str, ...]
     ) -> bytes:
-        """One report. ``fields`` are in the order of version 0.7."""
+        """Return one report. ``fields`` are in the order of version 0.7."""
         if self.version < (0, 7) and event == "link-auth":
             fields = fields[::-1]
         if self.version < (0, 6) and event in ("tx-mail", "tx-rcpt"):
@@ -67,12 +67,12 @@ class Wire:
     def request(
         self, now: float, phase: str, session_id: str, token: str, fields: tuple[str, ...]
     ) -> bytes:
-        """One request other than data-line."""
+        """Return one request other than data-line."""
         words = ("filter", self._number, f"{now:.6f}", "smtp-in", phase, session_id, token, *fields)
         return _encode("|".join(words))
 
     def data_line(self, now: float, session_id: str, token: str, line: bytes) -> bytes:
-        """One line of a message."""
+        """Return the request for one line of a message."""
         return self.request(now, "data-line", session_id, token, ("",)) + line
 
     @property
@@ -81,7 +81,7 @@ class Wire:
 
 
 def decode(text: bytes) -> str:
-    """Bytes of a line as text; what is not UTF-8 becomes surrogate escapes."""
+    """Return bytes of a line as text; what is not UTF-8 becomes surrogate escapes."""
     return text.decode("utf-8", "surrogateescape")
 
 

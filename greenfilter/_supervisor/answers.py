@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .._control import Hello
-from .._process.log import logger
+from .._process.log import Once
 from ..errors import DecisionError
 from ..protocol import (
     PHASES,
@@ -27,11 +27,10 @@ DEADLINE = 30.0
 # The worker keeps its deadlines itself; the supervisor steps in this much later (seconds).
 GRACE = 0.25
 COMMIT = PHASES["commit"]
-_MAX_WARNINGS = 100
 
 
 class Answers:
-    """Owes smtpd its answers, and gives them.
+    """Knows which answers smtpd is owed, and sends them.
 
     Args:
         send: queues bytes for smtpd.
@@ -40,6 +39,7 @@ class Answers:
         hello: of the filter that new sessions go to; None before the first has loaded.
         guard: what is legal, and until when each request can wait.
         ledger: which of the answers may pass unread.
+        once: logs what may come again and again.
         reading_behind: what is dealt with now has passed unread: only what is still owed goes out.
     """
 
@@ -49,7 +49,7 @@ class Answers:
         self.guard = Guard()
         self.ledger = Ledger()
         self.reading_behind = False
-        self._warned: set[str] = set()
+        self.once = Once(100)
 
     def register(self, hello: Hello) -> None:
         """Tell smtpd what the filter wants."""
@@ -78,7 +78,7 @@ class Answers:
             line = self.guard.answer(call, decision)
         except DecisionError as error:
             reason = "" if carries_credentials(call) else f": {error}"
-            self.warn_once(f"illegal at {call.hook.wire}", f"an answer was not legal{reason}")
+            self.once.warn(f"illegal at {call.hook.wire}", f"an answer was not legal{reason}")
             line = self.guard.answer(call, last_resort(call))
         if line is not None and self._settle(call):
             self.send(line)
@@ -117,7 +117,7 @@ class Answers:
         self.send(self.guard.data(stream, lines, ended))
 
     def bypass(self, stream: Stream, passage: Passage, decision: Decision) -> None:
-        """Have the lines go back to smtpd unchanged, and commit get a decision."""
+        """Send the lines back to smtpd unchanged, and answer commit with a decision."""
         passage.worker = None
         try:
             self.guard.decide_commit(stream, decision)
@@ -138,12 +138,12 @@ class Answers:
             self.pass_lines(stream, passage, chunk.lines, chunk.ended)
 
     def refuse_held(self, session: SupervisedSession, stream: Stream, passage: Passage) -> None:
-        """Have a message that is held bypass the workers, with the policy as its answer."""
+        """Send a message that is held past the workers, with the policy as its answer."""
         self.bypass(stream, passage, self.policy(session, "data-line"))
         self.release_held(stream, passage)
 
     def cut_off(self, session: SupervisedSession) -> None:
-        """Have a message that is in a worker's hands go to its end, and be refused."""
+        """Let a message that is in a worker's hands go to its end, and refuse it."""
         stream = session.last_stream
         passage = passage_of(stream)
         if stream is None or passage is None or passage.worker is None:
@@ -152,12 +152,6 @@ class Answers:
         self.release_held(stream, passage)
         if session.stream is not stream:  # its final dot has come already
             self.send_lines(stream, [], True)
-
-    def warn_once(self, key: str, text: str) -> None:
-        """Log what may come again and again."""
-        if key not in self._warned and len(self._warned) < _MAX_WARNINGS:
-            self._warned.add(key)
-            logger.warning("%s (told once)", text)
 
 
 def pair_of(call: Call) -> bytes:

@@ -22,7 +22,7 @@ class Suspect:
     """Something that a worker may have ended of.
 
     Attributes:
-        session: whose it is.
+        session: the session that it belongs to.
         call: the request that the worker owed.
         stream: the message that it was at.
         report: the report whose handler ran.
@@ -42,7 +42,7 @@ class Suspect:
 
 
 def suspects(worker: WorkerProcess) -> list[Suspect]:
-    """Give whose code ran in a worker that has ended; if nobody's did, all that it had in hand."""
+    """Return whose code ran in a worker that has ended; if nobody's, all that it had in hand."""
     marks = dict(worker.marked())
     in_hand = list(_in_hand(worker))
     if not marks:
@@ -110,6 +110,6 @@ def _blame_one(poison: Poison, suspect: Suspect, alone: bool) -> str:
 
 
 def key_of(call: Call) -> Key:
-    """What makes a request the same when the client comes again."""
+    """Return what makes a request the same when the client comes again."""
     session: Any = call.session
     return request_key(call, session.state())

@@ -39,7 +39,7 @@ class Code:
             logger.error("%s (%s)", _NO_SNAPSHOT, error)
 
     def seal(self) -> None:
-        """A worker that has written it has loaded the filter: what is in it is accepted."""
+        """Accept the code: a worker that has written it has loaded the filter."""
         if self.fd is None or self.sealed:
             return
         size = os.fstat(self.fd).st_size
@@ -93,7 +93,7 @@ class Code:
         return self.fd is None or source != os.pread(self.fd, length, self._blobs_at + start)
 
     def close(self) -> None:
-        """Let it go; workers have what they need."""
+        """Close it; workers have what they need."""
         if self.fd is not None:
             os.close(self.fd)
             self.fd = None

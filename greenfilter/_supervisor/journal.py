@@ -63,7 +63,7 @@ class Journal:
         self._pieces.append(Piece(now, b"", 0, answered))
 
     def is_due(self, now: float, shortest: float) -> bool:
-        """Tell whether it is to be read now.
+        """Return whether it is to be read now.
 
         Args:
             now: the time.

@@ -67,7 +67,7 @@ class Ledger:
             self._owed = {pair for pair in self._owed if pair[:16] not in ended}
 
     def owes(self, pair: bytes) -> bool:
-        """Tell whether smtpd waits for this answer."""
+        """Return whether smtpd waits for this answer."""
         return pair in self._owed
 
     def __len__(self) -> int:

@@ -84,7 +84,7 @@ class Link:
             self._watch()
 
     def hung_up(self) -> bool:
-        """Whether the other end has closed, which nobody sees who does not read."""
+        """Return whether the other end has closed, which nobody sees who does not read."""
         poll = select.poll()
         poll.register(self._fds[0], 0)
         return bool(poll.poll(0))
@@ -99,7 +99,7 @@ class Link:
             self.read()
 
     def read(self) -> bool:
-        """Read one piece; give whether there was one."""
+        """Read one piece; return whether there was one."""
         try:
             data = os.read(self._fds[0], _READ_BYTES)
         except BlockingIOError:

@@ -7,7 +7,7 @@ import subprocess
 import time
 from contextlib import suppress
 
-from .._process.log import logger
+from .._process.log import Once, logger
 
 # A ps that takes longer than this is given up (seconds).
 _PS_SECONDS = 10.0
@@ -19,10 +19,10 @@ class Memory:
     def __init__(self) -> None:
         self._ps: subprocess.Popen[bytes] | None = None
         self._started = 0.0
-        self._told = False
+        self._once = Once()
 
     def read(self, pids: list[int]) -> dict[int, int]:
-        """Give bytes by process id, of those that are known now.
+        """Return bytes by process id, of those that are known now.
 
         Where ``ps`` has to be asked, they are those of an earlier call.
         """
@@ -44,7 +44,7 @@ class Memory:
         return found
 
     def _collect(self) -> dict[int, int]:
-        """Give what ps has said, if it has ended."""
+        """Return what ps has said, if it has ended."""
         ps = self._ps
         if ps is None:
             return {}
@@ -63,8 +63,7 @@ class Memory:
         return found
 
     def _tell(self, why: str) -> None:
-        if not self._told:
-            self._told = True
+        if self._once.is_first("memory"):
             logger.error("--max-memory: memory cannot be read (%s); there is no limit", why)
 
 

@@ -35,7 +35,7 @@ class Place:
         self._failures = 0
 
     def failed(self, now: float, lived: float) -> float:
-        """Note that its worker has ended, and give the seconds to wait before the next.
+        """Note that its worker has ended, and return the seconds to wait before the next.
 
         It is replaced at once, but when workers end again and again soon after their start, the
         delay doubles.

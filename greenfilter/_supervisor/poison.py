@@ -80,7 +80,7 @@ class Poison:
         self.kinds: set[object] = set()
 
     def suspect(self, keys: Iterable[Key], *, alone: bool) -> None:
-        """Have what may have ended a worker be tried in quarantine.
+        """Try what may have ended a worker in quarantine.
 
         Args:
             keys: of all that may have.
@@ -90,7 +90,7 @@ class Poison:
             record = self._records.get(key) or _Record()
             if alone:
                 record.verdict = ALONE
-            self._records[key] = record  # its time begins anew
+            self._records[key] = record  # its time begins again
         self._note()
 
     def condemn(self, key: Key) -> float:
@@ -124,7 +124,7 @@ class Poison:
             self._note()
 
     def verdict(self, key: Key) -> int:
-        """Give how this is to be tried: FREE, IN_COMPANY, ALONE, or REFUSED: not at all."""
+        """Return how this is to be tried: FREE, IN_COMPANY, ALONE, or REFUSED: not at all."""
         record = self._records.get(key)
         if record is None:
             return FREE
@@ -135,7 +135,7 @@ class Poison:
 
 
 def request_key(call: Call, state: Session) -> Key:
-    """What makes a request the same when the client comes again.
+    """Return what makes a request the same when the client comes again.
 
     Args:
         call: the request.
@@ -151,7 +151,7 @@ def request_key(call: Call, state: Session) -> Key:
 
 
 def report_key(wire: str, state: Session) -> Key:
-    """What makes a report the same when the client comes again.
+    """Return what makes a report the same when the client comes again.
 
     Args:
         wire: its name.
@@ -170,7 +170,7 @@ def report_kind(wire: str) -> str:
 
 
 def message_key(state: Session, header: list[bytes]) -> Key:
-    """What makes a message the same: its sender, and its header but for trace fields."""
+    """Return what makes a message the same: its sender, and its header but for trace fields."""
     digest = hashlib.sha256()
     telling = [line for line in header if not line.lower().startswith(_CHANGING)]
     for line in telling:

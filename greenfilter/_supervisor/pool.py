@@ -88,14 +88,14 @@ class Pool:
                 try:
                     hello = _control.parse_hello(line)
                 except ValueError as error:
-                    self._router.answers.warn_once("hello", f"worker {worker.pid}: {error}")
+                    self._router.answers.once.warn("hello", f"worker {worker.pid}: {error}")
                 else:
                     self.on_hello(worker, hello)
             elif line + b"\n" == _control.WORN_OUT and worker in self.workers:
                 self.relieve(worker, "has no threads left that do not hang")
 
     def settle(self) -> None:
-        """Have the router know who is there now."""
+        """Tell the router who is there now."""
         router, place = self._router, self.places[0]
         serving = [worker for worker in self.workers if worker.state is State.SERVING]
         alone = len(self.workers) == len(self.places) == 1 and serving == [place.current]
@@ -298,7 +298,7 @@ class Pool:
         self._router.recall({sid for sid, _ in worker.marked()})
 
     def _refill(self, worker: WorkerProcess, place: Place, reason: str, sessions: int) -> None:
-        """See to the place of a worker that has ended."""
+        """Fill the place of a worker that has ended."""
         now = self._router.clock()
         if self._registered is None:
             self._give_up_start(worker, reason)
@@ -338,7 +338,7 @@ class Pool:
         self.exit_code = code if code > 0 else 2
 
     def let_go(self, worker: WorkerProcess) -> None:
-        """Have a worker end by itself, with its callbacks finished and its delete hooks run."""
+        """Let a worker end by itself, with its callbacks finished and its delete hooks run."""
         self._router.catch_up()
         self.workers.pop(worker, None)
         worker.link.flush()
@@ -351,14 +351,14 @@ class Pool:
         self.ending.append(worker)
 
     def end_ward(self) -> None:
-        """Let the worker in quarantine go, where it is done."""
+        """End the worker in quarantine, where it is done."""
         worker = self.ward.current
         if worker is not None:
             self.ward.current = self._router.quarantine.worker = None
             self.let_go(worker)
 
     def reap(self, now: float) -> None:
-        """See to those that are to end by themselves, and end those that do not."""
+        """Reap those that are to end by themselves, and end those that do not."""
         for worker in list(self.ending):
             if worker.exit_code() is not None:
                 worker.move_on(Event.GONE)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from .._control import Hello
 from .._process import mark, stderr
-from .._process.python import command
+from .._process.python import make_command
 from .code import Code
 from .lifecycle import Event, State, follow
 from .link import Link
@@ -88,7 +88,7 @@ class WorkerProcess:
             if code.fd is not None:
                 fds.append(code.fd)
             self._process = subprocess.Popen(
-                command("greenfilter._supervisor.worker", json.dumps(told)),
+                make_command("greenfilter._supervisor.worker", json.dumps(told)),
                 stdout=log_end,  # stdin is the supervisor's, where nothing ever comes
                 stderr=log_end,
                 pass_fds=fds,
@@ -132,14 +132,14 @@ class WorkerProcess:
         return mark.bytes_read(self._page)
 
     def exit_code(self) -> int | None:
-        """Give its exit status, or minus the signal that ended it; None while it runs."""
+        """Return its exit status, or minus the signal that ended it; None while it runs."""
         code = self._process.poll()
         if code is not None:
             self._clean_up()
         return code
 
     def end(self) -> str:
-        """Tell how it ended, for the log."""
+        """Return how it ended, for the log."""
         code = self.exit_code()
         if code is None:
             return "it closed its socket"
@@ -151,7 +151,7 @@ class WorkerProcess:
             return f"signal {-code}"
 
     def marked(self) -> Iterator[tuple[bytes, str | None]]:
-        """Give the ids of the sessions whose code runs, each with the report it handles, if any."""
+        """Return ids of the sessions whose code runs, each with the report it handles, if any."""
         return mark.marked(self._page)
 
     def kill(self) -> None:
@@ -162,7 +162,7 @@ class WorkerProcess:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def wait(self, seconds: float) -> bool:
-        """Wait some time for its end; give whether it came."""
+        """Wait some time for its end; return whether it came."""
         end = time.monotonic() + seconds
         while True:
             self.log.read()  # it may wait for room there
@@ -177,7 +177,7 @@ class WorkerProcess:
                 return True
 
     def _clean_up(self) -> None:
-        """See to what it has left behind; once, for later its id may be that of another process."""
+        """Remove what it has left behind; once, for later its id may be that of another process."""
         if not self._cleaned_up:
             self._cleaned_up = True
             with suppress(OSError):

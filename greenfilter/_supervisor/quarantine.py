@@ -2,7 +2,7 @@
 
 A session is there for one request or one message, and alone if it has to be; then it goes back to
 its own worker. To either it is told as after a death: state is rebuilt from reports, local objects
-are made anew. Others wait for their turn, and who would wait past the deadline is answered by
+are made again. Others wait for their turn, and who would wait past the deadline is answered by
 policy. Why anyone is here is told in ``poison.py``.
 """
 
@@ -34,7 +34,7 @@ class Patient:
     """One session with one request or message to be tried.
 
     Args:
-        session: whose it is.
+        session: the session that it belongs to.
         key: of the suspect.
         alone: not together with others.
         deadline: seconds that it may wait, and then be in the worker's hands.
@@ -65,7 +65,7 @@ class Patient:
         self.until = 0.0
 
     def waits(self) -> bool:
-        """Whether smtpd still waits for it, and no policy has answered."""
+        """Return whether smtpd still waits for it, and no policy has answered."""
         if self.session.closed:
             return False
         if self.call is not None:
@@ -102,20 +102,20 @@ class Quarantine:
         self._idle_since = 0.0
 
     def enter(self, patient: Patient) -> None:
-        """Have a session tried as soon as there is room."""
+        """Try a session as soon as there is room."""
         patient.until = self._clock() + patient.deadline
         self.waiting.append(patient)
         self.admit()
 
     def open(self, worker: WorkerProcess) -> None:
-        """A worker for it has loaded the filter."""
+        """Begin: a worker for it has loaded the filter."""
         self.worker = worker
         self._retired = False
         self._idle_since = self._clock()
         self.admit()
 
     def admit(self) -> None:
-        """Let in whose turn it is."""
+        """Admit whose turn it is."""
         while self.waiting:
             patient = self.waiting[0]
             if not patient.waits():
@@ -168,7 +168,7 @@ class Quarantine:
         self.admit()
 
     def late(self, now: float) -> list[Patient]:
-        """Give the messages that have waited for too long: they wait no more.
+        """Return the messages that have waited for too long: they wait no more.
 
         Sessions whose worker does not answer make no room: it is taken for mute.
         """
@@ -181,7 +181,7 @@ class Quarantine:
         return late
 
     def lose(self, blamed: bool) -> None:
-        """Its worker has ended: who was alone in it is poison, of others each may be.
+        """Judge after its worker has ended: who was alone in it is poison, of others each may be.
 
         Args:
             blamed: what was inside may be the reason.
@@ -206,15 +206,15 @@ class Quarantine:
         self._poison.suspect([patient.key for patient in marked or inside], alone=True)
 
     def retire(self) -> None:
-        """Have another worker take over, when nobody is in the hands of this one."""
+        """Let another worker take over, when nobody is in the hands of this one."""
         self._retired = True
 
     def is_wanted(self) -> bool:
-        """Tell whether somebody waits for a worker that is not there."""
+        """Return whether somebody waits for a worker that is not there."""
         return self.worker is None and len(self.waiting) > 0
 
     def is_done(self) -> bool:
-        """Whether its worker has nothing more to do."""
+        """Return whether its worker has nothing more to do."""
         if self.worker is None or self.inside:
             return False
         idle = not self.waiting and self._clock() - self._idle_since > _IDLE_SECONDS

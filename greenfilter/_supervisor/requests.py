@@ -136,10 +136,10 @@ class Requests:
         worker.link.send(call.line + b"\n")
 
     def ask(self, session: SupervisedSession, call: Call, now: float) -> None:
-        """Have a request answered by whoever can.
+        """Give a request to whoever can answer it.
 
         Args:
-            session: whose it is.
+            session: the session that it belongs to.
             call: the request.
             now: its deadline counts from this time.
         """

@@ -67,7 +67,7 @@ class Results:
                     self.said.append((worker, line))
             else:
                 text = f"worker wrote a line of its own: {redact(line)[:80]!r}"
-                self._answers.warn_once("stray", text)
+                self._answers.once.warn("stray", text)
 
     def _keep_fact(self, worker: WorkerProcess, fact: bytes) -> None:
         session = worker.sessions.get(fact.split(b"|", 6)[5])
@@ -124,20 +124,20 @@ class Results:
             session.stale = max(0, session.stale - 1)
             if not session.stale:
                 self._sessions.apart.discard(session)
-            self._answers.warn_once("late", "an answer came late and was dropped")
+            self._answers.once.warn("late", "an answer came late and was dropped")
             self._leave(worker, session)
             return
         try:
             decision = parse_decision(line.split(b"|", 3)[3])
         except (DecisionError, IndexError) as error:
             reason = "" if carries_credentials(call) else f": {error}"
-            self._answers.warn_once("answer", f"worker wrote an answer that is none{reason}")
+            self._answers.once.warn("answer", f"worker wrote an answer that is not valid{reason}")
             decision = self._answers.policy(session, call.hook.wire)
         self._answers.give(call, decision)
         self._leave(worker, session)
 
     def _leave(self, worker: WorkerProcess, session: SupervisedSession) -> None:
-        """Have a session leave quarantine, where it has got its answer."""
+        """Release a session from quarantine, where it has got its answer."""
         if worker is self._quarantine.worker and not session.stale:
             self._quarantine.release(session.sid, well=True)
 
@@ -162,7 +162,7 @@ class Results:
         ended = b"." in run
         if ended and stream.session.stream is stream:
             # smtpd would take a message for whole of which it has not sent the end yet.
-            self._answers.warn_once("dot", "worker ended a message before its end; refused")
+            self._answers.once.warn("dot", "worker ended a message before its end; refused")
             self._answers.bypass(stream, passage, TEMPFAIL)
             return
         self._answers.send_lines(stream, run[: run.index(b".")] if ended else run, ended)

@@ -259,7 +259,7 @@ class Router:
             worker.mute = self.clock() if worker.mute is None else worker.mute
 
     def look_at_reports(self) -> None:
-        """Have the parser hand over reports of the kinds whose handlers have ended workers."""
+        """Make the parser hand over reports of the kinds whose handlers have ended workers."""
         if self._kinds == self.poison.kinds:
             return
         self._kinds = set(self.poison.kinds)
@@ -272,7 +272,7 @@ class Router:
         )
 
     def _forget_silent(self, hello: Hello, now: float) -> None:
-        """Let go the sessions of which smtpd has said nothing since the last round.
+        """Drop the sessions of which smtpd has said nothing since the last round.
 
         Between two rounds smtpd would have ended them, and a request have met its deadline; but
         for those in whose transaction a message may be coming.
@@ -288,7 +288,7 @@ class Router:
                 continue
             if session.seen < lost or (sure and not session.in_transaction()):
                 text = f"{session.id}: smtpd said nothing of it for long"
-                self.answers.warn_once("silent", text)
+                self.answers.once.warn("silent", text)
                 table.forget(session)
                 self._on_close(session)
         table.generation += 1
@@ -317,7 +317,7 @@ class Router:
         return len(sessions)
 
     def ask_again(self) -> None:
-        """Have the next worker answer what the last one had not begun with, if there is one."""
+        """Ask the next worker what the last one had not begun with, if there is one."""
         not_begun, self._not_begun = self._not_begun, []
         for session, call in not_begun:
             self.answers.forget(call)
@@ -335,7 +335,7 @@ class Router:
             self.quarantine.release(session.sid, well=False)
 
     def _on_evict(self, session: SupervisedSession) -> None:
-        self.answers.warn_once("evict", f"{session.id}: too many sessions; let go")
+        self.answers.once.warn("evict", f"{session.id}: too many sessions; let go")
         self.answers.cut_off(session)
         call = session.owed
         if call is not None:
@@ -343,11 +343,11 @@ class Router:
         self._on_close(session)
 
     def _on_problem(self, problem: ProtocolError) -> None:
-        self.answers.warn_once(str(problem), f"from smtpd: {problem}")
+        self.answers.once.warn(str(problem), f"from smtpd: {problem}")
 
 
 def _smtpd_waits(session: SupervisedSession) -> bool:
-    """Tell whether a request has no answer yet, or a message that has come to its end."""
+    """Return whether a request has no answer yet, or a message that has come to its end."""
     stream = session.last_stream
     ended = stream is not None and session.stream is None
     return session.owed is not None or (ended and stream.open)  # type: ignore[union-attr]

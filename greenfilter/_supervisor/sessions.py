@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _control
 from ..errors import RemoteProtocolError
 from ..protocol import Connection, Session
+from ..protocol._catalogue import ENDS_TRANSACTION, STATE_OF_SESSION, STATE_OF_TRANSACTION
 
 if TYPE_CHECKING:
     from ..protocol import Call
@@ -15,12 +16,6 @@ if TYPE_CHECKING:
 
 # smtpd takes 1,000 recipients for a message by default; their reports have some 400 KB.
 _MAX_KEPT_BYTES = 2 << 20
-_OF_SESSION = frozenset(
-    [b"link-connect", b"link-greeting", b"link-identify", b"link-tls", b"link-auth"]
-)
-_OF_TRANSACTION = frozenset(
-    [b"tx-begin", b"tx-mail", b"tx-rcpt", b"tx-envelope", b"tx-data", b"tx-commit"]
-)
 _MAX_UNSORTED = 24
 # A worker that has said nothing for this long (seconds) gets no new sessions if another one is
 # there.
@@ -82,25 +77,25 @@ class SupervisedSession(Session):
         unsorted, self._unsorted = self._unsorted, []
         for line in unsorted:
             event = line.split(b"|", 5)[4]
-            if event in _OF_TRANSACTION:
+            if event in STATE_OF_TRANSACTION:
                 self._keep_of_transaction(line)
             elif event == b"filter-response":
                 # One that rewrites goes with the tx-mail or tx-rcpt that follows it; another one
                 # says something only right after such a one.
                 if b"|rewrite|" in line or (self._open and b"|filter-response|" in self._open[-1]):
                     self._keep_of_transaction(line)
-            elif event in _OF_SESSION:
+            elif event in STATE_OF_SESSION:
                 self._facts[event] = line
-            elif event == b"tx-reset":
+            elif event in ENDS_TRANSACTION:
                 self._end_transaction(line)
 
     def in_transaction(self) -> bool:
-        """Tell whether a transaction is open, as far as the filter wants to know of any."""
+        """Return whether a transaction is open, as far as the filter wants to know of any."""
         self.sort_reports()
         return len(self._open) > 0
 
     def is_between_transactions(self) -> bool:
-        """Tell whether another worker could go on with it, and nobody would notice."""
+        """Return whether another worker could go on with it, and nobody would notice."""
         if self.owed is not None or self.stale or self.last_stream is not None:
             return False  # what was decided about a message is known to its worker until commit
         return not self.in_transaction()
@@ -187,7 +182,7 @@ class Sessions(Connection):
         worker.link.send(replay)
 
     def take_away(self, session: SupervisedSession) -> None:
-        """Have no worker go on with a session; its own is told so."""
+        """Leave a session without a worker; its own is told so."""
         worker = session.worker
         if worker is not None:
             worker.sessions.pop(session.sid, None)

@@ -112,7 +112,7 @@ class Supervisor:
         self._smtpd.send(data)
 
     def _wake_by_signals(self) -> tuple[Link, socket.socket]:
-        """Have signals wake the loop: SIGHUP reloads, SIGCHLD makes it look at its workers."""
+        """Make signals wake the loop: SIGHUP reloads, SIGCHLD makes it look at its workers."""
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)

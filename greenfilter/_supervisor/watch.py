@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._process.log import logger
+from .._process.log import Once, logger
 from .lifecycle import State
 from .memory import Memory
 from .options import Options
@@ -46,7 +46,7 @@ class Watch:
         self._router = router
         self._memory = Memory()
         self._next_memory = 0.0
-        self._warned_of_load = False
+        self._once = Once()
 
     def tick(self, now: float) -> None:
         """Look after all of them, and the places that are empty."""
@@ -102,7 +102,7 @@ class Watch:
         return patience
 
     def _thin_out(self) -> None:
-        """Have no more than a few old workers: the sessions of the oldest go on in the newest."""
+        """Keep no more than a few old workers: sessions of the oldest go on in the newest."""
         for place in self._pool.places:
             newest = place.current
             if newest is None or newest.state is not State.SERVING:
@@ -120,8 +120,7 @@ class Watch:
             return
         if self._pool.has_loaded:
             self._pool.lose(worker, f"not within {_LOAD_SECONDS:g} s", blamed=False)
-        elif not self._warned_of_load:
-            self._warned_of_load = True
+        elif self._once.is_first("load"):
             logger.critical("the filter still loads after %g s; smtpd waits", _LOAD_SECONDS)
 
     def _watch_memory(self, now: float) -> None:

@@ -59,7 +59,7 @@ def start(options: dict[str, Any]) -> None:
 
 
 def _accepted(options: dict[str, Any]) -> snapshot.Snapshot | None:
-    """Give the code that another worker has loaded."""
+    """Return the code that another worker has loaded."""
     if not options["accepted"]:
         return None
     try:
@@ -100,7 +100,7 @@ def end_soon(seconds: float = _EXIT_SECONDS) -> None:
 
 
 def ignore_signals(*, tell: bool = True) -> None:
-    """Let only EOF end a filter: smtpd would exit with it.
+    """Ignore signals: only EOF may end a filter, since smtpd would exit with it.
 
     Children do not ignore them: with SIG_IGN, which programs inherit, an author could not
     terminate what he has started.
@@ -114,7 +114,7 @@ def ignore_signals(*, tell: bool = True) -> None:
             log.logger.warning(
                 "%s ignored: %s",
                 signal.Signals(number).name,
-                "no supervisor is there to load the code anew"
+                "no supervisor is there to load the code again"
                 if number == signal.SIGHUP
                 else "stop smtpd instead",
             )
@@ -130,7 +130,7 @@ def ignore_signals(*, tell: bool = True) -> None:
 
 
 def main() -> NoReturn:
-    """Entry point of the process."""
+    """Run the process."""
     options = json.loads(sys.argv[1])
     stdio.set_up_text()
     log.set_up(options["log_level"], options["log_format"])

@@ -1,11 +1,11 @@
-"""Makes blocking code wait where it should: in its greenlet, or in its thread.
+"""Make blocking code wait where it should: in its greenlet, or in its thread.
 
-gevent's monkey patching has everything wait in a greenlet of the loop of the thread that it is
-called in. That is right for the loop's thread. In a thread of the pool it is not: there is no
-loop that runs, objects belong to the loop of the thread that made them, and a lock loses its
-wake-up when its first user waits in C. So this package gives gevent other primitives, before it
-patches the standard library with them. In the loop's thread they wait in their greenlet, in every
-other thread they wait natively, and each wakes the other:
+gevent's monkey patching makes everything wait in a greenlet, in the loop of the calling thread.
+That is right for the loop's thread, and wrong for a thread of the pool: no loop runs there, objects
+belong to the loop of the thread that made them, and a lock loses its wake-up when its first user
+waits in C. So this package gives gevent other primitives, before it patches the standard library
+with them. They wait in their greenlet in the loop's thread and natively in every other thread, and
+each wakes the other:
 
 =====================================  ========================================================
 what is replaced                       why

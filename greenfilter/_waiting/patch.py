@@ -1,4 +1,4 @@
-"""Patches the standard library, once in a process."""
+"""Patch the standard library, once in a process."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _native_setitimer = signal.setitimer
 def patch() -> None:
     """Make blocking code wait in its greenlet in the calling thread, natively in all others.
 
-    To be called before anything of the author's is imported, in the thread that the loop is to
-    run in. See the package for what is replaced, and why.
+    Call it before anything of the author's is imported, in the thread where the loop will
+    run. See the package for what is replaced, and why.
     """
     if monkey.is_module_patched("threading"):
         return
@@ -45,7 +45,7 @@ def patch() -> None:
 
 
 def _sleep(seconds: Any, /) -> None:
-    """``time.sleep``. Switches greenlets in the loop's thread only."""
+    """Replace ``time.sleep``. Switches greenlets in the loop's thread only."""
     if not is_loop():
         _native_sleep(seconds)
         return
@@ -55,7 +55,7 @@ def _sleep(seconds: Any, /) -> None:
 
 
 def _alarm(seconds: int, /) -> int:
-    """``signal.alarm``, which a session can only take back.
+    """Replace ``signal.alarm``, which a session can only take back.
 
     Raises:
         WaitError: a time is given, in a session.
@@ -66,7 +66,7 @@ def _alarm(seconds: int, /) -> int:
 
 
 def _setitimer(which: int, seconds: float, interval: float = 0.0, /) -> tuple[float, float]:
-    """``signal.setitimer``, which a session can only take back.
+    """Replace ``signal.setitimer``, which a session can only take back.
 
     Raises:
         WaitError: a time is given, in a session.
@@ -84,5 +84,5 @@ def _is_for_a_session() -> bool:
 def _no_alarm(name: str) -> WaitError:
     return WaitError(
         f"{name} interrupts whatever runs in the main thread by then, which is another session's "
-        "code as a rule; give the handler deadline=SECONDS, or use gevent.Timeout(SECONDS)"
+        "code as a rule; set the handler deadline=SECONDS, or use gevent.Timeout(SECONDS)"
     )

@@ -32,14 +32,14 @@ _PART, _SHORTEST, _LONGEST = 1 / 8, 0.0005, 0.05
 
 
 def _read(fd: int, length: int, /) -> bytes:
-    """``os.read``. Switches greenlets in the loop's thread only, where there is nothing yet."""
+    """Replace ``os.read``. Switches greenlets in the loop's thread only, to wait for input."""
     if is_loop() and not is_ready(fd, READ) and os.get_blocking(fd):
         wait_fd(fd, READ)
     return _native_read(fd, length)
 
 
 def _write(fd: int, data: Any, /) -> int:
-    """``os.write``. Switches greenlets in the loop's thread only, at a pipe that is full."""
+    """Replace ``os.write``. Switches greenlets in the loop's thread only, at a full pipe."""
     if not is_loop() or not _is_pipe(fd) or not os.get_blocking(fd):
         return _native_write(fd, data)
     with memoryview(data) as view, view.cast("B") as rest:
@@ -107,12 +107,12 @@ def _waits(name: str, nothing: Callable[[Any], bool], options: int) -> Callable[
 
 
 def _wait_for_any() -> tuple[int, int]:
-    """``os.wait``."""
+    """Replace ``os.wait``."""
     return os.waitpid(-1, 0)
 
 
 def _system(command: Any) -> int:
-    """``os.system``. Switches greenlets in the loop's thread only."""
+    """Replace ``os.system``. Switches greenlets in the loop's thread only."""
     if not is_loop():
         return _native_system(command)
     code = subprocess.Popen(command, shell=True).wait()

@@ -16,7 +16,7 @@ _native_epoll = getattr(select, "epoll", None)
 
 
 def _select(rlist: Any, wlist: Any, xlist: Any, timeout: float | None = None) -> Any:
-    """``select.select``. Switches greenlets in the loop's thread only."""
+    """Replace ``select.select``. Switches greenlets in the loop's thread only."""
     if is_loop():
         return gevent.select.select(rlist, wlist, xlist, timeout)
     return _native_select(rlist, wlist, xlist, timeout)

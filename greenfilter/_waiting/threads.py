@@ -1,4 +1,4 @@
-"""Threads that are started outside of the loop are threads; in the loop they are greenlets."""
+"""Make threads that are started outside the loop real threads, and greenlets in the loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HAS_HANDLES = hasattr(_thread, "start_joinable_thread")
 
 
 def _start(function: Callable[..., object], args: tuple[Any, ...] = (), kwargs: Any = None) -> int:
-    """``_thread.start_new_thread``."""
+    """Replace ``_thread.start_new_thread``."""
     if is_loop():
         return _start_greenlet(function, args, kwargs)  # type: ignore[no-any-return]
     return _native_start(_run, (function, args, kwargs or {}))
@@ -103,7 +103,7 @@ class _Handle(gevent.thread._ThreadHandle):  # type: ignore[misc, unused-ignore]
 def _start_joinable(
     function: Callable[[], object], handle: Any = None, daemon: bool = True
 ) -> _Handle:
-    """``_thread.start_joinable_thread``."""
+    """Replace ``_thread.start_joinable_thread``."""
     handle = _Handle() if handle is None else handle
     if is_loop():
         greenlet = gevent.thread._start_new_greenlet(function)

@@ -1,4 +1,4 @@
-"""Which thread is the loop's, and how to wait for a file descriptor in either kind."""
+"""Tell the loop's thread from others, and wait for file descriptors in both kinds."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FromThreads:
         self._watcher.send()
 
     def stop(self) -> None:
-        """Call nothing any more. In the loop's thread; threads may still ask for it."""
+        """Stop calling. In the loop's thread; other threads may still ask for calls."""
         self._watcher.stop()
 
     def _run(self) -> None:

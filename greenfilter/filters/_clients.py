@@ -14,17 +14,17 @@ Ip = IPv4Address | IPv6Address
 
 
 def client_ip(address: Address | None) -> Ip | None:
-    """Give a client's address, IPv4 where it is IPv4 in IPv6's form; None for a socket."""
+    """Return a client's address, IPv4 where it is IPv4 in IPv6's form; None for a socket."""
     ip = address.ip if address is not None else None
     return getattr(ip, "ipv4_mapped", None) or ip
 
 
 def is_in(ip: Ip, networks: Sequence[Network]) -> bool:
-    """Whether an address is in any of some networks."""
+    """Return whether an address is in any of some networks."""
     return any(ip in network for network in networks)
 
 
 def is_ours(session: Session, networks: Sequence[Network]) -> bool:
-    """Whether a client is on this host, in one of our networks, or has authenticated."""
+    """Return whether a client is on this host, in one of our networks, or has authenticated."""
     ip = client_ip(session.src)
     return ip is None or session.authenticated or ip.is_loopback or is_in(ip, networks)

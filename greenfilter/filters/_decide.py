@@ -45,13 +45,13 @@ class Decider:
 
 
 def key_values(facts: dict[str, Any]) -> str:
-    """Give facts as `` key=value ...``, values in quotes where they need them; None is left out."""
+    """Return facts as `` key=value ...``, values in quotes where needed; None is left out."""
     known = {key.rstrip("_"): value for key, value in facts.items() if value is not None}
     return "".join(f" {key}={_quoted(value)}" for key, value in known.items())
 
 
 def in_words(seconds: float) -> str:
-    """Give a time to wait, rounded up: ``2 seconds``, ``5 minutes``, ``3 hours``."""
+    """Return a time to wait, rounded up: ``2 seconds``, ``5 minutes``, ``3 hours``."""
     for unit, length in (("hours", 3600), ("minutes", 60)):
         if seconds > 2 * length:
             return f"{math.ceil(seconds / length)} {unit}"

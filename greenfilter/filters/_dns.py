@@ -75,11 +75,11 @@ class Questions(ABC):
         """
 
     def query(self, name: str, type: str) -> list[Rdata]:
-        """Give the records of one type; none if there are none or the name does not exist."""
+        """Return the records of one type; none if there are none or the name does not exist."""
         return list(self.answer(name, type).records)
 
     def texts(self, name: str) -> list[bytes]:
-        """Give the TXT records, the strings of each put together (RFC 7208, 3.3)."""
+        """Return the TXT records, the strings of each put together (RFC 7208, 3.3)."""
         return [b"".join(record.strings) for record in self.query(name, "TXT")]  # type: ignore[attr-defined]
 
 
@@ -118,11 +118,11 @@ class Resolver(Questions):
         self._asked: dict[tuple[str, str], Future[Answer | _Failed | None]] = {}
 
     def message(self, limit: int, seconds: float) -> MessageQuestions:
-        """Let one message ask ``limit`` questions, within so many seconds from now."""
+        """Limit one message to ``limit`` questions, within so many seconds from now."""
         return MessageQuestions(self, limit, seconds)
 
     def knows(self, name: str, type: str) -> bool:
-        """Whether a question is answered at once, be it by an error, without asking anybody."""
+        """Return whether a question is answered at once, even by an error, asking nobody."""
         with self._lock:
             return _key(name, type) in self._kept
 

@@ -53,6 +53,8 @@ class Options:
 
     def add(self, *names: str, **settings: Any) -> None:
         """Add an option; arguments as for :meth:`argparse.ArgumentParser.add_argument`."""
+        if "type" in settings:
+            settings["type"] = _Value(settings["type"])
         self._parser.add_argument(*names, **settings)
 
     def add_list(self, name: str, type: Callable[[str], Any], help: str, metavar: str) -> None:
@@ -82,18 +84,18 @@ class Options:
         )
         text = "how long the store may take before it counts as away (%(default)g)"
         self._parser.add_argument(
-            "--store-timeout", metavar="TIME", type=seconds, default=2.0, help=text
+            "--store-timeout", metavar="TIME", type=parse_seconds, default=2.0, help=text
         )
 
     def add_local(self) -> None:
         """Add ``--local``: clients that are left alone besides this host's own."""
         text = "network whose clients are left alone, as those of this host and authenticated ones"
-        self.add_list("--local", network, text, "NETWORK")
+        self.add_list("--local", parse_network, text, "NETWORK")
 
     def add_resolver(self) -> None:
         """Add ``--resolver``: which DNS servers to ask."""
         text = "DNS server instead of those of resolv.conf"
-        self.add_list("--resolver", server, text, "ADDRESS[@PORT]")
+        self.add_list("--resolver", parse_server, text, "ADDRESS[@PORT]")
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Read the options.
@@ -133,7 +135,7 @@ class Options:
             raise UsageError(f"{path}: {key}: {_reason(error, text)}") from None
         if action.choices is not None and value not in action.choices:
             choices = ", ".join(map(str, action.choices))
-            raise UsageError(f"{path}: {key}: {text!r} is none of {choices}")
+            raise UsageError(f"{path}: {key}: {text!r} is not one of {choices}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -143,7 +145,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {' '.join(message.split())}; see --help")
 
     def option(self, name: str) -> argparse.Action | None:
-        """Give the option of a name."""
+        """Return the option of a name."""
         return self._option_string_actions.get(name)
 
 
@@ -155,12 +157,24 @@ class _ConfigOnly(_Parser):
         self.add_argument("--config")
 
 
+class _Value:
+    """Parses a value; a wrong one is named in the error, not the function that parses it."""
+
+    def __init__(self, type: Callable[[str], Any]) -> None:
+        self._type = type
+
+    def __call__(self, text: str) -> Any:
+        try:
+            return self._type(text)
+        except (ValueError, TypeError) as error:
+            raise argparse.ArgumentTypeError(_reason(error, text)) from None
+
+
 class _ListType:
     """Gives the values of one argument: itself, or the lines of a file."""
 
     def __init__(self, type: Callable[[str], Any]) -> None:
-        self._type = type
-        self.__name__ = getattr(type, "__name__", "value")
+        self._type = _Value(type)
 
     def __call__(self, text: str) -> list[Any]:
         if not text.startswith("@"):
@@ -191,43 +205,43 @@ def read_list(path: str, type: Callable[[str], Any]) -> list[Any]:
     return values
 
 
-def seconds(text: str) -> float:
-    """A time above 0: ``30``, ``90s``, ``5m``, ``12h``, ``36d``, ``2w``."""
+def parse_seconds(text: str) -> float:
+    """Parse a time above 0: ``30``, ``90s``, ``5m``, ``12h``, ``36d``, ``2w``."""
     return _in_units(text, "time", _UNITS, _MOST_SECONDS)
 
 
-def size(text: str) -> int:
-    """A number of bytes above 0: ``4096``, ``64k``, ``10M``, ``1G``."""
+def parse_size(text: str) -> int:
+    """Parse a number of bytes above 0: ``4096``, ``64k``, ``10M``, ``1G``."""
     return int(_in_units(text, "size", {**_SIZES}, float(1 << 60)))
 
 
-def network(text: str) -> Network:
-    """An address or a network."""
+def parse_network(text: str) -> Network:
+    """Parse an address or a network."""
     try:
         found = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address and no network") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address or a network") from None
     # More than one address, or the wrong length of it?
     if "/" in text and ipaddress.ip_interface(text).ip != found.network_address:
-        raise argparse.ArgumentTypeError(f"{text!r} is no network; do you mean {found}?")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a network; do you mean {found}?")
     return found
 
 
-def server(text: str) -> Server:
-    """A DNS server: ``192.0.2.53``, ``2001:db8::53@5353``."""
+def parse_server(text: str) -> Server:
+    """Parse a DNS server: ``192.0.2.53``, ``2001:db8::53@5353``."""
     address, _, port = text.partition("@")
     try:
-        return Server(str(ipaddress.ip_address(address)), whole(1, 65_535)(port or "53"))
+        return Server(str(ipaddress.ip_address(address)), parse_whole(1, 65_535)(port or "53"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address, nor ADDRESS@PORT") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address or ADDRESS@PORT") from None
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """A whole number between two others."""
+def parse_whole(least: int, most: int) -> Callable[[str], int]:
+    """Parse a whole number between two others."""
 
     def number(text: str) -> int:
         if not re.fullmatch(r"-?\d{1,18}", text) or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
         return int(text)
 
     return number
@@ -237,7 +251,7 @@ def _in_units(text: str, what: str, units: dict[str, Any], most: float) -> float
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]?)", text.strip().lower())
     if match is None or match[2] not in units:
         letters = ", ".join(unit for unit in units if unit)
-        raise argparse.ArgumentTypeError(f"{text!r} is no {what}; units are {letters}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {what}; units are {letters}")
     value = float(match[1]) * float(units[match[2]])
     if not (0 < value <= most and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"{text!r} is out of range")
@@ -254,7 +268,7 @@ def _read_toml(path: str) -> dict[str, Any]:
 
 
 def _texts(path: str, key: str, value: object, *, flag: bool) -> list[str | None]:
-    """Give a value of the file as words of the command line; None is an option without value."""
+    """Return a value of the file as words of the command line; None is an option without value."""
     if flag:
         if isinstance(value, bool):
             return [None] if value else []

@@ -61,7 +61,7 @@ class Server(NamedTuple):
         return sock
 
     def _family(self) -> int | None:
-        """Give the family of the address; None where it is a name, which a thread looks up."""
+        """Return the family of the address; None where it is a name, which a thread looks up."""
         if not self.port:
             return socket.AF_UNIX
         if ":" in self.host:
@@ -81,7 +81,7 @@ def server_type(default_port: int) -> Callable[[str], Server]:
         match = _HOST_PORT.fullmatch(text)
         port = int(match[3] or default_port) if match else 0
         if match is None or not 0 < port < 65_536 or not _is_ipv6(match[1] or "::"):
-            raise argparse.ArgumentTypeError(f"{text!r} is no HOST:PORT, [IPv6]:PORT or unix:PATH")
+            raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, [IPv6]:PORT or unix:PATH")
         return Server(match[1] or match[2], port)
 
     return server
@@ -106,7 +106,7 @@ class Deadline:
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Give the seconds that are left.
+        """Return the seconds that are left.
 
         Raises:
             TimeoutError: none are.
@@ -117,7 +117,7 @@ class Deadline:
         return left
 
     def share(self, parts: int) -> Deadline:
-        """Give one of some equal parts of the time that is left."""
+        """Return one of some equal parts of the time that is left."""
         return Deadline(self.left() / parts)
 
 
@@ -157,7 +157,7 @@ class Servers:
             self._log.warning("%s: server %s answers again", self._service, server)
 
     def in_order(self) -> list[Server]:
-        """Give all servers, those first that are not known to be away."""
+        """Return all servers, those first that are not known to be away."""
         now = time.monotonic()
         return sorted(self._servers, key=lambda server: self._resting.get(server, 0.0) > now)
 
@@ -172,6 +172,6 @@ class Servers:
 
 
 def describe(error: Exception) -> str:
-    """Give what an error says, in one line."""
+    """Return what an error says, in one line."""
     text = (error.strerror if isinstance(error, OSError) else "") or str(error)
     return " ".join(text.split()) or type(error).__name__

@@ -111,12 +111,12 @@ def edit_like_smtpd(headers: Any, host: str) -> None:
 
 
 def too_long(field: bytes) -> str | None:
-    """What is wrong with a field that has a line above 998 octets."""
+    """Return what is wrong with a field that has a line above 998 octets."""
     longest = max(map(len, field.split(b"\r\n")))
     name = field.partition(b":")[0].decode("ascii", "replace")
     return f"{name} needs a line of {longest} octets" if longest > MAX_LINE else None
 
 
 def octets(value: str) -> bytes:
-    """A value of a field as it came."""
+    """Return a value of a field as it came."""
     return value.encode("utf-8", "surrogateescape")

@@ -60,7 +60,7 @@ class Store(ABC):
 
     @abstractmethod
     def get_many(self, keys: Sequence[str]) -> Values:
-        """Give what some keys hold, in their order."""
+        """Return what some keys hold, in their order."""
 
     @abstractmethod
     def update(self, keys: Sequence[str], change: Change[Result], lifetime: float) -> Result:
@@ -79,15 +79,15 @@ class Store(ABC):
         """End the store's connections and its thread."""
 
     def get(self, key: str) -> str | None:
-        """Give what a key holds."""
+        """Return what a key holds."""
         return self.get_many([key])[0]
 
     def set(self, key: str, value: str, lifetime: float) -> None:
-        """Have a key hold a text, for ``lifetime`` seconds."""
+        """Make a key hold a text, for ``lifetime`` seconds."""
         self.update([key], lambda _: ([value], None), lifetime)
 
     def add(self, key: str, value: str, lifetime: float) -> bool:
-        """Have a key hold a text unless it holds one, and tell whether it does so now."""
+        """Make a key hold a text unless it holds one, and return whether it does so now."""
 
         def change(values: Values) -> tuple[Values, bool]:
             return (values, False) if values[0] is not None else ([value], True)
@@ -95,7 +95,7 @@ class Store(ABC):
         return self.update([key], change, lifetime)
 
     def increase(self, key: str, amount: int, lifetime: float) -> int:
-        """Add to the number that a key holds, at first 0, and give the sum."""
+        """Add to the number that a key holds, at first 0, and return the sum."""
 
         def change(values: Values) -> tuple[Values, int]:
             total = int(values[0] or 0) + amount
@@ -183,9 +183,9 @@ def open_store(url: str, timeout: float) -> Store:
         from ._store_redis import RedisStore
 
         try:
-            # redis-py takes what is no number for 0, where others may have their keys.
+            # redis-py takes what is not a number for 0, where others may have their keys.
             if scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", urlsplit(url).path):
-                raise ValueError("the database is no number")
+                raise ValueError("the database is not a number")
             return RedisStore(url, without_secret(url), timeout)
         except ValueError as error:
             raise UsageError(f"{without_secret(url)}: {error}") from None
@@ -193,7 +193,7 @@ def open_store(url: str, timeout: float) -> Store:
 
 
 def without_secret(url: str) -> str:
-    """Give a URL without user and password, for logs and errors."""
+    """Return a URL without user and password, for logs and errors."""
     try:
         parts = urlsplit(url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()

@@ -64,7 +64,7 @@ class RedisStore(Store):
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
 
     def get_many(self, keys: Sequence[str]) -> Values:
-        """Give what some keys hold, in their order."""
+        """Return what some keys hold, in their order."""
         with self._health.watched(redis.RedisError, OSError):
             return cast(Values, self._redis.mget(keys))
 

@@ -43,7 +43,7 @@ class SqliteStore(Store):
         self._clean_at = 0.0
 
     def get_many(self, keys: Sequence[str]) -> Values:
-        """Give what some keys hold, in their order."""
+        """Return what some keys hold, in their order."""
         return self._in_thread(lambda: [self._read(key) for key in keys])
 
     def update(self, keys: Sequence[str], change: Change[Result], lifetime: float) -> Result:
@@ -94,7 +94,7 @@ class SqliteStore(Store):
         return self._db
 
     def _disconnect(self) -> None:
-        """Close after an error: a file that was replaced, or a disk that was full, is met anew."""
+        """Close after an error: a file that was replaced, or a disk that was full, is met again."""
         db, self._db = self._db, None
         if db is not None:
             db.close()

@@ -19,7 +19,7 @@ from ._auth_verify.results import NAME, claims, compose
 from ._clients import client_ip, is_in, is_ours
 from ._decide import Decider
 from ._dns import Resolver
-from ._options import Options, network, seconds, whole
+from ._options import Options, parse_network, parse_seconds, parse_whole
 
 if TYPE_CHECKING:
     from .. import Context, Decision, Message
@@ -158,7 +158,7 @@ def _by_dmarc(verdict: Verdict, options: argparse.Namespace) -> Action:
 
 
 def _why(verdict: Verdict) -> str:
-    """Say in words why no identifier was the author's."""
+    """Return in words why no identifier was the author's."""
     passed = [each.domain for each in verdict.dkim if each.result == "pass"]
     failed = [f"{each.result} for {each.domain}" for each in verdict.dkim if each.result != "pass"]
     dkim = f"pass for {passed[0]} only" if passed else failed[0] if failed else "none"
@@ -224,9 +224,9 @@ def _log(
 def _options() -> Options:
     options = Options("auth_verify", f"{SUMMARY}.", MANUAL)
     text = "who verifies, in the header (smtpd's own name)"
-    options.add("--authserv-id", metavar="NAME", type=_authserv_id, help=text)
+    options.add("--authserv-id", metavar="NAME", type=_parse_authserv_id, help=text)
     text = "another name of ours: headers that claim to be its are removed too"
-    options.add_list("--remove-id", _authserv_id, text, "NAME")
+    options.add_list("--remove-id", _parse_authserv_id, text, "NAME")
     text = f"how DMARC policies are enforced: {', '.join(ACTIONS)} (%(default)s)"
     options.add("--enforce", metavar="HOW", choices=ACTIONS, default="header", help=text)
     text = "what is done when SPF fails, and DMARC does not pass (%(default)s)"
@@ -240,34 +240,34 @@ def _options() -> Options:
         "take what this file (of publicsuffix.org) says for organizations, as RFC 7489 did, "
         "instead of what their DNS says"
     )
-    options.add("--public-suffix-list", metavar="FILE", type=_suffix_list, help=text)
+    options.add("--public-suffix-list", metavar="FILE", type=_load_suffix_list, help=text)
     text = "client whose mail is not refused, and not marked as junk"
-    options.add_list("--forwarder", network, text, "NETWORK")
+    options.add_list("--forwarder", parse_network, text, "NETWORK")
     text = "how long the DNS questions of one message may take (15s)"
-    options.add("--timeout", metavar="TIME", type=seconds, default=15.0, help=text)
+    options.add("--timeout", metavar="TIME", type=parse_seconds, default=15.0, help=text)
     text = "how long one question may take (5s)"
-    options.add("--dns-timeout", metavar="TIME", type=seconds, default=5.0, help=text)
+    options.add("--dns-timeout", metavar="TIME", type=parse_seconds, default=5.0, help=text)
     text = "how many questions each of SPF, keys and DMARC may ask about a message (%(default)d)"
-    options.add("--queries", metavar="NUMBER", type=whole(1, 10_000), default=100, help=text)
+    options.add("--queries", metavar="NUMBER", type=parse_whole(1, 10_000), default=100, help=text)
     options.add_resolver()
     options.add_local()
     options.add_log_only()
     return options
 
 
-def _authserv_id(text: str) -> str:
-    """A name for the header, mostly a host's."""
+def _parse_authserv_id(text: str) -> str:
+    """Parse a name for the header, mostly a host's."""
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name: letters, digits, dots, - and _")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name: letters, digits, dots, - and _")
     return text
 
 
-def _suffix_list(path: str) -> SuffixList:
-    """The public suffix list."""
+def _load_suffix_list(path: str) -> SuffixList:
+    """Load the public suffix list."""
     try:
         suffixes = SuffixList(Path(path).read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        text = getattr(error, "strerror", None) or "is no text in UTF-8"
+        text = getattr(error, "strerror", None) or "is not text in UTF-8"
         raise argparse.ArgumentTypeError(f"{path}: {text}") from None
     if not len(suffixes):
         raise argparse.ArgumentTypeError(f"{path}: there are no names in it")

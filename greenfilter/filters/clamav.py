@@ -11,7 +11,7 @@ from .. import Filter, Message, reject
 from ._clamav.clamd import Verdict
 from ._clamav.scanner import Scan, Scanner
 from ._decide import Decider
-from ._options import Options, seconds, size, whole
+from ._options import Options, parse_seconds, parse_size, parse_whole
 from ._servers import Server, Servers, server_type
 
 SUMMARY = "Keep viruses out: have clamd scan each message."
@@ -156,10 +156,10 @@ def _options() -> Options:
     choices = ("pass", "tempfail", "reject")
     options.add("--oversize", choices=choices, default="pass", help=text)
     text = "a longer message is not scanned (25M)"
-    options.add("--max-size", metavar="SIZE", type=size, default=25 << 20, help=text)
+    options.add("--max-size", metavar="SIZE", type=parse_size, default=25 << 20, help=text)
     text = "scans that a worker has clamd do at once; see its MaxThreads (%(default)d)"
-    options.add("--max-scans", metavar="NUMBER", type=whole(1, 1000), default=8, help=text)
+    options.add("--max-scans", metavar="NUMBER", type=parse_whole(1, 1000), default=8, help=text)
     text = "from the end of a message to the verdict, on all servers together (60s)"
-    options.add("--timeout", metavar="TIME", type=seconds, default=60.0, help=text)
+    options.add("--timeout", metavar="TIME", type=parse_seconds, default=60.0, help=text)
     options.add_log_only()
     return options

@@ -13,7 +13,7 @@ from ._delivery_log.incoming import Incoming
 from ._delivery_log.join import Joins
 from ._delivery_log.outgoing import Outgoing
 from ._delivery_log.output import Output, open_output
-from ._options import Options, seconds
+from ._options import Options, parse_seconds
 from ._store import open_store
 
 SUMMARY = __doc__.rstrip(".\n")
@@ -45,7 +45,7 @@ MANUAL = """
     smtpd tells nothing of a server that cannot be reached, and not which message it was when a
     server refuses its sender: that record has no message_id.
 
-    A file is opened anew when it was moved. What cannot be written (a full disk, a socket that
+    A file is opened again when it was moved. What cannot be written (a full disk, a socket that
     nobody listens to) is kept, up to 10,000 records, and written when it is possible; the log says
     so once a minute. When the store is away, records are written with joined false.
 """
@@ -186,7 +186,7 @@ def _timed(ctx: Any, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> Any:
-    """Give a value as every JSON parser takes it: what is no UTF-8 is escaped."""
+    """Return a value as every JSON parser takes it: what is not UTF-8 is escaped."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     return value
@@ -199,7 +199,7 @@ def _options() -> Options:
     text = f"kind of records to write, all by default: {', '.join(EVENTS)}; repeatable"
     options.add("--only", metavar="EVENT", action="append", choices=EVENTS, help=text)
     text = "how long a message may take to be relayed, then nothing is known of it (10d)"
-    options.add("--keep", metavar="TIME", type=seconds, default=10 * 86_400.0, help=text)
+    options.add("--keep", metavar="TIME", type=parse_seconds, default=10 * 86_400.0, help=text)
     options.add_store(DEFAULT_STORE)
     return options
 

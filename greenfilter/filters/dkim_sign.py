@@ -12,10 +12,10 @@ from .. import Filter, Headers, MessageTooBig, Need
 from ._clients import client_ip, is_in
 from ._decide import Decider
 from ._dkim_sign.canonical import BareReturn, body_lines
-from ._dkim_sign.keys import Key, KeyProblem, place
+from ._dkim_sign.keys import Key, KeyProblem, parse_place
 from ._dkim_sign.ring import KeyRing
 from ._dkim_sign.signer import OVERSIGNED, SIGNED, Signer
-from ._options import Options, network
+from ._options import Options, parse_network
 
 if TYPE_CHECKING:
     from .. import Message, Session
@@ -43,7 +43,7 @@ MANUAL = r"""
 
     Many keys are better in a directory, as DOMAIN/SELECTOR.pem (or .key, .private), or in a table
     with DOMAIN:SELECTOR:FILE at the end of each line, as OpenDKIM's KeyTable has it (FILE is
-    relative to the table's directory). Keys, tables and directories are read anew within a second
+    relative to the table's directory). Keys, tables and directories are read again within a second
     when they change. One that is broken then is refused with a log line, and what was read before
     goes on; at start it is an error.
 
@@ -110,7 +110,7 @@ def _sign(signer: Signer, ctx: Any, message: Message, *, edit: bool) -> list[Key
 
 
 def is_own(session: Session, networks: Sequence[Any]) -> bool:
-    """Whether a client may have its mail signed: authenticated, local, or of ``networks``."""
+    """Return whether a client's mail is signed: it is authenticated, local, or of ``networks``."""
     if session.authenticated or session.src is None:
         return session.authenticated
     ip = client_ip(session.src)
@@ -152,7 +152,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _options() -> Options:
     options = Options("dkim_sign", SUMMARY, MANUAL)
     text = "sign mail from DOMAIN with the PEM key in FILE"
-    options.add_list("--key", place, text, "DOMAIN:SELECTOR:FILE")
+    options.add_list("--key", parse_place, text, "DOMAIN:SELECTOR:FILE")
     text = "file with such a key at the end of each line; repeatable"
     options.add("--key-table", metavar="FILE", action="append", default=[], help=text)
     text = "directory with keys as DOMAIN/SELECTOR.pem; repeatable"
@@ -160,20 +160,30 @@ def _options() -> Options:
     text = "sign for subdomains of DOMAIN too"
     options.add("--parent-domains", action="store_true", help=text)
     text = "sign mail from this address or network too"
-    options.add_list("--network", network, text, "NETWORK")
+    options.add_list("--network", parse_network, text, "NETWORK")
     options.add("--sign-all", action="store_true", help="sign mail from any client")
     text = "headers to sign, instead of those of RFC 6376"
-    options.add("--headers", metavar="NAME:NAME...", type=names, default=names(SIGNED), help=text)
+    options.add(
+        "--headers",
+        metavar="NAME:NAME...",
+        type=parse_names,
+        default=parse_names(SIGNED),
+        help=text,
+    )
     text = "those of them that none may be added to, instead of all that occur once at most"
     options.add(
-        "--oversign", metavar="NAME:NAME...", type=names, default=names(OVERSIGNED), help=text
+        "--oversign",
+        metavar="NAME:NAME...",
+        type=parse_names,
+        default=parse_names(OVERSIGNED),
+        help=text,
     )
     options.add_log_only()
     return options
 
 
-def names(text: str) -> list[str]:
-    """Header names, in lower case, from text with colons or spaces between them."""
+def parse_names(text: str) -> list[str]:
+    """Parse header names, in lower case, from text with colons or spaces between them."""
     found = list(dict.fromkeys(text.lower().replace(":", " ").split()))
     if not _FIELD_NAMES.fullmatch(":".join(found)):
         raise ValueError(text)

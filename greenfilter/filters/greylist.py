@@ -1,4 +1,4 @@
-"""Have unknown senders try again: spammers rarely do (RFC 6647)."""
+"""Make unknown senders try again: spammers rarely do (RFC 6647)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .. import Filter, Status, reject
 from ._clients import client_ip, is_ours
 from ._decide import Decider, in_words
 from ._greylist.greylist import Client, Greylist, Outcome, Settings, Vouching
-from ._greylist.lists import Addresses, Clients, address_or_domain, network_or_domain
+from ._greylist.lists import Addresses, Clients, parse_address_or_domain, parse_network_or_domain
 from ._greylist.rules import Times
-from ._options import Options, seconds, whole
+from ._options import Options, parse_seconds, parse_whole
 from ._store import StoreError, open_store
 
 SUMMARY = __doc__.rstrip(".\n")
@@ -150,16 +150,16 @@ def _vouching(options: argparse.Namespace) -> Vouching:
 def _options() -> Options:
     options = Options("greylist", f"{SUMMARY}.", MANUAL)
     text = "how long a client has to wait (5m)"
-    options.add("--delay", metavar="TIME", type=seconds, default=300.0, help=text)
+    options.add("--delay", metavar="TIME", type=parse_seconds, default=300.0, help=text)
     text = "within what time of its first try it has to come again (2d)"
-    options.add("--window", metavar="TIME", type=seconds, default=2 * 86_400.0, help=text)
+    options.add("--window", metavar="TIME", type=parse_seconds, default=2 * 86_400.0, help=text)
     text = "how long it is known after its last message (36d)"
-    options.add("--lifetime", metavar="TIME", type=seconds, default=36 * 86_400.0, help=text)
+    options.add("--lifetime", metavar="TIME", type=parse_seconds, default=36 * 86_400.0, help=text)
     text = "bits of a network whose clients count as one (%(default)d)"
-    options.add("--ipv4-prefix", metavar="BITS", type=whole(0, 32), default=24, help=text)
-    options.add("--ipv6-prefix", metavar="BITS", type=whole(0, 128), default=64, help=text)
+    options.add("--ipv4-prefix", metavar="BITS", type=parse_whole(0, 32), default=24, help=text)
+    options.add("--ipv6-prefix", metavar="BITS", type=parse_whole(0, 128), default=64, help=text)
     text = "deliveries after which a network need not wait, 0 for never (%(default)d)"
-    options.add("--learn-after", metavar="NUMBER", type=whole(0, 10**6), default=5, help=text)
+    options.add("--learn-after", metavar="NUMBER", type=parse_whole(0, 10**6), default=5, help=text)
     text = "do not learn the domains that your users write to"
     options.add("--no-correspondents", dest="correspondents", action="store_false", help=text)
     text = "do not ask for SPF; then pools of addresses have to wait for each of them"
@@ -167,14 +167,14 @@ def _options() -> Options:
     text = "whoever SPF vouches for need not wait at all"
     options.add("--spf-pass", action="store_true", help=text)
     text = "how long the DNS questions of one message may take (5s)"
-    options.add("--spf-timeout", metavar="TIME", type=seconds, default=5.0, help=text)
+    options.add("--spf-timeout", metavar="TIME", type=parse_seconds, default=5.0, help=text)
     options.add_resolver()
     text = "client that need not wait: address, network, or domain of its confirmed rDNS name"
-    options.add_list("--allow-client", network_or_domain, text, "CLIENT")
+    options.add_list("--allow-client", parse_network_or_domain, text, "CLIENT")
     text = "sender that need not wait, which anyone can pretend to be: address, name@ or domain"
-    options.add_list("--allow-sender", address_or_domain, text, "ADDRESS")
+    options.add_list("--allow-sender", parse_address_or_domain, text, "ADDRESS")
     text = "recipient that nobody has to wait for: address, name@ or domain"
-    options.add_list("--allow-recipient", address_or_domain, text, "ADDRESS")
+    options.add_list("--allow-recipient", parse_address_or_domain, text, "ADDRESS")
     options.add_local()
     options.add_log_only()
     options.add_store(DEFAULT_STORE)

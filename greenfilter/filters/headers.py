@@ -60,7 +60,7 @@ MANUAL = rf"""
     One that could take too long on such a value is refused when the file is read: it may have one
     open repeat (* + {{2,}}), two if it begins with ^, and none within another repeat.
 
-    The file is read anew when it changes. One that is broken is refused, all that is wrong is
+    The file is read again when it changes. One that is broken is refused, all that is wrong is
     logged with its line, rule and key, and the old rules go on; at the start it is an error.
 
     smtpd drops ESMTP parameters of what is rewritten, and asks no filter that comes later in a

@@ -12,10 +12,10 @@ from typing import Any
 from .. import Decision, Filter, Status, reject
 from ._clients import client_ip, is_in
 from ._decide import Decider, in_words
-from ._options import Options, whole
+from ._options import Options, parse_whole
 from ._ratelimit.ledger import Claim, Ledger, Refusal
-from ._ratelimit.limit import Limit, limits_of
-from ._ratelimit.notify import Notifier, command
+from ._ratelimit.limit import Limit, parse_limits
+from ._ratelimit.notify import Notifier, parse_command
 from ._store import StoreError, open_store
 
 SUMMARY = __doc__.rstrip(".\n")
@@ -74,7 +74,7 @@ class Message:
         self.settled = False
 
     def wants(self, recipients: int, size: int) -> list[Claim]:
-        """Give what it wants of each limit."""
+        """Return what it wants of each limit."""
         amounts = {"messages": 1, "recipients": recipients, "bytes": size}
         return [
             Claim(limit, who, amounts[limit.kind] if recipients else 0)
@@ -207,7 +207,7 @@ class _Limiter:
         return reject(code, text, enhanced=f"{code // 100}.7.1")
 
     def _message(self, ctx: Any) -> Message:
-        """Give what is kept of the open message; anew after a worker was replaced."""
+        """Return what is kept of the open message; again after a worker was replaced."""
         message: Message = ctx.tx.local
         if not message.holder:
             message.holder = f"{ctx.session.id}.{ctx.tx.message_id}"
@@ -231,15 +231,15 @@ def _options() -> Options:
     options = Options("ratelimit", f"{SUMMARY}.", MANUAL)
     text = "limit of each network, user or sender, such as user:recipients=100/hour,500/day or "
     text += "sender:bytes=1G per 2 days"
-    options.add_list("--limit", limits_of, text, "SCOPE:KIND=RATE[,RATE...]")
+    options.add_list("--limit", parse_limits, text, "SCOPE:KIND=RATE[,RATE...]")
     text = "what is answered above a limit: 450 or 550 (%(default)d)"
-    options.add("--answer", type=whole(450, 550), choices=(450, 550), default=450, help=text)
+    options.add("--answer", type=parse_whole(450, 550), choices=(450, 550), default=450, help=text)
     text = "bits of an IPv4 network that count as one client (%(default)d)"
-    options.add("--ipv4-prefix", metavar="BITS", type=whole(0, 32), default=32, help=text)
+    options.add("--ipv4-prefix", metavar="BITS", type=parse_whole(0, 32), default=32, help=text)
     text = "bits of an IPv6 network that count as one client (%(default)d)"
-    options.add("--ipv6-prefix", metavar="BITS", type=whole(0, 128), default=64, help=text)
+    options.add("--ipv6-prefix", metavar="BITS", type=parse_whole(0, 128), default=64, help=text)
     text = "command to run once for each limit of a network, user or sender, and period"
-    options.add("--notify", metavar="COMMAND", type=command, help=text)
+    options.add("--notify", metavar="COMMAND", type=parse_command, help=text)
     text = "what to do while the store is away (%(default)s)"
     options.add("--store-away", choices=("proceed", "tempfail"), default="proceed", help=text)
     options.add_local()

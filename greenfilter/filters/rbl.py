@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from .. import Filter, Need, disconnect, junk, reject
 from ._clients import Ip, client_ip, is_in
 from ._decide import Decider
-from ._options import Options, network, seconds
+from ._options import Options, parse_network, parse_seconds
 from ._rbl import subjects
 from ._rbl.lists import Listing, Lists
-from ._rbl.options import NAMES, code, number, which_names, zone
+from ._rbl.options import NAMES, parse_code, parse_names, parse_number, parse_zone
 from ._rbl.zone import Zone
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _add_observer(app: Filter, client: _Client, options: argparse.Namespace) -> 
 
 
 def _ask_early(app: Filter, client: _Client) -> None:
-    """Have the answers there when they are needed."""
+    """Ask early, so that the answers are there when they are needed."""
 
     @app.report.link_connect
     def ask(ctx: Any, rdns: str, fcrdns: Any, src: Any, dst: Any) -> None:
@@ -210,7 +210,7 @@ def fold(text: str) -> list[bytes]:
 
 
 def without_header(lines: Iterable[bytes], name: bytes) -> Iterator[bytes]:
-    """Give the lines of a message but for the headers called ``name``."""
+    """Return the lines of a message but for the headers called ``name``."""
     lines, dropping = iter(lines), False
     for line in lines:
         if line[:1] not in (b" ", b"\t"):
@@ -256,20 +256,20 @@ def _options() -> Options:
     options = Options("rbl", SUMMARY, MANUAL)
     spec = "NAME[=WEIGHT[,SECONDS[,SHOWN]]]"
     text = "list of addresses, its weight (1; below 0 for lists of good clients), time limit and "
-    options.add_list("--zone", zone, f"{text}display name", spec)
-    options.add_list("--domain-zone", zone, "list of domains, likewise", spec)
+    options.add_list("--zone", parse_zone, f"{text}display name", spec)
+    options.add_list("--domain-zone", parse_zone, "list of domains, likewise", spec)
     text = "the names that lists of domains are asked about (sender,helo,rdns)"
-    options.add("--domain-of", metavar="NAME,...", type=which_names, default=NAMES, help=text)
+    options.add("--domain-of", metavar="NAME,...", type=parse_names, default=NAMES, help=text)
     text = "take action from this score on (1)"
-    options.add("--threshold", metavar="SCORE", type=number, default=1.0, help=text)
+    options.add("--threshold", metavar="SCORE", type=parse_number, default=1.0, help=text)
     text = f"{', '.join(ACTIONS)} (reject)"
     options.add("--action", metavar="ACTION", choices=ACTIONS, default="reject", help=text)
     text = "what an answer means, and its weight instead of the list's, 0 to ignore it"
-    options.add_list("--code", code, text, "[ZONE/]127.X.X.X=NAME[,WEIGHT]")
+    options.add_list("--code", parse_code, text, "[ZONE/]127.X.X.X=NAME[,WEIGHT]")
     text = "address or network that is never looked up"
-    options.add_list("--allow", network, text, "NETWORK")
+    options.add_list("--allow", parse_network, text, "NETWORK")
     text = "time limit of lists without their own (3s)"
-    options.add("--timeout", metavar="TIME", type=seconds, default=3.0, help=text)
+    options.add("--timeout", metavar="TIME", type=parse_seconds, default=3.0, help=text)
     options.add_resolver()
     options.add_log_only()
     return options

@@ -1,4 +1,4 @@
-"""Have rspamd judge each message, sign it and write its headers (rspamd(8))."""
+"""Let rspamd judge each message, sign it and write its headers (rspamd(8))."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from .. import Decision, Filter, Message, reject
 from ._clients import is_ours
 from ._decide import Decider
-from ._options import Options, seconds, size
+from ._options import Options, parse_seconds, parse_size
 from ._rspamd import edits
 from ._rspamd.facts import facts_of
 from ._rspamd.http import Client, Header
 from ._rspamd.verdict import Verdict, fold, read
 from ._servers import Deadline, Server, Servers, ServiceError, describe, server_type
 
-SUMMARY = "Have rspamd judge each message, sign it and write its headers."
+SUMMARY = "Let rspamd judge each message, sign it and write its headers."
 DEFAULT_SERVER = Server("127.0.0.1", 11333)
 MANUAL = """
     In smtpd.conf:
@@ -93,7 +93,7 @@ class _Scanner:
         self._client = Client()
 
     def scan(self, ctx: Any, message: Message) -> Verdict:
-        """Have a message scanned. Switches greenlets.
+        """Scan a message. Switches greenlets.
 
         Raises:
             ServiceError: no server did it.
@@ -136,7 +136,7 @@ class _Judge:
         self._decide = Decider("rspamd", options.log_only)
 
     def __call__(self, ctx: Any, message: Message, verdict: Verdict) -> Any:
-        """Edit a message and give the decision."""
+        """Edit a message and return the decision."""
         policy, refusal = self._policy(verdict)
         if policy in ("pass", "junk", "subject") and verdict.envelope:
             policy, refusal = self._envelope(policy, verdict)
@@ -157,7 +157,7 @@ class _Judge:
         )
 
     def failed(self, ctx: Any, message: Message, reason: str) -> Any:
-        """Give the decision where no server gave one."""
+        """Return the decision where no server gave one."""
         policy = self._options.on_failure
         refusal = None
         if policy == "tempfail":
@@ -167,7 +167,7 @@ class _Judge:
         return self._decide(ctx, refusal, policy, reason="failed", detail=reason, **_about(ctx))
 
     def oversize(self, ctx: Any, bytes_: int) -> Any:
-        """Give the decision for what is too big."""
+        """Return the decision for what is too big."""
         policy = self._options.oversize
         refusal = {
             "pass": None,
@@ -181,7 +181,7 @@ class _Judge:
         return self._decide(ctx, None, "pass", reason="ours", **_about(ctx))
 
     def _policy(self, verdict: Verdict) -> tuple[str, Decision | None]:
-        """Give what an action means, in a word, and the answer if it is a refusal."""
+        """Return what an action means, in a word, and the answer if it is a refusal."""
         options, action = self._options, verdict.action
         if verdict.no_action:
             return "pass", None
@@ -202,7 +202,7 @@ class _Judge:
         return {"add header": "junk", "rewrite subject": "subject"}.get(action, "pass"), None
 
     def _envelope(self, policy: str, verdict: Verdict) -> tuple[str, Decision | None]:
-        """Give what happens to a message whose envelope is to be changed."""
+        """Return what happens to a message whose envelope is to be changed."""
         text = "Sender or recipients cannot be changed any more"
         if self._options.envelope_changes == "tempfail":
             return "tempfail", reject(451, text, enhanced="4.3.5")
@@ -211,7 +211,7 @@ class _Judge:
         return policy, None
 
     def _edit(self, message: Message, verdict: Verdict, policy: str) -> list[str]:
-        """Edit a message that goes on; give what could not be done."""
+        """Edit a message that goes on; return what could not be done."""
         failed = edits.apply(message, verdict)
         try:
             if verdict.no_action:
@@ -237,7 +237,7 @@ def _about(ctx: Any) -> dict[str, Any]:
 
 
 def _reply_text(text: str | None) -> str:
-    """Give a text of rspamd's as the rest of an SMTP reply."""
+    """Return a text of rspamd's as the rest of an SMTP reply."""
     words = re.sub(r"[^!-~]+", lambda found: " " if found[0].isspace() else "?", text or "")
     return words.strip()[:400]
 
@@ -247,7 +247,7 @@ def _options() -> Options:
     text = f"rspamd: HOST:PORT, [IPv6]:PORT or unix:PATH ({DEFAULT_SERVER}); the first that answers"
     options.add_list("--server", server_type(11333), text, "SERVER")
     text = "for an answer, on all servers together (30s)"
-    options.add("--timeout", metavar="TIME", type=seconds, default=30.0, help=text)
+    options.add("--timeout", metavar="TIME", type=parse_seconds, default=30.0, help=text)
     text = "what happens when there is no answer (%(default)s)"
     policies = ("tempfail", "pass", "junk")
     options.add("--on-failure", choices=policies, default="tempfail", help=text)
@@ -262,7 +262,7 @@ def _options() -> Options:
     policies = ("tempfail", "reject", "ignore")
     options.add("--envelope-changes", choices=policies, default="tempfail", help=text)
     text = "a longer message is not sent to rspamd (50M, as its max_message)"
-    options.add("--max-size", metavar="SIZE", type=size, default=50 << 20, help=text)
+    options.add("--max-size", metavar="SIZE", type=parse_size, default=50 << 20, help=text)
     text = "what happens to such a message (%(default)s)"
     policies = ("pass", "tempfail", "reject")
     options.add("--oversize", choices=policies, default="pass", help=text)

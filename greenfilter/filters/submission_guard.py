@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .. import Filter, Need, reject, rewrite
 from ..errors import UsageError
 from ._decide import Decider
-from ._options import Options, seconds
+from ._options import Options, parse_seconds
 from ._smtpd_edits import complete_addresses
 from ._submission_guard.addresses import Owned, display_name, in_field, normal
 from ._submission_guard.tables import (
@@ -42,8 +42,8 @@ MANUAL = r"""
     Whoever has authenticated may use the addresses that the table has for the user; who has not is
     left alone. Tables:
 
-        file:PATH            USER: ADDRESS, ADDRESS in each line, # begins a comment; read anew when
-                             it changes, and when it is broken then, the old one goes on
+        file:PATH            USER: ADDRESS, ADDRESS in each line, # begins a comment; read again
+                             when it changes; if it is broken then, the old one goes on
         sqlite:PATH          --query gives the addresses, one in each row; its ? is the user
         command:PROGRAM ...  is run with the user as its last argument, and prints the addresses
         ldap://HOST/BASE?ATTRIBUTE,...?SCOPE?FILTER   %u in FILTER is the user (ldaps: with TLS);
@@ -174,11 +174,11 @@ def _is_own(address: str, owned: Owned) -> bool:
 
 
 def _is_pattern(pattern: str) -> bool:
-    """Whether a table's entry is an address or a pattern; others are no reason to refuse mail."""
+    """Return whether a table's entry is an address or a pattern; others never refuse mail."""
     try:
         Owned([pattern], "")
     except ValueError:
-        log.warning("the table has %r, which is no address", pattern)
+        log.warning("the table has %r, which is not an address", pattern)
         return False
     return True
 
@@ -191,15 +191,15 @@ def _is_domain(text: str) -> bool:
     return "@" not in text and all(domain.split("."))
 
 
-def _field_name(text: str) -> str:
-    """The name of a header field (RFC 5322, 2.2)."""
+def _parse_field_name(text: str) -> str:
+    """Parse the name of a header field (RFC 5322, 2.2)."""
     if not re.fullmatch(r"[!-9;-~]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a header field")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a header field name")
     return text
 
 
 def _foreign(value: str, owned: Owned) -> str | None:
-    """Give what in a field does not belong to the user; None if all does."""
+    """Return what in a field does not belong to the user; None if all does."""
     try:
         return next((address for address in in_field(value) if address not in owned), None)
     except ValueError:
@@ -225,7 +225,7 @@ def make_table(options: argparse.Namespace) -> Table:
         table = LdapTable(options.table, options.ldap_bind_dn, password, options.timeout)
     else:
         raise UsageError(
-            f"{options.table!r} is no table; write file:PATH, sqlite:PATH, command:PROGRAM or "
+            f"{options.table!r} is not a table; write file:PATH, sqlite:PATH, command:PROGRAM or "
             "ldap://HOST/BASE"
         )
     return CachedTable(table, options.cache)
@@ -250,16 +250,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options.add("--ldap-bind-dn", metavar="DN", help=text)
     options.add("--ldap-password-file", metavar="FILE", help="file with the password for it")
     text = "how long the table may take (5s)"
-    options.add("--timeout", metavar="TIME", type=seconds, default=5.0, help=text)
+    options.add("--timeout", metavar="TIME", type=parse_seconds, default=5.0, help=text)
     text = "how long its answers are kept, but for those of a file (1m)"
-    options.add("--cache", metavar="TIME", type=seconds, default=60.0, help=text)
-    text = "users whose name is no address may use NAME@DOMAIN"
+    options.add("--cache", metavar="TIME", type=parse_seconds, default=60.0, help=text)
+    text = "users whose name is not an address may use NAME@DOMAIN"
     options.add("--domain", metavar="DOMAIN", help=text)
     text = "what begins a part of an address that does not count (+); '' for none"
     options.add("--delimiter", metavar="CHARACTERS", default="+", help=text)
     text = "field that is checked besides From, such as Sender or Reply-To; repeatable"
     options.add(
-        "--header", metavar="NAME", type=_field_name, action="append", default=[], help=text
+        "--header", metavar="NAME", type=_parse_field_name, action="append", default=[], help=text
     )
     text = "what becomes of what is not the user's: reject (default) or rewrite"
     options.add("--action", choices=("reject", "rewrite"), default="reject", help=text)
@@ -270,5 +270,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if bool(parsed.ldap_bind_dn) != bool(parsed.ldap_password_file):
         raise options.error("--ldap-bind-dn and --ldap-password-file belong together")
     if parsed.domain is not None and not _is_domain(parsed.domain):
-        raise options.error(f"argument --domain: {parsed.domain!r} is no domain")
+        raise options.error(f"argument --domain: {parsed.domain!r} is not a domain")
     return parsed

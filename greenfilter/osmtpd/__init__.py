@@ -21,14 +21,14 @@ list. What else differs from C, and why:
 
 - Callbacks may block: each runs in a greenlet of its session. One request can also be answered
   later, from any callback, greenlet or thread; at its deadline (30 s) it is answered with 451.
-- What would make smtpd end or hang is never sent. An answer that is none, or not legal at the
+- What would make smtpd end or hang is never sent. An answer that is not valid, or not legal at the
   phase, raises DecisionError or is answered with 451; a second one returns False and changes
-  nothing. A reject at connect is sent as disconnect.
+  nothing. A reject at connect is sent as a disconnect.
 - A ctx belongs to one event: a later event does not change its phase, token or tm, so that a late
   answer cannot reach another request than its own. Through the ctx of a report or of an
   ``oncreate`` the oldest request of the session that nobody has answered yet is answered.
 - A callback that fails, and osmtpd_err() or osmtpd_errx() in one, end the callback and not the
-  filter, whose end would be smtpd's. The request, or the message at commit, gets 451.
+  filter, since smtpd would end with it. The request, or the message at commit, gets 451.
 - A data line is bytes, and its ``tm`` that of the first line. The final "." is refused before all
   lines have come, where smtpd would cut the message short.
 - ``mailfrom`` and ``rcptto`` hold what smtpd accepted, and are true after rewrites; ``identity``

@@ -1,4 +1,4 @@
-"""osmtpd_filter_*: the answers of a filter."""
+"""The answers of a filter: osmtpd_filter_*()."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def osmtpd_filter_reject(ctx: osmtpd_ctx, error: int, msg: str, *args: Any) -> b
         As :func:`osmtpd_filter_proceed`, which also tells of threads and greenlets.
 
     Raises:
-        DecisionError: the code is none, or the session waits for no answer.
+        DecisionError: the code is not valid, or the session waits for no answer.
     """
     return _answer(ctx, reject(error, formatted(msg, args)))
 
@@ -85,7 +85,7 @@ def osmtpd_filter_reject_enh(
         As :func:`osmtpd_filter_proceed`.
 
     Raises:
-        DecisionError: a code is none, or the session waits for no answer.
+        DecisionError: a code is not valid, or the session waits for no answer.
     """
     enhanced = f"{class_}.{subject}.{detail}"
     return _answer(ctx, reject(error, formatted(msg, args), enhanced=enhanced))

@@ -12,11 +12,11 @@ from ._app import app
 def osmtpd_run() -> NoReturn:
     """Run the filter.
 
-    In a script this starts the file anew under ``greenfilter run``, in place of this process.
+    In a script this starts the file again under ``greenfilter run``, in place of this process.
     While greenfilter loads a file, it ends the execution of the file; the filter runs then.
 
     Raises:
-        UsageError: called neither from a script nor while greenfilter loads a file.
+        UsageError: it is called neither by a script nor while greenfilter loads a file.
     """
     app.run()
 

@@ -8,7 +8,7 @@ from functools import update_wrapper
 from typing import Any, TypeVar
 
 from .._filter.context import Context
-from .._filter.handlers import misuse, where
+from .._filter.handlers import locate, make_error
 from ..protocol import EVENTS, PHASES, Config, Event, Field, Need
 from ._app import app
 from ._ctx import STATUSES, Write, osmtpd_ctx, pending_of
@@ -30,8 +30,8 @@ def _check(cb: Any, count: int, name: str) -> None:
     try:
         inspect.signature(cb).bind(*range(count))
     except (TypeError, ValueError) as error:
-        raise misuse(
-            f"{name}() takes a function of {count} arguments, not {cb!r}: {error}", where(cb)
+        raise make_error(
+            f"{name}() takes a function of {count} arguments, not {cb!r}: {error}", locate(cb)
         ) from None
 
 
@@ -82,7 +82,7 @@ def _report(event: str, name: str) -> Callable[[int, Callback], None]:
 def _named(register: R, name: str, hook: str, parameters: list[str]) -> R:
     register.__name__ = register.__qualname__ = name
     register.__doc__ = (
-        f"Have ``cb({', '.join(parameters)})`` called at {hook.replace('_', '-')}.\n\n"
+        f"Call ``cb({', '.join(parameters)})`` at {hook.replace('_', '-')}.\n\n"
         "Raises:\n    RegistrationError: it takes other arguments, or there is one already.\n"
     )
     return register
@@ -174,7 +174,7 @@ def osmtpd_register_conf(cb: Callback) -> None:
                 cb(key, each)
         cb(None, None)
 
-    app.on_config_handlers.clear()  # in C, too, only the last one counts
+    app._registry.config_functions.clear()  # in C, too, only the last one counts
     app.on_config(_disguised(tell, cb))
 
 
@@ -182,7 +182,7 @@ def osmtpd_local_session(oncreate: Callback | None, ondelete: Callback | None) -
     """Make an object of the filter's own for every session, ``ctx.local_session``.
 
     Args:
-        oncreate: makes it: ``oncreate(ctx)``; None for a None.
+        oncreate: makes the object: ``oncreate(ctx)``; None for no object.
         ondelete: called with (ctx, object), exactly once, when the session has ended; or None.
 
     Raises:

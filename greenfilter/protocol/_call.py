@@ -1,10 +1,10 @@
-"""What the parser makes of smtpd's lines: calls, and the lines of a message."""
+"""The parser's output: calls, and the lines of messages."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ._catalogue import Event, Phase
+from ._catalogue import TOKEN_FIRST_BEFORE, Event, Phase
 from ._decision import Decision
 from ._fields import parse_parameter, parse_report, version_of
 from ._session import Session
@@ -17,7 +17,7 @@ class Call:
     """One request or report of smtpd.
 
     Attributes:
-        session: whose it is.
+        session: the session that it belongs to.
         hook: the phase asked for, or the event told.
         line: as smtpd wrote it, without its LF.
         body: where the parameter of a request begins in it; 0 in a report.
@@ -55,7 +55,7 @@ class Call:
         """Return the handler's arguments after ctx.
 
         Raises:
-            RemoteProtocolError: a report without one of its fields, or with one that is none.
+            RemoteProtocolError: a field of a report is missing, or is not what its kind says.
         """
         if isinstance(self.hook, Phase):
             return parse_parameter(self.hook, self.line[self.body :])
@@ -67,7 +67,7 @@ class Stream:
     """The lines of one message, from its first data-line to the lone dot.
 
     Attributes:
-        session: whose it is.
+        session: the session that it belongs to.
         head: what every line of the answer begins with.
         old: the server cuts lines at 2 KiB (before protocol 0.7).
         open: smtpd still waits for lines.
@@ -81,9 +81,10 @@ class Stream:
 
     def __init__(self, session: Session, token: bytes, line: bytes) -> None:
         version = version_of(line.split(b"|", 2)[1])
-        first, second = (session.sid, token) if version >= (0, 5) else (token, session.sid)
+        token_first = version < TOKEN_FIRST_BEFORE
+        ids = (token, session.sid) if token_first else (session.sid, token)
         self.session = session
-        self.head = b"filter-dataline|%b|%b|" % (first, second)
+        self.head = b"filter-dataline|%b|%b|" % ids
         self.old = version < (0, 7)
         self.open = True
         self.damaged = False
@@ -111,7 +112,7 @@ class Chunk:
         self.spilled: Any = None
 
     def takes(self, lines: list[bytes]) -> bool:
-        """Add lines that follow, and tell so, if these wait in memory still and are few."""
+        """Add lines that follow if these wait in memory and are few; return whether it did."""
         if self.spilled is not None or len(self.lines) + len(lines) > _MANY_LINES:
             return False
         self.lines += lines

@@ -12,6 +12,8 @@ from enum import Flag, StrEnum, auto
 
 OLDEST = (0, 4)
 NEWEST = (0, 7)
+# Below this version, answers name the token before the session.
+TOKEN_FIRST_BEFORE = (0, 5)
 KNOWN_VERSIONS = tuple((0, minor) for minor in range(OLDEST[1], NEWEST[1] + 1))
 
 
@@ -87,12 +89,15 @@ class Event:
             the one that may hold ``|`` was not the last.
         ends: what is over with it: ``message`` (no more lines of it come), ``transaction`` or
             ``session``, each with those before it; nothing where it is empty.
+        state: whose state it tells, which another process has to be told to go on with it:
+            ``session`` or ``transaction``; neither where it is empty.
     """
 
     wire: str
     fields: tuple[Field, ...]
     swapped_before: tuple[int, int] = OLDEST
     ends: str = ""
+    state: str = ""
 
     @property
     def name(self) -> str:
@@ -143,19 +148,20 @@ EVENTS: dict[str, Event] = {
                 Field("src", "address"),
                 Field("dst", "address"),
             ),
+            state="session",
         ),
-        Event("link-greeting", (Field("hostname"),)),
-        Event("link-identify", (Field("method"), Field("identity"))),
-        Event("link-tls", (Field("ciphers"),)),
-        Event("link-auth", (_RESULT, Field("username", "vis")), swapped_before=(0, 7)),
+        Event("link-greeting", (Field("hostname"),), state="session"),
+        Event("link-identify", (Field("method"), Field("identity")), state="session"),
+        Event("link-tls", (Field("ciphers"),), state="session"),
+        Event("link-auth", (_RESULT, Field("username", "vis")), (0, 7), state="session"),
         Event("link-disconnect", (), ends="session"),
         Event("tx-reset", (Field("message_id", optional=True),), ends="transaction"),
-        Event("tx-begin", (_MESSAGE_ID,)),
-        Event("tx-mail", (_MESSAGE_ID, _RESULT, Field("sender")), swapped_before=(0, 6)),
-        Event("tx-rcpt", (_MESSAGE_ID, _RESULT, Field("recipient")), swapped_before=(0, 6)),
-        Event("tx-envelope", (_MESSAGE_ID, Field("envelope_id"))),
-        Event("tx-data", (_MESSAGE_ID, _RESULT)),
-        Event("tx-commit", (_MESSAGE_ID, Field("size", "size"))),
+        Event("tx-begin", (_MESSAGE_ID,), state="transaction"),
+        Event("tx-mail", (_MESSAGE_ID, _RESULT, Field("sender")), (0, 6), state="transaction"),
+        Event("tx-rcpt", (_MESSAGE_ID, _RESULT, Field("recipient")), (0, 6), state="transaction"),
+        Event("tx-envelope", (_MESSAGE_ID, Field("envelope_id")), state="transaction"),
+        Event("tx-data", (_MESSAGE_ID, _RESULT), state="transaction"),
+        Event("tx-commit", (_MESSAGE_ID, Field("size", "size")), state="transaction"),
         Event("tx-rollback", (_MESSAGE_ID,), ends="message"),
         Event("protocol-client", (Field("command"),)),
         Event("protocol-server", (Field("response"),)),
@@ -167,6 +173,15 @@ EVENTS: dict[str, Event] = {
         Event("timeout", ()),
     )
 }
+
+# The same facts as sets of names on the wire.
+STATE_OF_SESSION = frozenset(e.wire.encode() for e in EVENTS.values() if e.state == "session")
+STATE_OF_TRANSACTION = frozenset(
+    e.wire.encode() for e in EVENTS.values() if e.state == "transaction"
+)
+ENDS_TRANSACTION = frozenset(
+    e.wire.encode() for e in EVENTS.values() if e.ends in ("transaction", "session")
+)
 
 # Which reports keep each field of the session and the transaction true.
 NEED_EVENTS: dict[Need, tuple[str, ...]] = {

@@ -29,7 +29,7 @@ class Config:
         return self.values.get(key, default)
 
     def wire(self) -> bytes:
-        """Write it again as smtpd did, for somebody else."""
+        """Return it as smtpd wrote it, for another process."""
         lines = [f"{key}|{value}" for key, value in self.values.items() if key != "subsystem"]
         lines += [f"subsystem|{subsystem}" for subsystem in self.subsystems]
         return "".join(f"config|{line}\n" for line in [*lines, "ready"]).encode(
@@ -43,13 +43,13 @@ class Config:
 
     @property
     def release(self) -> tuple[int, int] | None:
-        """``smtpd_version`` as (7, 8); None where it is not told, or not in numbers."""
+        """``smtpd_version`` as (7, 8); None if it is not given, or not in numbers."""
         match = _RELEASE.match(self.smtpd_version or "")
         return (int(match[1]), int(match[2])) if match else None
 
     @property
     def protocol(self) -> tuple[int, int] | None:
-        """Version of the filter protocol; None before smtpd 7, which does not tell."""
+        """Version of the filter protocol; None before smtpd 7, which does not say."""
         raw = self.values.get("protocol")
         return version_of(raw.encode("utf-8", "surrogateescape")) if raw else None
 

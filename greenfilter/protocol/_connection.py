@@ -52,10 +52,10 @@ class Connection:
             all others are kept as state of their session.
         needs: the fields of session and transaction that may be read.
         max_sessions: bound of the sessions held; ``on_evict`` gets the oldest one past it.
-        on_problem: is told of each line that makes no sense.
-        on_evict: is given a session that was let go without a link-disconnect.
-        on_control: is given each line that is not smtpd's but the supervisor's.
-        on_close: is given a session whose link-disconnect was seen, before that is dealt with.
+        on_problem: called with each line that makes no sense.
+        on_evict: called with a session that was dropped without a link-disconnect.
+        on_control: called with each line that is not smtpd's but the supervisor's.
+        on_close: called with a session whose link-disconnect was seen, before it is handled.
 
     Attributes:
         config: what smtpd said of itself.
@@ -140,7 +140,7 @@ class Connection:
         return ready
 
     def is_between_lines(self) -> bool:
-        """Tell whether the input so far has ended with a whole line."""
+        """Return whether the input so far has ended with a whole line."""
         return not self._tail and not self._cut
 
     def forget(self, session: Session) -> None:
@@ -232,7 +232,7 @@ class Connection:
     def _data_lines(
         self, ready: list[Session], lines: list[bytes], index: int, parts: list[bytes]
     ) -> int:
-        """Take the run of data lines that begins at ``index``; give the index after it."""
+        """Take the run of data lines that begins at ``index``; return the index after it."""
         line = lines[index]
         self._check_request(parts)
         token = parts[6][:16]
@@ -333,7 +333,7 @@ class Connection:
         """Take a report that is only to rebuild the state of its session.
 
         Raises:
-            RemoteProtocolError, IndexError: it is none.
+            RemoteProtocolError, IndexError: it is not a report.
         """
         parts = line.split(b"|", 6)
         session = self.sessions.get(parts[5]) or self._new_session(parts)
@@ -360,7 +360,7 @@ class Connection:
 
 
 def _shown(line: bytes) -> str:
-    """A line for the log: bounded, on one line, and without credentials."""
+    """Return a line for the log: bounded, on one line, and without credentials."""
     found = _SECRET.search(line)
     if found:
         line = line[: found.end()] + b"..."

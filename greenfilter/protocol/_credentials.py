@@ -3,7 +3,7 @@
 They stand in auth requests, in the rewrite of one (in the filter's answer, and in the report of
 it), and in protocol-client: behind AUTH, and in the lines that continue it. smtpd writes stars
 for most of the latter, but not after an exchange that failed. Such a line cannot be told from
-another single word that is no command, so each of these becomes stars. In recordings the user
+another single word that is not a command, so each of these becomes stars. In recordings the user
 name stays.
 """
 

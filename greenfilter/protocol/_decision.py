@@ -167,7 +167,7 @@ def _reply(code: int, text: str, enhanced: str | None) -> str:
 
 
 def _clean(text: str) -> str:
-    """Printable ASCII only: the text may quote mail, and must not end or forge a line."""
+    """Return printable ASCII only: the text may quote mail, and must not end or forge a line."""
     if not isinstance(text, str):
         raise DecisionError(f"the text of a decision is a str, not {type(text).__name__}")
     return _NOT_TEXT.sub(lambda m: " " if m[0] in "\r\n\0" else "?", text).strip()

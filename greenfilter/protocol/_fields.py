@@ -141,7 +141,7 @@ _VERSIONS: dict[bytes, tuple[int, int]] = {}
 
 
 def version_of(raw: bytes) -> tuple[int, int]:
-    """``b"0.7"`` as (0, 7); what is not a version counts as the newest known one."""
+    """Return ``b"0.7"`` as (0, 7); what is not a version counts as the newest known one."""
     version = _VERSIONS.get(raw)
     if version is None:
         major, _, minor = raw.partition(b".")
@@ -155,7 +155,7 @@ def version_of(raw: bytes) -> tuple[int, int]:
 def parse_parameter(phase: Phase, rest: bytes) -> list[Any]:
     """Return the values of a request's fields, as the handler takes them after ctx.
 
-    A field that is missing is empty: the request is answered all the same.
+    A field that is missing is empty: the request is answered nonetheless.
     """
     converters = _PARAMETERS.get(phase, [])
     if not converters:

@@ -1,4 +1,4 @@
-"""The guard: knows what smtpd is owed and lets nothing else out.
+"""The guard: it knows what smtpd is owed, and lets nothing else out.
 
 smtpd ends, and with it all mail, when a filter answers twice, answers what was not asked, or
 writes a line that is not legal (protocol recordings ``misbehave-*``). Every byte for smtpd is
@@ -15,7 +15,7 @@ from typing import Final
 
 from ..errors import DecisionError
 from ._call import Call, Stream
-from ._catalogue import DECISION_SINCE, DECISION_SINCE_RELEASE, PHASES, Phase
+from ._catalogue import DECISION_SINCE, DECISION_SINCE_RELEASE, PHASES, TOKEN_FIRST_BEFORE, Phase
 from ._config import Config
 from ._decision import BYPASS, PROCEED, Decision, reject
 
@@ -29,14 +29,14 @@ _MAX_ANSWER, _MAX_ANSWER_OLD = 16_000, 1_997
 
 _COMMIT = PHASES["commit"]
 _AUTH = PHASES["auth"]
-# Whatever refuses AUTH makes smtpd log the command, password and all. A response that is no base64
+# Whatever refuses AUTH makes smtpd log the command, password and all. A response that is not base64
 # is refused by smtpd itself, with 501, and logged as "AUTH PLAIN (...)".
 _REFUSED_AUTH = Decision("rewrite", "PLAIN =")
 # What smtpd does not know is refused and logged just so.
 _AUTH_PARAMETER = re.compile(r"(?:PLAIN|LOGIN)(?: |\Z)", re.IGNORECASE)
 _BRACKETED = (PHASES["mail_from"], PHASES["rcpt_to"])
-_BAR: Final = 0x7C
-_FIVE: Final = 0x35
+_BAR: Final = ord("|")
+_SID_FIRST: Final = ord("0") + TOKEN_FIRST_BEFORE[1]
 _REFUSALS = ("reject", "disconnect")
 _LET_PASS = (PROCEED.kind, BYPASS.kind)
 _WITHOUT_VALUE = ("proceed", "junk")
@@ -62,10 +62,10 @@ def _check_length(decision: Decision, old: bool) -> None:
 
 
 def _ids(call: Call) -> bytes:
-    """Return the ids that an answer begins with: before protocol 0.5 the token comes first."""
+    """Return the ids that an answer begins with: in old protocols the token comes first."""
     line, body = call.line, call.body
     # Looked at byte by byte: a slice and a look-up in a set take 0.1 us.
-    if line[9] < _FIVE and line[10] == _BAR and line[7:9] == b"0.":
+    if line[9] < _SID_FIRST and line[10] == _BAR and line[7:9] == b"0.":
         return b"%b|%b|" % (line[body - 17 : body - 1], call.session.sid)
     return line[body - 34 : body]
 
@@ -116,7 +116,7 @@ class Guard:
                 if next(iter(owed.values()), now + 1) <= now:
                     late += [call for call, expires in list(owed.items()) if expires <= now]
             except RuntimeError:
-                continue  # a thread has answered one right now; there is a next time
+                continue  # a thread has just answered one; the next call sees the rest
         return late
 
     def owes(self) -> Iterator[Call]:
@@ -214,7 +214,7 @@ class Guard:
         return out
 
     def may_pass(self, stream: Stream, data: bytes) -> bool:
-        """Tell whether lines of a message may go to smtpd just as they are.
+        """Return whether lines of a message may go to smtpd just as they are.
 
         Args:
             stream: the message.
@@ -222,7 +222,7 @@ class Guard:
                 dot.
 
         Returns:
-            Whether :meth:`data` would write the same.
+            Whether :meth:`data` would write them unchanged.
         """
         if not stream.open or b"\0" in data or b"|.\n" in data:
             return False

@@ -342,7 +342,7 @@ class Session:
 
 
 def memo_report(session: Session) -> bytes:
-    """Give ``session.memo`` as a report, which no smtpd writes, for another process."""
+    """Return ``session.memo`` as a report, which no smtpd writes, for another process."""
     return b"report|0.7|0|smtp-in|%b|%b|%b" % (_MEMO, session.sid, session.memo)
 
 

@@ -143,7 +143,7 @@ class FakeSmtpd:
                 error.add_note(f"{type(hidden).__name__}: {hidden}")
 
     def transcript(self, last: int | None = None) -> str:
-        """The trace as text, a line each, without the credentials of AUTH.
+        """Return the trace as text, a line each, without the credentials of AUTH.
 
         Args:
             last: how many lines at most, the last ones; None for all.
@@ -164,7 +164,7 @@ class FakeSmtpd:
         """Kill the command with SIGKILL. Real smtpd ends with its filter: what follows raises.
 
         Raises:
-            RuntimeError: the filter is no command.
+            RuntimeError: the filter is not a command.
         """
         self._command().signal(signal.SIGKILL)
 
@@ -174,14 +174,14 @@ class FakeSmtpd:
         smtpd and its sessions live on, as the supervisor answers what the worker owed.
 
         Raises:
-            RuntimeError: the filter is no command, or it has started no process.
+            RuntimeError: the filter is not a command, or it has started no process.
         """
         if not self._command().kill_children():
             raise RuntimeError("the command has no process of its own")
 
     @contextmanager
     def not_reading(self) -> Iterator[None]:
-        """Within the block smtpd reads nothing of what the filter writes.
+        """Make smtpd read nothing of what the filter writes, within the block.
 
         A call that waits for an answer would wait in vain there: :meth:`start` it.
         """

@@ -22,7 +22,7 @@ class InMemory:
         self.log: list[str] = []
         self._app = app
         self._clock = clock
-        self._watch = LoopWatch(app.handlers())
+        self._watch = LoopWatch(app._registry.handlers())
         self._runtime: Runtime | None = None
 
     @property

@@ -62,7 +62,7 @@ def _name(node: ast.expr) -> str:
 
 @contextmanager
 def no_arguments() -> Iterator[None]:
-    """Within the block ``sys.argv`` has no options.
+    """Leave ``sys.argv`` without options, within the block.
 
     A filter that reads its own at import, as in ``from guard import app``, would get pytest's.
     """

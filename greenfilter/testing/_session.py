@@ -12,6 +12,7 @@ from .._smtpd.oracle import SmtpdWouldHang
 from .._smtpd.smtp_in import SmtpIn
 from .._smtpd.wire import decode
 from ..protocol._credentials import redact_auth
+from ..protocol._stuffing import stuff_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -160,7 +161,7 @@ class Session:
             return reply
 
     def tls_started(self, ciphers: str = TLS_1_3) -> None:
-        """The TLS handshake that follows a 220 to STARTTLS."""
+        """Go through the TLS handshake that follows a 220 to STARTTLS."""
         with self._lock:
             before = self.reply
             reply = self._step(self._smtp.tls_started, ciphers)
@@ -230,7 +231,7 @@ class Session:
 
     def _feed(self, lines: Iterable[bytes]) -> None:
         for line in lines:
-            self._smtp.data_line(b"." * line.startswith(b".") + line)
+            self._smtp.data_line(stuff_line(line))
             if self._smtp.ending:
                 return
 

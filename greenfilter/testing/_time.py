@@ -1,4 +1,4 @@
-"""The time that deadlines, forgotten sessions and the filter go by, in the hand of a test."""
+"""The clock of a test, which moves deadlines, session timeouts and the filter's own time."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Clock:
             gevent.idle()
 
     def attach(self, tick: Callable[[], None]) -> None:
-        """Say what to call, in the hub, when time has passed; it then passes for the process too.
+        """Set what to call, in the hub, when time has passed; it then passes for the process too.
 
         Args:
             tick: of the runtime.

@@ -157,7 +157,7 @@ class FilterLoader:
         self._directory = directory
 
     def __call__(self, target: str | os.PathLike[str], *args: str) -> Filter:
-        """Import the file anew and give its ``Filter``, for ``smtpd(...)`` or for plain calls.
+        """Import the file again and return its ``Filter``, for ``smtpd(...)`` or for plain calls.
 
         Args:
             target: as for ``run_filter``.
@@ -180,7 +180,7 @@ def _located(target: str | os.PathLike[str], directory: Path) -> str:
 
 @pytest.fixture
 def protocol_version() -> str:
-    """The protocol version of the test: 0.7, or each one of the mark ``greenfilter_versions``."""
+    """Return the protocol version of the test: 0.7, or each of ``greenfilter_versions``."""
     return DEFAULT_VERSION
 
 
@@ -205,7 +205,7 @@ def run_filter(request: pytest.FixtureRequest, _greenfilter: SmtpdFactory) -> Fi
 
 @pytest.fixture
 def load_filter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FilterLoader:
-    """Import a filter file and give its Filter: ``load_filter("guard.py", "--option")``."""
+    """Import a filter file and return its Filter: ``load_filter("guard.py", "--option")``."""
     return FilterLoader(monkeypatch, request.path.parent)
 
 
@@ -251,14 +251,14 @@ def pytest_make_collect_report(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Let a filter that reads ``sys.argv`` in its handlers see there what it saw at its import."""
+    """Show a filter that reads ``sys.argv`` in its handlers what it saw at its import."""
     module = item.getparent(pytest.Module)
     with no_arguments() if module and _ASKED in module.stash else nullcontext():
         return (yield)
 
 
 def _foreign(config: pytest.Config) -> set[str]:
-    """Names of our fixtures that another plugin, or a conftest.py, has given to its own."""
+    """Return names of our fixtures that another plugin, or a conftest.py, uses for its own."""
     own = sys.modules[__name__]
     others = [plugin for plugin in config.pluginmanager.get_plugins() if plugin is not own]
     return {name for name in FIXTURES for plugin in others if hasattr(plugin, name)}

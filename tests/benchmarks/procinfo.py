@@ -48,7 +48,7 @@ def peak(pids: list[int]) -> int:
 
 
 def reset_peak(pids: list[int]) -> None:
-    """Let ``peak`` start anew from what is resident now (proc(5), clear_refs)."""
+    """Let ``peak`` start again from what is resident now (proc(5), clear_refs)."""
     for pid in pids:
         Path(f"/proc/{pid}/clear_refs").write_text("5")
 

@@ -30,7 +30,7 @@ def shown(value: float, *, up: bool) -> str:
         return "-"
     places = max(0, DIGITS - 1 - math.floor(math.log10(abs(value)))) if value else 0
     scale = 10**places
-    # What binary fractions add to an exact decimal is no reason to go a step further.
+    # What binary fractions add to an exact decimal is not a reason to go a step further.
     scaled = round(value * scale, 6)
     whole = (math.ceil if up else math.floor)(scaled)
     return f"{whole / scale:,.{places}f}"

@@ -57,7 +57,7 @@ class TestLoading:
         made = load(path, [])
         assert isinstance(made, Chain)
         assert made.name == "mx"
-        assert [member.name for member in made.members] == ["guard", "second"]
+        assert [member.name for member in made._registry.members] == ["guard", "second"]
         with FakeSmtpd(made) as smtpd:
             assert smtpd.connect().ehlo("one.example").code == 550
             assert smtpd.connect().ehlo("two.example").code == 550
@@ -66,7 +66,7 @@ class TestLoading:
     def test_paths_are_taken_from_where_the_file_is(self, write, monkeypatch):
         path = write('[[filter]]\nrun = "guard.py"\n')
         monkeypatch.chdir("/")
-        assert len(load(path, []).members) == 1
+        assert len(load(path, [])._registry.members) == 1
 
     def test_the_limits_of_the_file_replace_the_filters_own(self, write):
         path = write(
@@ -74,11 +74,11 @@ class TestLoading:
             '[[filter]]\nrun = "guard.py"\ndeadline = 2\non_error = "proceed"\n'
         )
         made = load(path, [])
-        made.freeze()
+        made._registry.freeze()
         assert made.name == "front"
-        (handler,) = made.members[0].filters.values()
+        (handler,) = made._registry.members[0].filters.values()
         assert (handler.deadline, handler.on_error.kind) == (2.0, "proceed")
-        assert made.filters["ehlo"].deadline == 2.0
+        assert made._registry.filters["ehlo"].deadline == 2.0
 
     def test_conditions_count(self, write):
         path = write(
@@ -91,7 +91,7 @@ class TestLoading:
 
     def test_a_program_is_a_member(self, write):
         path = write(f"[[filter]]\nexec = {sys.executable + ' -c pass'!r}\nprotocol = '0.6'\n")
-        (member,) = load(path, []).members
+        (member,) = load(path, [])._registry.members
         assert member.app.protocol == (0, 6)
 
     def test_the_same_module_twice_is_two_filters(self, write):
@@ -105,7 +105,7 @@ class TestLoading:
     def test_a_stock_filter_is_named_and_may_come_twice(self, write):
         block = '[[filter]]\nrun = "rbl"\noptions = ["--zone", "{}.example.org"]\n'
         made = load(write(block.format("a") + block.format("b")), [])
-        assert [member.key for member in made.members] == ["rbl", "rbl 2"]
+        assert [member.key for member in made._registry.members] == ["rbl", "rbl 2"]
         with FakeSmtpd(made) as smtpd:
             assert greeted(smtpd, src="127.0.0.1:4711").mail_from("alice@example.net").ok
 
@@ -168,7 +168,7 @@ class TestErrors:
             ("[[filter]]\nexec = '/bin/true'\nprotocol = {a = 1}", "protocol: one of 0.4"),
             ("a = " + "[" * 5000, r"mx\.toml: "),
             ("a = " + "9" * 5000, r"mx\.toml: Exceeds the limit"),
-            ('[[filter]]\nexec = "/bin/true \'half"', "exec: .* is no command"),
+            ('[[filter]]\nexec = "/bin/true \'half"', "exec: .* is not a valid command"),
             ("[[filter]]\nrun = 'guard.py'\nwhen = true", "when: is a table of conditions"),
             ("[[filter]]\nrun = 'guard.py'\nunless = {}", "unless: is empty"),
             ("[[filter]]\nrun = 'guard.py'\ndeadline = true", "deadline: a number of seconds"),

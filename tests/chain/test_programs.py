@@ -261,7 +261,7 @@ class TestStart:
         ("command", "text"),
         [
             ("", "the command is empty"),
-            ("'half", "is no command"),
+            ("'half", "is not a valid command"),
             ("/nonexistent/filter -x", "/nonexistent/filter: no such program"),
             ("filter-nonexistent", "give its whole path"),
             ("/etc/passwd", "/etc/passwd: not executable"),

@@ -75,7 +75,7 @@ ERRORS = {
         "7: lines: eat yields no lines, so that every message is answered by on_error; yield them, "
         "or use @app.tap to look at them only",
     ),
-    "something that is no decision": (
+    "something that is not a decision": (
         """
         @app.filter.ehlo
         def answer(ctx, identity):

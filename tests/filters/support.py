@@ -24,7 +24,7 @@ def begin(
     helo: str = "client.example.net",
     rdns: str | None = None,
 ) -> Session:
-    """Connect a client and have it say MAIL, which is to be accepted."""
+    """Connect a client and send MAIL, which is to be accepted."""
     session = smtpd.connect(src=src, rdns=rdns)
     session.ehlo(helo)
     if user is not None:
@@ -39,7 +39,7 @@ def try_once(
     smtpd: FakeSmtpd, src: str = "192.0.2.10:4711", sender: str = "alice@example.net",
     recipient: str = "bob@example.org", **more: str,
 ) -> Reply:  # fmt: skip
-    """Give what a client gets for RCPT; it quits then."""
+    """Return what a client gets for RCPT, and quit."""
     session = begin(smtpd, src, sender, **more)
     reply = session.rcpt_to(recipient)
     session.quit()
@@ -50,7 +50,7 @@ def deliver(
     smtpd: FakeSmtpd, src: str = "192.0.2.10:4711", sender: str = "alice@example.net",
     recipients: str = "bob@example.org", message: bytes = MESSAGE, **more: str,
 ) -> Reply:  # fmt: skip
-    """Send a whole message; give the last reply, a refusal of a recipient too."""
+    """Send a whole message; return the last reply, also that of a refused recipient."""
     session = begin(smtpd, src, sender, **more)
     for recipient in recipients.split():
         reply = session.rcpt_to(recipient)
@@ -61,7 +61,7 @@ def deliver(
 
 
 def lines(caplog: pytest.LogCaptureFixture, name: str) -> list[str]:
-    """Give the log lines of a filter's decisions, and forget them."""
+    """Return the log lines of a filter's decisions, and forget them."""
     prefix = f"{name}: "
     found = [record.getMessage() for record in caplog.records]
     caplog.clear()

@@ -8,17 +8,24 @@ from pathlib import Path
 import pytest
 
 from greenfilter.errors import UsageError
-from greenfilter.filters._options import Options, network, read_list, seconds, size, whole
+from greenfilter.filters._options import (
+    Options,
+    parse_network,
+    parse_seconds,
+    parse_size,
+    parse_whole,
+    read_list,
+)
 
 
 def make() -> Options:
     options = Options("guard", "Guard the gate.", "    In smtpd.conf:\n\n        filter guard ...")
     options.add("--zone", action="append", default=[], help="a zone")
     options.add("--action", choices=("reject", "junk"), default="reject", help="what to do")
-    options.add("--delay", type=seconds, default=300.0, help="how long")
-    options.add("--most", type=whole(1, 10), default=3, help="how many")
-    options.add("--limit", type=size, default=1, help="how much")
-    options.add_list("--allow", network, "a network", "NETWORK")
+    options.add("--delay", type=parse_seconds, default=300.0, help="how long")
+    options.add("--most", type=parse_whole(1, 10), default=3, help="how many")
+    options.add("--limit", type=parse_size, default=1, help="how much")
+    options.add_list("--allow", parse_network, "a network", "NETWORK")
     options.add_local()
     options.add_log_only()
     options.add_store("/var/lib/greenfilter/guard.sqlite")
@@ -38,7 +45,7 @@ def test_defaults_and_what_is_given():
         ["--delay", "5m", "--limit=10M", "--allow", "192.0.2.0/24", "--log-only"]
     )
     assert (options.delay, options.limit, options.log_only) == (300.0, 10 << 20, True)
-    assert options.allow == [network("192.0.2.0/24")]
+    assert options.allow == [parse_network("192.0.2.0/24")]
 
 
 def test_lists_come_from_files_too(tmp_path: Path):
@@ -70,12 +77,12 @@ def test_options_come_from_a_file_and_the_command_line_wins(tmp_path: Path):
     [
         ("zome = 'a'", "guard.toml: there is no option 'zome'"),
         ("config = 'a'", "guard.toml: there is no option 'config'"),
-        ("most = 11", "guard.toml: most: '11' is no number from 1 to 10"),
-        ("most = 'many'", "guard.toml: most: 'many' is no number from 1 to 10"),
-        ("delay = '5 parsecs'", "guard.toml: delay: '5 parsecs' is no time"),
+        ("most = 11", "guard.toml: most: '11' is not a number from 1 to 10"),
+        ("most = 'many'", "guard.toml: most: 'many' is not a number from 1 to 10"),
+        ("delay = '5 parsecs'", "guard.toml: delay: '5 parsecs' is not a time"),
         ("log-only = 'yes'", "guard.toml: log-only: 'yes' is neither true nor false"),
         ("delay = true", "guard.toml: delay: takes text, a number, or a list"),
-        ("action = 'kill'", "guard.toml: action: 'kill' is none of reject, junk"),
+        ("action = 'kill'", "guard.toml: action: 'kill' is not one of reject, junk"),
         ("[zone]\na = 1", "guard.toml: zone: takes text"),
         ("most = " + "9" * 5000, "guard.toml: Exceeds the limit"),
         ("zone = " + "[" * 5000, "guard.toml: "),
@@ -99,10 +106,10 @@ def test_a_file_that_is_wrong_is_told_in_one_line_with_its_key(
     [
         (["--zome", "a"], "unrecognized arguments: --zome a"),
         (["--delay", "0"], "'0' is out of range"),
-        (["--delay", "soon"], "'soon' is no time; units are s, m, h, d, w"),
-        (["--limit", "big"], "'big' is no size"),
-        (["--allow", "x"], "'x' is no address and no network"),
-        (["--allow", "192.0.2.1/24"], "'192.0.2.1/24' is no network; do you mean 192.0.2.0/24?"),
+        (["--delay", "soon"], "'soon' is not a time; units are s, m, h, d, w"),
+        (["--limit", "big"], "'big' is not a size"),
+        (["--allow", "x"], "'x' is not an address or a network"),
+        (["--allow", "192.0.2.1/24"], "'192.0.2.1/24' is not a network; do you mean 192.0.2.0/24?"),
         (["--allow", "@/nonexistent/list"], "/nonexistent/list: No such file or directory"),
         (["--config", "/nonexistent/file"], "/nonexistent/file: No such file or directory"),
         (["--config", "a\0b"], r"'a\x00b' has a NUL character"),
@@ -119,7 +126,7 @@ def test_a_wrong_option_is_told_in_one_line(arguments: list[str], error: str):
 
 def test_a_wrong_line_of_a_list_is_named(tmp_path: Path):
     path = write(tmp_path / "allow", "192.0.2.0/24\n192.0.2.0/33\n")
-    with pytest.raises(UsageError, match=r"allow:2: '192\.0\.2\.0/33' is no address"):
+    with pytest.raises(UsageError, match=r"allow:2: '192\.0\.2\.0/33' is not an address"):
         make().parse(["--allow", f"@{path}"])
 
 

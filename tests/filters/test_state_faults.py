@@ -74,18 +74,18 @@ def test_a_redis_that_never_answers_lets_mail_pass(module, caplog):
     [
         (greylist, ["--delay=3d"], "--delay must be less than --window"),
         (greylist, ["--no-spf", "--spf-pass"], "exclude each other"),
-        (greylist, ["--ipv4-prefix=33"], "no number from 0 to 32"),
-        (greylist, ["--allow-client=192.0.2.300"], "'192.0.2.300' is no address"),
-        (greylist, ["--resolver=dns.example"], "is no address"),
+        (greylist, ["--ipv4-prefix=33"], "is not a number from 0 to 32"),
+        (greylist, ["--allow-client=192.0.2.300"], "'192.0.2.300' is not an address"),
+        (greylist, ["--resolver=dns.example"], "is not an address"),
         (ratelimit, [], "there is no limit; give at least one --limit"),
-        (ratelimit, ["--limit=user:messages=many"], "is no rate, such as 100/hour"),
+        (ratelimit, ["--limit=user:messages=many"], "is not a rate, such as 100/hour"),
         (ratelimit, ["--limit=user:messages=1/day,2/day"], "two limits of the same"),
         (ratelimit, ["--limit=user:messages=1/day", "--answer=500"], "invalid choice"),
         (ratelimit, ["--limit=user:messages=1/day", "--notify=/no/such"], "no such program"),
         (ratelimit, ["--limit=user:messages=1/day", "--notify='"], "No closing quotation"),
         (delivery_log, ["--output=syslog"], "no output; write a path"),
         (delivery_log, ["--only=lost"], "invalid choice: 'lost'"),
-        (delivery_log, ["--keep=forever"], "is no time"),
+        (delivery_log, ["--keep=forever"], "is not a time"),
         *(
             (module, [*words, "--store=memcached:x"], "no store")
             for module, words in NEEDED.items()

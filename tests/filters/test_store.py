@@ -240,11 +240,11 @@ def test_a_full_disk_is_an_error_and_loses_nothing_that_was_kept(small_disk: Sma
 
 def test_a_file_that_is_no_database_is_an_error_and_is_left_alone(tmp_path: Path):
     path = tmp_path / "store.sqlite"
-    path.write_bytes(b"this is no database" * 100)
+    path.write_bytes(b"this is not a database" * 100)
     store = open_store(f"sqlite:{path}", TIMEOUT)
     with pytest.raises(StoreError, match="not a database"):
         store.get("a")
-    assert path.read_bytes() == b"this is no database" * 100
+    assert path.read_bytes() == b"this is not a database" * 100
     store.close()
 
 
@@ -280,9 +280,9 @@ def test_the_file_is_its_owners_alone(tmp_path: Path):
         ("sqlite:/nonexistent/directory/x", "there is no directory /nonexistent/directory"),
         ("sqlite:/tmp", "is a directory"),
         ("redis://user:secret@127.0.0.1:port/0", "redis://127.0.0.1:port/0: "),
-        ("redis://user:secret@h/x", "redis://h/x: the database is no number"),
-        ("rediss://user:secret@h/1/2", "rediss://h/1/2: the database is no number"),
-        ("redis://user:secret@h/-1", "redis://h/-1: the database is no number"),
+        ("redis://user:secret@h/x", "redis://h/x: the database is not a number"),
+        ("rediss://user:secret@h/1/2", "rediss://h/1/2: the database is not a number"),
+        ("redis://user:secret@h/-1", "redis://h/-1: the database is not a number"),
     ],
 )
 def test_a_wrong_url_is_told_in_one_line_without_its_password(url: str, text: str):

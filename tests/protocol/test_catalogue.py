@@ -3,6 +3,12 @@
 import pytest
 
 from greenfilter.protocol import EVENTS, EVERYTHING, NEED_EVENTS, PHASES, Need
+from greenfilter.protocol._catalogue import (
+    ENDS_TRANSACTION,
+    STATE_OF_SESSION,
+    STATE_OF_TRANSACTION,
+)
+from greenfilter.protocol._session import _APPLY
 from tests.testing.recordings import LOGS, TRANSCRIPTS
 
 ANSWERS = {"proceed", "reject", "disconnect"}
@@ -75,3 +81,14 @@ def test_every_need_names_known_events_and_all_needs_together_are_everything():
 def test_only_the_last_field_may_be_optional():
     for event in EVENTS.values():
         assert not any(field.optional for field in event.fields[:-1])
+
+
+def test_state_is_told_by_the_reports_that_a_session_reads():
+    told = STATE_OF_SESSION | STATE_OF_TRANSACTION
+    assert told | {b"tx-reset", b"filter-response"} == set(_APPLY)
+    assert not STATE_OF_SESSION & STATE_OF_TRANSACTION
+
+
+def test_a_transaction_ends_by_itself_or_with_its_session():
+    assert {b"tx-reset", b"link-disconnect"} == ENDS_TRANSACTION
+    assert EVENTS["link_disconnect"].ends == "session"

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from greenfilter._runtime.messages.lines import stuff, unstuff
 from greenfilter.errors import DecisionError
 from greenfilter.protocol import (
     EVENTS,
@@ -24,6 +23,7 @@ from greenfilter.protocol import (
     report,
     rewrite,
 )
+from greenfilter.protocol._stuffing import stuff, stuff_line, stuff_message, unstuff, unstuff_line
 from tests.protocol.driver import TIME, Driver, request
 from tests.protocol.legality import Illegal, Judge
 from tests.testing.recordings import LOGS, lines
@@ -316,6 +316,11 @@ def test_a_message_comes_back_from_the_wire_as_it_was(content):
     wire = stuff(content)
     assert b"." not in wire
     assert unstuff(wire) == content
+    assert [stuff_line(line) for line in content] == wire
+    assert [unstuff_line(line) for line in wire] == content
+    lines = [line.replace(b"\r", b" ") for line in content]
+    whole = b"".join(line + b"\r\n" for line in lines)
+    assert stuff_message(whole) == b"".join(line + b"\r\n" for line in stuff(lines))
     out = Driver().feed(b"".join(request("data-line", line) for line in [*wire, b"."]))
     back = [line.split(b"|", 3)[3] for line in out.split(b"\n")[:-1]]
     assert back.pop() == b"."

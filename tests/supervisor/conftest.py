@@ -45,7 +45,7 @@ class Supervised(FakeSmtpd):
         return workers
 
     def reload(self) -> None:
-        """Have the code loaded anew."""
+        """Have the code loaded again."""
         os.kill(self.pid, signal.SIGHUP)
 
     def wait_for_log(self, pattern: str, start: int = 0) -> str:

@@ -120,8 +120,8 @@ def edit(directory, path):
     """Change every file, half of them into nonsense, and add some."""
     for name in FILES:
         (directory / name).write_text("new data" if name.endswith("txt") else "\n\nVALUE = 'new'\n")
-    (directory / "late.py").write_text("this is no Python")
-    path.write_text("this is no Python")
+    (directory / "late.py").write_text("this is not Python")
+    path.write_text("this is not Python")
     lay_out(directory, {"added.py": "", "helper/__init__.py": "VALUE = 'new package'\n"})
 
 
@@ -169,7 +169,7 @@ def test_new_code_comes_by_a_reload(run, write, tmp_path):
 def test_code_that_a_reload_refuses_is_not_run_after_a_death_either(run, write, tmp_path):
     lay_out(tmp_path, FILES)
     smtpd = run(write(FILTER))
-    write("this is no Python")
+    write("this is not Python")
     smtpd.reload()
     smtpd.wait_for_log("the old code goes on")
     replace_worker(smtpd)
@@ -191,7 +191,7 @@ def test_a_module_that_is_named_is_kept_with_its_package(run, tmp_path, monkeypa
 
 
 class _Name(os.PathLike):
-    """A target that is no path."""
+    """A target that is not a path."""
 
     def __init__(self, name):
         self.name = name

@@ -3,7 +3,7 @@
 import pytest
 
 from greenfilter import Filter, disconnect
-from greenfilter._control import hello, parse_hello
+from greenfilter._control import format_hello, parse_hello
 from tests.supervisor.conftest import until
 
 PHASES = ["connect", "helo", "ehlo", "starttls", "auth", "mail_from", "rcpt_to", "data", "rset"]
@@ -199,4 +199,4 @@ def test_commit_that_a_tap_may_hold_up_gets_no_milder_policy_than_the_tap(
     app = Filter("tapped")
     app.tap(on_error=of_tap)(lambda ctx, lines: None)
     app.filter.commit(on_error=of_commit)(lambda ctx: None)
-    assert parse_hello(hello(app).strip()).policy("commit").kind == applied
+    assert parse_hello(format_hello(app).strip()).policy("commit").kind == applied

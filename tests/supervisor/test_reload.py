@@ -66,7 +66,7 @@ def test_the_command_reload_does_the_same(run, write, tmp_path):
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("this is no Python", "did not load"),
+        ("this is not Python", "did not load"),
         ("os._exit(1)", "did not load"),
         (CODE.format("new") + "@app.filter.noop\ndef noop(ctx): pass", r"\(noop\)"),
         (CODE.format("new") + "@app.report.timeout\ndef timeout(ctx): pass", "report timeout"),

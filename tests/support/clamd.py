@@ -43,5 +43,5 @@ class ClamdServer(Daemon):
         )
 
     def command(self) -> list[str | Path]:
-        """Give the command line."""
+        """Return the command line."""
         return ["clamd", "--config-file", self._conf]

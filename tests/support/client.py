@@ -79,7 +79,7 @@ class Client:
         return self.command(f"EHLO {identity}")
 
     def envelope(self, mail_from: str, *rcpt_to: str) -> None:
-        """Say MAIL FROM and RCPT TO, each of which has to be accepted."""
+        """Send MAIL FROM and RCPT TO, each of which has to be accepted."""
         reply = self.command(f"MAIL FROM:<{mail_from}>")
         assert reply.startswith("250 "), reply
         for address in rcpt_to:
@@ -87,7 +87,7 @@ class Client:
             assert reply.startswith("250 "), reply
 
     def data(self, content: bytes) -> str:
-        """Say DATA, send ``content`` dot-stuffed and terminated, and return the last reply line.
+        """Send DATA and ``content``, dot-stuffed and terminated, and return the last reply line.
 
         A refused DATA returns its reply.
         """
@@ -99,7 +99,7 @@ class Client:
         return self.command(stuffed + end + b".")
 
     def quit(self) -> str:
-        """Say QUIT, return the reply, and close."""
+        """Send QUIT, return the reply, and close."""
         reply = self.command("QUIT")
         self.close()
         return reply

@@ -37,7 +37,7 @@ class Daemon:
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str | Path]:
-        """Give the command line."""
+        """Return the command line."""
         raise NotImplementedError
 
     def __enter__(self) -> Daemon:
@@ -88,7 +88,7 @@ class Daemon:
             self._process = None
 
     def pause(self) -> None:
-        """Have it say nothing, to nobody, with all connections open."""
+        """Make it say nothing, to nobody, with all connections open."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:

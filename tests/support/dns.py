@@ -90,7 +90,7 @@ class DnsServer:
             thread.join()
 
     def count(self, name: str, type: str | None = None) -> int:
-        """Number of questions for ``name``, of one type or of all."""
+        """Count the questions for ``name``, of one type or of all."""
         wanted = name.rstrip(".").lower()
         return sum(q.name == wanted and type in (None, q.type) for q in list(self.queries))
 

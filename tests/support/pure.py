@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[2] / "greenfilter"
 
 
 def use_source() -> None:
-    """Have greenfilter imported from its source, in this process, whatever is compiled."""
+    """Import everything from its source in this process, whatever is compiled."""
 
     def finder(path: str) -> FileFinder:
         if PACKAGE not in (Path(path), *Path(path).parents):

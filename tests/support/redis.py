@@ -72,7 +72,7 @@ class RedisServer:
             self._process = None
 
     def pause(self) -> None:
-        """Have it say nothing, to nobody, with all connections open."""
+        """Make it say nothing, to nobody, with all connections open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 

@@ -113,5 +113,5 @@ class RspamdServer(Daemon):
         )
 
     def command(self) -> list[str | Path]:
-        """Give the command line."""
+        """Return the command line."""
         return ["rspamd", "--insecure", "-f", "-c", self._conf]

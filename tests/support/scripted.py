@@ -28,7 +28,7 @@ class Connection:
         self.requests: list[bytes] = []
 
     def read_until(self, end: bytes, count: int = 1) -> bytes:
-        """Read until ``end`` has come ``count`` times, or the client has left; give all so far."""
+        """Read until ``end`` has come ``count`` times, or the client has left; return it all."""
         while self.received.count(end) < count:
             data = self.sock.recv(1 << 16)
             if not data:
@@ -37,7 +37,7 @@ class Connection:
         return self.received
 
     def read_request(self) -> bytes:
-        """Read one HTTP request; give it, and forget it."""
+        """Read one HTTP request; return it, and forget it."""
         head = self.read_until(b"\r\n\r\n").partition(b"\r\n\r\n")[0]
         size = 0
         for line in head.lower().splitlines():
@@ -57,7 +57,7 @@ class Connection:
         self.sock.sendall(data)
 
     def reset(self) -> None:
-        """Hang up with a reset."""
+        """Reset the connection."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.sock.close()
 

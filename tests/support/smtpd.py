@@ -265,7 +265,7 @@ class Smtpd:
     # Its processes
 
     def alive(self) -> bool:
-        """Whether smtpd's parent process runs."""
+        """Return whether smtpd's parent process runs."""
         return self._process is not None and self._process.poll() is None
 
     def pids(self) -> list[int]:

@@ -1,1 +1,1 @@
-"""Load for a filter, through the protocol, and what came of it."""
+"""Load a filter through the protocol, and measure how it does."""

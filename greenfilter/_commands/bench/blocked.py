@@ -1,4 +1,4 @@
-"""Plays sessions to a filter to find out which handlers keep its loop."""
+"""Play sessions to a filter to find out which handlers keep its loop."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Findings:
 def find_stalls(target: str, args: Sequence[str], deadline: float) -> Findings:
     """Run a filter in a process of its own, and play sessions to it.
 
-    It does what it does: what it connects to, it connects to.
+    The filter really works: it connects to what it always connects to.
 
     Args:
         target: the filter's file, or ``package.module:name``.

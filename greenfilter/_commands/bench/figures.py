@@ -72,7 +72,7 @@ class Figures:
         lines: written to the filter.
         bytes: written to the filter.
         filter_cpu: processor seconds of the filter's processes; None where this system does not
-            tell, or one of them ended.
+            report them, or one of them ended.
         driver_cpu: processor seconds of this process.
         latencies: by phase.
         decisions: how often each was given.
@@ -92,11 +92,11 @@ class Figures:
     log: list[str] = field(default_factory=list)
 
     def per_second(self, count: int) -> float:
-        """A rate."""
+        """Return a rate."""
         return count / self.seconds if self.seconds else 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """For machines; all times in seconds."""
+        """Return the result for machines; all times in seconds."""
         return {
             "start_seconds": self.start_seconds,
             "seconds": self.seconds,

@@ -93,7 +93,7 @@ class Script:
         self._figures.sessions += 1
 
     def _transaction(self, sid: bytes, number: int, turn: int) -> Generator[str, bytes, bool]:
-        """One message. Returns whether the filter has cut the client."""
+        """Send one message. Returns whether the filter has cut the client off."""
         sender = b"sender%d@example.net" % number
         recipient = b"recipient%d@example.org" % turn
         decision = yield from self._decide(sid, "mail-from", sender)
@@ -172,7 +172,7 @@ def _now() -> bytes:
 
 
 def _message(size: int) -> list[bytes]:
-    """Lines of a message, as near to a size as whole lines come."""
+    """Make the lines of a message, as close to a size as whole lines come."""
     head = [b"From: sender@example.net", b"To: recipient@example.org", b"Subject: load", b""]
     rest = size - sum(len(line) + 1 for line in head)
     return head + [_LINE] * max(1, rest // (len(_LINE) + 1))

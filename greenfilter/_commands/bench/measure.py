@@ -186,7 +186,7 @@ class _Run:
             self.figures.filter_cpu = sum(after.values()) - sum(cpu.values())
 
     def end(self) -> None:
-        """EOF, smtpd's order to stop; a filter that does not obey is killed."""
+        """Send EOF, smtpd's order to stop; a filter that does not obey is killed."""
         self._socket.close()
         try:
             self._process.wait(_END_SECONDS)
@@ -313,7 +313,7 @@ class _Run:
         return f"{len(self._waiting)} requests" if self._waiting else "what was written"
 
     def _cpu(self) -> dict[int, float]:
-        """Processor seconds of the filter's processes; empty where they cannot be told."""
+        """Return the processor seconds of the filter's processes; empty where not known."""
         try:
             return {pid: _cpu_seconds(pid) for pid in _tree(self._process.pid)}
         except (OSError, ValueError):
@@ -330,7 +330,7 @@ def _not_told() -> float:
 
 
 def _tree(pid: int) -> list[int]:
-    """A process and its descendants, from ps(1)."""
+    """Return a process and its descendants, from ps(1)."""
     table = subprocess.run(
         ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
     ).stdout

@@ -1,4 +1,4 @@
-"""Times handlers from within: how long each took, and how long the processor worked for it.
+"""Time handlers from within: how long each took, and how long the processor worked for it.
 
 Greenlets share a thread, so processor time is charged at every switch: to the handler, if any,
 whose greenlet is left.
@@ -44,7 +44,7 @@ class Meter:
 
     def wrap(self, app: Filter) -> None:
         """Put a timer around every handler. Before the filter runs."""
-        for handler in app.handlers():
+        for handler in app._registry.handlers():
             entry = _Entry(handler)
             self._entries.append(entry)
             handler.fn = self._timed(handler.fn, entry, handler.hook == "lines")

@@ -83,7 +83,7 @@ def _handler_times(options: BenchOptions, load: Load) -> list[HandlerTime]:
 
 
 def _hang(options: BenchOptions, load: Load, error: HangError) -> str:
-    """Say more of a hang: which line it is at, as far as it comes again."""
+    """Describe a hang further: the line that it is at, if it happens again."""
     try:
         profile(options.target, options.args, load, lambda figures: None)
     except (BenchError, OSError) as again:
@@ -93,7 +93,7 @@ def _hang(options: BenchOptions, load: Load, error: HangError) -> str:
 
 @contextmanager
 def _progress(load: Load, label: str) -> Iterator[Callable[[Figures], None]]:
-    """A bar on a terminal, else one line; for as many sessions as there may be."""
+    """Show a bar on a terminal, else one line; for as many sessions as there may be."""
     by_time = load.sessions is None
     length = round((load.seconds or 0) * 10) if by_time else load.sessions
     done = ticks = 0
@@ -152,7 +152,7 @@ def _show_phases(figures: Figures) -> None:
 
 
 def _show_handlers(times: list[HandlerTime]) -> None:
-    """Means per call.
+    """Print the means per call.
 
     Of what a handler took, what the processor worked and what it waited; beside it, what its
     requests waited until it began, and for their answers to come.

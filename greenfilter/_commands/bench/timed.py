@@ -49,7 +49,7 @@ def main() -> NoReturn:
     except UsageError as error:
         print(f"greenfilter: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    watch = EndAtHang(app.handlers(), _HANG_SECONDS)
+    watch = EndAtHang(app._registry.handlers(), _HANG_SECONDS)
     meter = Meter()
     meter.wrap(app)
     watch.start()

@@ -1,4 +1,4 @@
-"""Finds out which handlers keep the loop, and in which line."""
+"""Find out which handlers keep the loop, and in which line."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Watch(Meter):
                     self._seen = (since, *place)
 
     def _place(self, frame: FrameType | None) -> tuple[str, int] | None:
-        """The innermost line that the filter's author wrote."""
+        """Return the innermost line that the filter's author wrote."""
         while frame is not None:
             if self._sources.is_own(frame.f_code.co_filename):
                 return frame.f_code.co_filename, frame.f_lineno
@@ -111,7 +111,7 @@ class Watch(Meter):
         return None
 
     def _delay(self) -> float:
-        """For how long this thread could have run, but other processes did."""
+        """Return how long this thread could have run, but other processes did."""
         if self._delay_fd is None:
             return 0.0
         return int(os.pread(self._delay_fd, 100, 0).split()[1]) / 1e9

@@ -38,9 +38,8 @@ def main() -> NoReturn:
     except UsageError as error:
         print(f"greenfilter: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    if hasattr(app, "auto_thread"):
-        app.auto_thread = False  # each call is to be seen where it was registered to run
-    places = [handler.where.rpartition(":")[0] for handler in app.handlers() if handler.where]
+    app.auto_thread = False  # each call is to be seen where it was registered to run
+    places = [each.where.rpartition(":")[0] for each in app._registry.handlers() if each.where]
     watch = Watch(app, file_of(options["target"]) or next(iter(places), sys.argv[0]))
     Runtime(app, fds).run()
     with open(options["out"], "w") as file:

@@ -1,1 +1,1 @@
-"""What can be found wrong with a filter before it starts: in its source, in smtpd.conf, on disk."""
+"""Find mistakes of a filter before it starts: in its source, in smtpd.conf, on disk."""

@@ -14,10 +14,10 @@ from typing import TypeVar
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a call is told.
+    """Why a call is reported.
 
     Args:
-        does: the rest of a sentence that begins with the name of what is called.
+        does: the rest of a sentence that begins with the name of the call.
         instead: what else can be done; "" for nothing.
         thread: ``thread=True`` is a cure.
         blocks: it holds up all sessions; else it fails.
@@ -193,7 +193,7 @@ _CURES = {
 
 
 def cause(path: str, size: int | None = None) -> Cause | None:
-    """Say what is wrong with a call from the loop; None if nothing is known.
+    """Return what is wrong with a call from the loop; None if nothing is known.
 
     Args:
         path: what is called, with dots.
@@ -217,7 +217,7 @@ def _keyed(found: Cause | None, key: str) -> Cause | None:
 
 
 def _numpy(words: list[str], size: int | None) -> Cause | None:
-    """Small arrays are fine."""
+    """Return whether a call of numpy's computes for long; small arrays do not."""
     heavy = words[1:2] == ["linalg"] and words[2:3] and words[2] in _HEAVY
     if (heavy and (size is None or size > _SMALL)) or (size is not None and size >= _LARGE):
         return _keyed(_MAY_COMPUTE, "numpy")
@@ -225,7 +225,7 @@ def _numpy(words: list[str], size: int | None) -> Cause | None:
 
 
 def trouble_in_thread(path: str) -> str:
-    """Say what is wrong with a call from a thread of the pool; "" if nothing is known."""
+    """Return what is wrong with a call from a thread of the pool; "" if nothing is known."""
     words = path.split(".")
     stems = (".".join(words[:count]) for count in range(len(words), 0, -1))
     return next((_IN_THREADS[stem] for stem in stems if stem in _IN_THREADS), "")

@@ -28,22 +28,22 @@ _CONFIG = {
 def start_programs(chain: Chain) -> list[Problem]:
     """Start each program of a chain, so that its hooks are known, and end it again."""
     found: list[Problem] = []
-    for member in chain.members:
+    for member in chain._registry.members:
         if not isinstance(member.app, Program):
             continue
         member.app.config = Config()
         member.app.config.values.update(_CONFIG)
         member.app.config.subsystems.append("smtp-in")
         try:
-            member.app.configure(None)
+            member.app._registry.configure(None)
         except UsageError as error:
             found.append(Problem(*_place(member, chain.name), str(error)))
-        member.app.on_end()
+        member.app._registry.on_end()
     return found
 
 
 def describe(member: Member) -> Iterator[str]:
-    """Give the lines that say what a member is, above its handlers."""
+    """Return the lines that say what a member is, above its handlers."""
     app = member.app
     what = f"exec {app.command}" if isinstance(app, Program) else f"filter {app.name}"
     observes = ", observes" if member.observe else ""
@@ -54,15 +54,15 @@ def describe(member: Member) -> Iterator[str]:
 
 
 def commands(chain: Chain) -> list[list[str]]:
-    """Give the words of the commands that a chain starts."""
-    apps = [member.app for member in chain.members]
+    """Return the words of the commands that a chain starts."""
+    apps = [member.app for member in chain._registry.members]
     return [shlex.split(app.command) for app in apps if isinstance(app, Program)]
 
 
 def check_members(chain: Chain, target: str) -> list[Problem]:
     """Look for mistakes in the code of the members, and in their conditions."""
     found: set[Problem] = set()
-    for member in chain.members:
+    for member in chain._registry.members:
         if not isinstance(member.app, Program):
             found |= {*check_top(member.app), *check_handlers(member.app)}
         place = _place(member, file_of(target) or target)

@@ -22,7 +22,7 @@ class Token:
         text: without its quotes.
         file: where it stands.
         line: counted from 1.
-        quoted: so it is no keyword.
+        quoted: so it is not a keyword.
     """
 
     text: str
@@ -234,7 +234,7 @@ def _named(tokens: list[Token], keyword: str) -> list[str]:
 
 
 def _statements(text: str, path: str) -> Iterator[list[Token]]:
-    """A statement ends with its line, but for lines that end in a backslash, and for braces."""
+    """Split a file into statements, which end with their lines but for backslashes and braces."""
     statement: list[Token] = []
     depth = 0
     for token in _tokens(text, path):

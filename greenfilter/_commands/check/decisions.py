@@ -18,7 +18,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
 # Stand for what cannot be seen, and are right.
 _PLACEHOLDERS = {"code": 550, "text": "text", "value": "value"}
 _REPLY = re.compile(r"([45]\d\d)[ -]+(.*)", re.DOTALL)
-# Expressions that are no decision whatever they hold.
+# Expressions that are not decisions whatever they hold.
 _NEVER = (
     ast.Tuple,
     ast.List,
@@ -53,7 +53,7 @@ def alternatives(values: list[ast.expr]) -> Iterator[ast.expr]:
 
 
 def what_is_wrong_with(kind: str, call: ast.Call) -> str:
-    """Say why a decision cannot be made as it is written; "" if it can, or nobody knows.
+    """Return why a decision cannot be made as written; "" if it can, or nobody knows.
 
     Args:
         kind: which decision.
@@ -98,7 +98,7 @@ def _shown(signature: inspect.Signature) -> str:
 
 
 def _advice(kind: str, call: ast.Call) -> str:
-    """``reject("550 no")`` is meant to be ``reject(550, "no")``."""
+    """Suggest ``reject(550, "no")`` for ``reject("550 no")``."""
     text = _text(call.args[0]) if call.args and not call.keywords else ""
     match = _REPLY.fullmatch(text)
     if match is None or kind not in ("reject", "disconnect") or len(call.args) > 1:
@@ -107,7 +107,7 @@ def _advice(kind: str, call: ast.Call) -> str:
 
 
 def no_decision(value: ast.expr, maker: str, allowed: tuple[type, ...] = ()) -> str:
-    """Say what is returned that is no decision; "" if it may be one.
+    """Return what is returned instead of a decision; "" if it may be one.
 
     Args:
         value: the expression.

@@ -41,8 +41,8 @@ def check_deployment(app: Filter, target: str, conf: Conf) -> list[Problem]:
         return [*found, Problem(conf.path, 1, text)]
     for program in filters.values():
         found += _check_command(program, target)
-    subsystems = {subsystem for subsystem, _ in app.registered_reports()}
-    if app.phases():
+    subsystems = {subsystem for subsystem, _ in app._registry.registered_reports()}
+    if app._registry.phases():
         subsystems.add("smtp-in")
     names = set().union(*(conf.names_of(name) for name in filters))
     program = next(iter(filters.values()))
@@ -68,7 +68,7 @@ def _unused(name: str, program: Program) -> Problem:
 
 
 def _check_command(program: Program, target: str) -> list[Problem]:
-    """smtpd.conf(5): a command that does not begin with a slash is run from smtpd's libexec."""
+    """Check the command: without a slash, smtpd looks for it in its libexec (smtpd.conf(5))."""
     words = program.words or [""]
     if not words[0].startswith("/"):
         if _is_in_libexec(words[0], target):

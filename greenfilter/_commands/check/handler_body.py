@@ -41,7 +41,7 @@ def check_handlers(app: Filter) -> list[Problem]:
     are what holds up all sessions, and what is None at that time.
     """
     found: set[Problem] = set()
-    for handler in app.handlers():
+    for handler in app._registry.handlers():
         file = handler.where.rpartition(":")[0] if handler.where else ""
         sources = Sources(file) if file else None
         source = sources.of_file(file) if sources else None
@@ -56,7 +56,8 @@ def check_handlers(app: Filter) -> list[Problem]:
 
 def values_of(app: Filter, sources: Sources) -> Values:
     """Make what tells what the expressions of a filter stand for."""
-    session, message = app.session_storage, app.message_storage
+    registry = app._registry
+    session, message = registry.session_storage, registry.message_storage
     return Values(sources, session and session.create, message and message.create)
 
 
@@ -182,7 +183,7 @@ class _Examined:
         return _AT_COMMIT if kind in _DATA_HOOKS else frozenset()
 
     def _made(self) -> Iterator[Problem]:
-        """Decisions that cannot be made, and those that nobody returns."""
+        """Find decisions that cannot be made, and those that nobody returns."""
         for kind, node, spot in self._reads.made:
             if text := what_is_wrong_with(kind, node):
                 yield self._at(spot, text)
@@ -191,7 +192,7 @@ class _Examined:
                 yield self._at(spot, why)
 
     def _needs(self) -> Iterator[Problem]:
-        bits = self._app.need_bits()
+        bits = self._app._registry.need_bits()
         for name, spot in [*self._reads.session, *self._reads.tx]:
             wanted = "USERNAME" if name == "authenticated" else name.upper()
             if wanted in Need.__members__ and not bits & Need[wanted].value:
@@ -199,7 +200,7 @@ class _Examined:
                 yield self._at(spot, text)
 
     def _fields(self) -> Iterator[Problem]:
-        """``ctx.reject`` and the like."""
+        """Find fields that do not exist, as in ``ctx.reject``."""
         for name, spot in self._reads.ctx:
             if not hasattr(Context, name):
                 hint = f"; write: from greenfilter import {name}" if name in MAKERS else ""

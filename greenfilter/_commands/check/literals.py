@@ -78,7 +78,7 @@ class Literals:
         return None
 
     def _plain(self, node: ast.Name | ast.Attribute, scope: Scope) -> tuple[Any, _Nodes]:
-        """The object that a name holds, else the expressions that it is bound to."""
+        """Return the object that a name holds, else the expressions that it is bound to."""
         if isinstance(node, ast.Attribute):
             base = self._values.of(node.value, scope)
             if isinstance(base, Module):

@@ -51,7 +51,7 @@ def check_order(app: Filter, conf: Conf, filters: dict[str, Program]) -> list[Pr
         ends = {builtin.phase: (builtin.action, spot)} if builtin.action in _ENDS else {}
         asked[name] = _Asked({builtin.phase}, ends)
     for name in filters:
-        asked[name].phases |= app.phases() - {"data-line"}
+        asked[name].phases |= app._registry.phases() - {"data-line"}
     found: dict[Problem, None] = {}
     for names in conf.orders:
         order = [member for name in names for member in conf.members(name) if member in asked]
@@ -75,7 +75,7 @@ def _between(
 
 
 def _file(program: Program) -> str | None:
-    """The file of a filter that greenfilter runs; other programs tell nothing of themselves."""
+    """Return the file of a filter that greenfilter runs; other programs tell nothing of theirs."""
     files = [file for word in program.words if (file := file_of(word))]
     for file in files:
         try:
@@ -119,7 +119,7 @@ def _end_of(
 
 
 def _registered(source: Source, values: Values) -> Iterator[tuple[str, FunctionNode]]:
-    """``@app.filter.ehlo``, with options or without, and ``app.filter.ehlo(function)``."""
+    """Find ``@app.filter.ehlo``, with options or without, and ``app.filter.ehlo(function)``."""
     for node in source.enclosing:
         if isinstance(node, FUNCTIONS[:2]):
             for decorator in node.decorator_list:

@@ -17,7 +17,7 @@ _SMTPD_USERS = ("_smtpd", "opensmtpd", "smtpd")
 
 
 def default_user() -> str | None:
-    """Return the user of smtpd on this machine, or None where there is none."""
+    """Return the user of smtpd on this machine, or None if there is none."""
     for name in _SMTPD_USERS:
         try:
             return pwd.getpwnam(name).pw_name
@@ -54,7 +54,7 @@ def check_permissions(target: str, user: str, command: list[str]) -> list[Proble
 
 
 def _files(target: str, command: list[str]) -> Iterator[tuple[str, int]]:
-    """The files, and whether each is to be read (4) or executed (1)."""
+    """Return the files, and whether each is to be read (4) or executed (1)."""
     for program in command[:1]:
         yield from _executables(program)
     if os.path.exists(target):
@@ -66,7 +66,7 @@ def _files(target: str, command: list[str]) -> Iterator[tuple[str, int]]:
 
 
 def _executables(program: str) -> Iterator[tuple[str, int]]:
-    """A program, and the interpreter that its first line names."""
+    """Return a program, and the interpreter that its first line names."""
     path = program if os.path.isabs(program) else shutil.which(program)
     if path is None or not os.path.isfile(path):
         return  # smtpd.conf is looked at elsewhere
@@ -120,7 +120,7 @@ _VERBS = {4: "read this file", 1: "execute this file"}
 
 
 def _way(path: str) -> Iterable[str]:
-    """Every directory from the root to a file, and the file; symbolic links followed."""
+    """Return every directory from the root to a file, and the file; symbolic links followed."""
     real = os.path.realpath(path)
     parts = real.split(os.path.sep)
     return [os.path.sep.join(parts[: count + 1]) or os.path.sep for count in range(len(parts))]

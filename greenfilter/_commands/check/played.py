@@ -18,7 +18,7 @@ _WITHOUT_THREAD = ("lines", "tap")
 
 
 def check_played(app: Filter, target: str, args: list[str]) -> list[Problem]:
-    """Play sessions to a filter, print what was played, and give what kept its loop.
+    """Play sessions to a filter, print what was played, and return what kept its loop.
 
     Args:
         app: the filter, as it was loaded here; it runs in a process of its own.
@@ -27,14 +27,14 @@ def check_played(app: Filter, target: str, args: list[str]) -> list[Problem]:
     """
     file = file_of(target) or target
     try:
-        deadline = max(handler.deadline for handler in app.handlers())
+        deadline = max(handler.deadline for handler in app._registry.handlers())
         seen = find_stalls(target, args, deadline)
     except (BenchError, OSError) as error:
         return [Problem(file, 1, f"--run: {' '.join(str(error).split())}")]
     if seen.stack:
         return [_hung(seen, file)]
     _describe(app, seen)
-    handlers = {handler.hook: handler for handler in app.handlers()}
+    handlers = {handler.hook: handler for handler in app._registry.handlers()}
     found = [_problem(stall, handlers.get(stall.hook)) for stall in seen.stalls]
     found += [
         _failed(handlers[hook], error, times, seen.calls[hook], file)
@@ -57,7 +57,7 @@ def _describe(app: Filter, seen: Findings) -> None:
         f"played {figures.sessions} sessions with {figures.messages} messages in "
         f"{figures.seconds:.1f} s: {calls} calls of handlers"
     )
-    missed = [handler for handler in app.handlers() if not seen.calls.get(handler.hook)]
+    missed = [handler for handler in app._registry.handlers() if not seen.calls.get(handler.hook)]
     for handler in missed:
         click.echo(f"  not called: {handler.name} ({handler.hook})")
 
@@ -89,7 +89,7 @@ def _failed(handler: Handler, error: str, times: int, calls: int, file: str) -> 
 
 
 def _hung(seen: Findings, file: str) -> Problem:
-    """The innermost line of the filter's own, in a filter that fell silent."""
+    """Return the innermost line of the filter's own, in a filter that fell silent."""
     sources = Sources(file)
     own = [frame for frame in seen.stack if sources.is_own(frame[0])]
     place, line, name = (own or [(file, 1, "")])[0]

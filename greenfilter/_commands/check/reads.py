@@ -191,14 +191,14 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Raise(self, node: ast.Raise) -> None:
-        """A decision is no exception."""
+        """Skip what is raised: a decision is not an exception."""
         if node.exc is not None and (kind := self._decision(node.exc)):
             why = f"raises {kind}, which is not an exception; return it"
             self._reads.lost.append(Lost(kind, self._spot(node), why))
         self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:
-        """A value that nobody takes."""
+        """Note a value that nobody takes."""
         self._coroutine(node.value)
         value = node.value
         if kind := self._decision(value):
@@ -224,7 +224,7 @@ class _Reader(ast.NodeVisitor):
         return maker_of(value.path) if isinstance(value, Api) and not value.called else ""
 
     def _unused(self, function: ast.AST) -> None:
-        """Decisions that are put into a variable that nobody reads."""
+        """Return the decisions that are put into a variable that nobody reads."""
         read = {
             node.id
             for node in ast.walk(function)
@@ -249,12 +249,12 @@ class _Reader(ast.NodeVisitor):
     # The context
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        """A variable may take the place of ctx.tx, which is no test of it."""
+        """Note a variable that takes the place of ctx.tx, which is not a test of it."""
         if self._of(node.value) != Context("tx"):
             self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        """A field is read."""
+        """Note a field that is read."""
         base = self._of(node.value)
         if base == Context("session"):
             self._reads.session.append((node.attr, self._spot(node)))
@@ -270,7 +270,7 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _property(self, base: Instance, node: ast.Attribute) -> None:
-        """A property runs code."""
+        """Visit the code that a property runs."""
         for statement in base.made_from.node.body:
             if (
                 isinstance(statement, FUNCTIONS[:2])
@@ -280,14 +280,14 @@ class _Reader(ast.NodeVisitor):
                 self._enter(Function(statement, base.made_from.scope, base), None)
 
     def visit_Name(self, node: ast.Name) -> None:
-        """The transaction itself is looked at."""
+        """Note that the transaction itself is looked at."""
         if self._of(node) == Context("tx"):
             self._reads.tests_tx = True
 
     # Calls
 
     def visit_Call(self, node: ast.Call) -> None:
-        """Something is called."""
+        """Visit what is called."""
         callee = self._of(node.func)
         if isinstance(callee, Api):
             self._library(callee, node)
@@ -296,7 +296,7 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_With(self, node: ast.With) -> None:
-        """Entering an object runs code, too."""
+        """Visit what entering an object runs."""
         for item in node.items:
             value = self._of(item.context_expr)
             if isinstance(value, Instance):
@@ -309,17 +309,17 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_For(self, node: ast.For) -> None:
-        """Going through an object does."""
+        """Visit what iterating over an object runs."""
         self._used(node.iter)
         self.generic_visit(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
-        """Taking something out of it does."""
+        """Visit what taking an item runs."""
         self._used(node.value)
         self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
-        """A product of matrices is a call."""
+        """Visit a product of matrices, which is a call."""
         value = self._of(node) if isinstance(node.op, ast.MatMult) else None
         if isinstance(value, Api) and value.path.startswith("numpy"):
             api = Api("numpy.matmul", "numpy.matmul", size=value.size)
@@ -372,7 +372,7 @@ def _short(text: str) -> str:
 
 
 def _statements(function: ast.AST) -> Iterable[ast.AST]:
-    """All nodes of a function but those of functions in it."""
+    """Return all nodes of a function but those of functions in it."""
     todo = list(ast.iter_child_nodes(function))
     for node in todo:
         yield node

@@ -106,7 +106,7 @@ def _read_conf(path: str) -> Conf:
 
 
 def _runs(options: CheckOptions, conf: Conf | None) -> list[tuple[str | None, list[str]]]:
-    """Every user that smtpd.conf runs the filter as, and the command; --user goes before."""
+    """Return each user that smtpd.conf runs the filter as, and the command; --user goes before."""
     filters = find_filters(conf, options.target) if conf is not None else {}
     default = options.user or default_user()
     runs = [
@@ -132,13 +132,13 @@ def _check_permissions(app: Filter, options: CheckOptions, conf: Conf | None) ->
 def _describe(app: Filter, options: CheckOptions) -> None:
     click.echo(f"{app.name}: {options.target}")
     if isinstance(app, Chain):
-        app.freeze()
-        for member in app.members:
+        app._registry.freeze()
+        for member in app._registry.members:
             for line in chain.describe(member):
                 click.echo(f"  {line}")
             _tell_handlers(app, member.handlers(), "     ")
     else:
-        _tell_handlers(app, app.handlers(), "  ")
+        _tell_handlers(app, app._registry.handlers(), "  ")
     click.echo(f"needs: {_needs(app)}")
     click.echo("smtpd.conf:")
     for line in conf_lines(app, options.target, options.args):
@@ -153,7 +153,7 @@ def _tell_handlers(app: Filter, handlers: list[Handler], indent: str) -> None:
 def _described(app: Filter, handler: Handler) -> str:
     outgoing = any(
         subsystem == "smtp-out" and other is handler
-        for (subsystem, _), other in app.reports.items()
+        for (subsystem, _), other in app._registry.reports.items()
     )
     options = [f"deadline={handler.deadline:g}"]
     if not handler.hook.startswith("report."):
@@ -164,7 +164,7 @@ def _described(app: Filter, handler: Handler) -> str:
 
 
 def _needs(app: Filter) -> str:
-    bits = app.need_bits()
+    bits = app._registry.need_bits()
     return ", ".join(str(need.name).lower() for need in NEED_EVENTS if need.value & bits)
 
 
@@ -173,8 +173,8 @@ def conf_lines(app: Filter, target: str, args: list[str]) -> list[str]:
     # Quoted, because a bare name may be a keyword there: auth, junk, tag.
     name = '"' + "".join(char if char.isalnum() else "-" for char in app.name) + '"'
     lines = [f'filter {name} proc-exec "{_command(target, args)}"']
-    subsystems = {subsystem for subsystem, _ in app.registered_reports()}
-    if "smtp-in" in subsystems or app.phases():
+    subsystems = {subsystem for subsystem, _ in app._registry.registered_reports()}
+    if "smtp-in" in subsystems or app._registry.phases():
         # "all" and "egress" are groups of interfaces, which OpenBSD alone has.
         lines.append(f"listen on 0.0.0.0 filter {name}")
     if "smtp-out" in subsystems:
@@ -183,7 +183,7 @@ def conf_lines(app: Filter, target: str, args: list[str]) -> list[str]:
 
 
 def _command(target: str, args: list[str]) -> str:
-    """The command with whole paths: smtpd runs others from its own libexec directory."""
+    """Return the command with whole paths: smtpd runs others from its own libexec directory."""
     if file := file_of(target):
         target = os.path.abspath(file) + target.removeprefix(file)
     program = own_command()

@@ -17,7 +17,7 @@ _SQUARE = ("eye", "identity")
 
 
 def created_size(path: str, call: ast.Call, number: Callable[[ast.AST], int | None]) -> int | None:
-    """Return the size of the array that a call makes; None if it is no such call.
+    """Return the size of the array that a call makes; None for another call.
 
     Args:
         path: what is called, with dots.

@@ -60,7 +60,7 @@ class Source:
 
     Raises:
         OSError: it cannot be read.
-        SyntaxError: it is no Python.
+        SyntaxError: it is not Python.
     """
 
     def __init__(self, file: str, module: ModuleType | None = None) -> None:
@@ -181,7 +181,7 @@ class Sources:
 
 
 def _library_of(file: str) -> str | None:
-    """The installed package or module that a file belongs to; None if it is not installed."""
+    """Return the installed package or module that a file belongs to, if any."""
     words = file.split(os.path.sep)
     for name in ("site-packages", "dist-packages"):
         if name in words:
@@ -218,26 +218,26 @@ class _Collector(ast.NodeVisitor):
                 self._bind(part, value.elts[index] if pairs else value)  # type: ignore[attr-defined]
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        """A function."""
+        """Bind a function."""
         self._add(node.name, node)
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        """A function."""
+        """Bind a function."""
         self._add(node.name, node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """A class."""
+        """Bind a class."""
         self._add(node.name, node)
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        """It binds nothing here."""
+        """Skip it: it binds nothing here."""
 
     def visit_Global(self, node: ast.Global) -> None:
-        """Names of the module."""
+        """Bind names of the module."""
         self.names.shared.update(node.names)
 
     def visit_Import(self, node: ast.Import) -> None:
-        """Modules."""
+        """Bind modules."""
         for alias in node.names:
             name = alias.asname or alias.name.partition(".")[0]
             self._add(name, Imported(alias.name if alias.asname else name))
@@ -249,28 +249,28 @@ class _Collector(ast.NodeVisitor):
             self._add(alias.asname or alias.name, imported)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        """Variables."""
+        """Bind variables."""
         for target in node.targets:
             self._bind(target, node.value)
         self.generic_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        """A variable; what it is declared to hold says something too."""
+        """Bind a variable; what it is declared to hold says something too."""
         self._bind(node.target, node.value or node.annotation)
         self.generic_visit(node)
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
-        """A variable."""
+        """Bind a variable."""
         self._bind(node.target, node.value)
         self.generic_visit(node)
 
     def visit_For(self, node: ast.For) -> None:
-        """A variable that holds one after the other."""
+        """Bind a variable that holds one item after the other."""
         self._bind(node.target, node.iter)
         self.generic_visit(node)
 
     def visit_comprehension(self, node: ast.comprehension) -> None:
-        """The same."""
+        """Bind a variable that holds one item after the other."""
         self._bind(node.target, node.iter)
         self.generic_visit(node)
 
@@ -281,7 +281,7 @@ class _Collector(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
-        """An exception."""
+        """Bind an exception."""
         if node.name:
             self._add(node.name, None)
         self.generic_visit(node)
@@ -293,10 +293,10 @@ def _first_line(node: FunctionNode) -> int:
 
 
 def parameters(node: FunctionNode) -> list[str]:
-    """Names of the positional parameters."""
+    """Return the names of the positional parameters."""
     return [arg.arg for arg in [*node.args.posonlyargs, *node.args.args]]
 
 
 def plain_function(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The function below a bound method."""
+    """Return the function below a bound method."""
     return fn.__func__ if inspect.ismethod(fn) else fn

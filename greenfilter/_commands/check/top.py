@@ -30,7 +30,7 @@ def check_top(app: Filter) -> list[Problem]:
 
     A process that is started there is a copy of a filter that is half made.
     """
-    places = [handler.where for handler in app.handlers() if handler.where]
+    places = [handler.where for handler in app._registry.handlers() if handler.where]
     files = {place.rpartition(":")[0] for place in places}
     found: set[Problem] = set()
     for file in files:

@@ -148,7 +148,7 @@ class Values:
         return self._global(name, scope)
 
     def _global(self, name: str, scope: Scope) -> Value | None:
-        """The object itself knows best what it is, but not under which name it was imported."""
+        """Return a global; the object knows best what it is, but not what it was imported as."""
         source = scope.source
         known = source.module is not None and hasattr(source.module, name)
         real = getattr(source.module, name, None)
@@ -220,7 +220,7 @@ class Values:
         return self.attribute(base, node.attr) if base is not None else None
 
     def _assigned(self, key: tuple[str, str], scope: Scope) -> Value | None:
-        """``local.db = ...`` in some function of the file says what ``local.db`` is."""
+        """Return what ``local.db`` is, from ``local.db = ...`` in some function of the file."""
         source = scope.source
         if value := self._first(source.names.attributes.get(key, []), self.objects.module(source)):
             return value

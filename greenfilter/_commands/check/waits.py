@@ -106,6 +106,6 @@ def _knows_when(called: Called) -> bool:
 
 
 def _uses_its_own_threads(api: Api) -> bool:
-    """A model of scikit-learn with ``n_jobs`` computes in threads, for which it waits."""
+    """Return whether it is a model of scikit-learn with ``n_jobs``, which waits for its threads."""
     jobs = getattr(api.real, "n_jobs", None) if api.path.startswith("sklearn.") else None
     return isinstance(jobs, int) and jobs != 1

@@ -43,14 +43,14 @@ def read(logs: Sequence[str]) -> Iterator[Entry]:
         logs: files. Those of one recorder may come in any order, as ``*`` gives them.
 
     Raises:
-        UnreadableLog: a file cannot be read, or a line of it is none of a recording.
+        UnreadableLog: a file cannot be read, or a line of it does not belong in a recording.
     """
     for log in sorted(logs, key=_begin):
         yield from _entries(log)
 
 
 def _begin(log: str) -> float:
-    """When the first thing happened that is not the handshake; 0 if nothing has."""
+    """Return when the first thing happened after the handshake; 0 if nothing has."""
     for entry in _entries(log):
         if entry.from_smtpd and entry.time and not entry.line.startswith(b"config|"):
             return entry.time

@@ -22,6 +22,7 @@ from ..._smtpd.oracle import OLD_LINE_BYTES, OracleError, SmtpdWouldDie
 from ..._smtpd.target import Target
 from ..._smtpd.wire import decode, parse_version
 from ...errors import UsageError
+from ...protocol._catalogue import TOKEN_FIRST_BEFORE
 from .format import Entry, UnreadableLog
 from .replay_link import ReplayLink
 from .result import Request, Result, message_difference, without_password
@@ -54,7 +55,7 @@ class _Session:
 
 
 class Player:
-    """Plays recordings into filters that it starts: a new one where smtpd was configured anew.
+    """Plays recordings into filters that it starts: a new one where smtpd was configured again.
 
     Args:
         target: makes a filter.
@@ -289,7 +290,7 @@ class Player:
         words = rest.split(b"|", 2)
         if len(words) < 3 or self._link is None:
             return
-        session_id = decode(words[1] if self._version < (0, 5) else words[0])
+        session_id = decode(words[1] if self._version < TOKEN_FIRST_BEFORE else words[0])
         session = self._sessions.get(session_id)
         if session is None or session.stopped:
             return
@@ -359,7 +360,7 @@ class Player:
 
 
 def _written(error: OracleError) -> bytes:
-    """The decision that is at fault; where none was written, what is wrong."""
+    """Return the decision that is at fault; where none was written, what is wrong."""
     words = (error.line or b"").split(b"|", 3)
     return words[3] if len(words) == 4 else str(error).partition("\n")[0].encode()
 

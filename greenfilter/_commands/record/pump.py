@@ -48,7 +48,7 @@ class _Way:
         return bool(self.waiting), self.reading
 
     def move(self) -> bool:
-        """Pass on what is there, as far as it goes; give whether something moved."""
+        """Pass on what is there, as far as it goes; return whether something moved."""
         if self.waiting:
             return self._put(self.waiting)
         if not self.reading:
@@ -115,7 +115,7 @@ def record(command: Sequence[str], writer: Writer) -> NoReturn:
 
 
 def _pass_on(child: subprocess.Popen[bytes], inward: _Way, outward: _Way, wake: int) -> None:
-    """Until the filter has ended, and all that it wrote has been passed on."""
+    """Pass on all that the filter writes, until it has ended."""
     polls: dict[tuple[bool, ...], select.poll] = {}
     while child.poll() is None:
         ready: list[int] = []
@@ -151,7 +151,7 @@ def _poll(inward: _Way, outward: _Way, wake: int) -> select.poll:
 
 
 def _shut(fd: int) -> None:
-    """Let the other end see the end of file; the other direction of a socket goes on."""
+    """Send the other end the end of file; the other direction of a socket goes on."""
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
         os.close(fd)
         return

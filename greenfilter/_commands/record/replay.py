@@ -73,12 +73,12 @@ def replay(
     The exit status is 0 if all decisions are the same, or with --observe; 1 if not; 2 if a
     recording cannot be read or the filter does not start.
     """
+    from ..._process.words import split_command
     from ..._smtpd.target import Process
-    from ..words import command_words
     from .player import Player
     from .result import readable
 
-    command = command_words(target) if is_command else _run_command(target)
+    command = split_command(target) if is_command else _run_command(target)
     command += filter_options
     player = Player(
         lambda: Process(command), timeout, speed == "original", timeline is not None, observe

@@ -16,7 +16,7 @@ _FLUSH_BYTES = 65_536
 
 
 class ReplayLink(FilterLink):
-    """A link that sends lines as they are, and gives the answers when they are asked for.
+    """A link that sends lines as they are, and returns the answers when they are asked for.
 
     Args:
         target: the filter.
@@ -70,7 +70,7 @@ class ReplayLink(FilterLink):
         return self._data.pop(session_id, [])
 
     def end(self, session_id: str) -> None:
-        """A session is over. Never switches."""
+        """End a session. Never switches."""
         super().end(session_id)
         self._asked.pop(session_id, None)
         self._waiting.pop(session_id, None)

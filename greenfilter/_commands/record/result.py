@@ -19,7 +19,7 @@ class Request:
         session_id, client: of the session; who connected, as far as the recording tells.
         phase, parameter: what was asked, without a password. A message has no parameter.
         asked, answered: when, in the recording (seconds since 1970); None where it does not tell.
-        recorded: the recorded answer, None if there is none.
+        recorded: the recorded answer, None if there was no answer.
         began, ended: when, in the replay (seconds since it began).
         decision: the answer in the replay; None if none was waited for.
         lines: of the message, as the client sent it.
@@ -72,7 +72,7 @@ class Result:
     log: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
-        """One line that tells it all."""
+        """Return one line that tells it all."""
         changed = len({request.session_id for request in self.differences})
         text = (
             f"{_count(self.sessions, 'session')}, {_count(self.requests, 'request')}, "
@@ -81,7 +81,7 @@ class Result:
         return f"{text} in {_count(changed, 'session')}" if changed else text
 
     def observed(self) -> list[str]:
-        """What the filter would have done otherwise: a line for each, then troubles and notes."""
+        """Return what the filter would have done differently, then troubles and notes."""
         lines: list[str] = []
         for request in self.differences:
             client = f" ({request.client})" if request.client else ""
@@ -95,7 +95,7 @@ class Result:
         return lines + self._ending()
 
     def report(self) -> list[str]:
-        """The differences, troubles and notes, as lines to read."""
+        """Return the differences, troubles and notes, as lines to read."""
         lines: list[str] = []
         seen: set[str] = set()
         for request in self.differences:
@@ -122,7 +122,7 @@ class Result:
 
 
 def without_password(phase: str, text: bytes) -> bytes:
-    """A parameter, or a decision, of a phase without what only smtpd may know."""
+    """Return a parameter, or a decision, of a phase without what only smtpd may know."""
     if phase != "auth":
         return text
     word, bar, parameter = text.partition(b"|")
@@ -147,7 +147,7 @@ def _describe(count: int, number: int, line: bytes | None) -> bytes:
 
 
 def readable(text: bytes) -> str:
-    """Bytes for a terminal: what is not printable is escaped, what is long is cut."""
+    """Return bytes for a terminal: what is not printable is escaped, what is long is cut."""
     cut = "..." if len(text) > _MAX_SHOWN else ""
     shown = text[:_MAX_SHOWN].decode("utf-8", "backslashreplace")
     return (

@@ -96,7 +96,7 @@ class Writer:
         logger.error("recording stopped, the mail goes on: %s", reason)
 
     def _write_batch(self) -> bool:
-        """Write what was read until now; give whether there will be more."""
+        """Write what was read until now; return whether there will be more."""
         self._wake.wait()
         if not self._pieces or self._pieces[-1] is not None:
             time.sleep(_BATCH_SECONDS)
@@ -120,7 +120,7 @@ class Writer:
         return self.recording and not ended
 
     def _lines(self, when: float, direction: bytes, data: bytes) -> bytes:
-        """The lines that end in a piece, as they are recorded."""
+        """Return the lines that end in a piece, as they are recorded."""
         lines, newline, rest = data.rpartition(b"\n")
         if not newline:
             self._rest[direction] += rest
@@ -184,7 +184,7 @@ class _Stop(Exception):
 
 
 def _whole_lines(fd: int) -> int:
-    """The size of a file without a last line that a crash cut short."""
+    """Return the size of a file without a last line that a crash cut short."""
     end = os.fstat(fd).st_size
     while end:
         begin = max(0, end - 65_536)

@@ -89,7 +89,7 @@ def serve(
     proc_exec: bool,
 ) -> None:
     """Serve mail clients with FILTER, without a mail server, and show what happens."""
-    from ..words import command_words
+    from ..._process.words import split_command
     from .keeper import Source
     from .server import Options, Server
     from .transcript import Transcript
@@ -97,7 +97,7 @@ def serve(
     if src is not None:
         _check_ip(src)
     if proc_exec:
-        command_words(target)
+        split_command(target)
     options = Options(
         Source(target, args, proc_exec),
         address(listen, "--listen"),

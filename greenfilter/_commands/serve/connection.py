@@ -53,7 +53,7 @@ class Connection:
         self._said = ""
 
     def serve(self) -> None:
-        """Conduct the session. Switches greenlets."""
+        """Run the session. Switches greenlets."""
         try:
             self._converse()
         except OracleError:

@@ -21,7 +21,7 @@ def handlers(app: Filter) -> dict[str, list[str]]:
     """Name the functions that decide, by phase on the wire."""
     named: dict[str, list[str]] = {}
     names: list[str] = []
-    for handler in app.handlers():
+    for handler in app._registry.handlers():
         kind, _, name = handler.hook.partition(".")
         if kind == "filter" and name != "data_line":
             named.setdefault(PHASES[name].wire, []).append(handler.name)
@@ -76,7 +76,7 @@ def _files_of(error: BaseException, folder: str) -> list[str]:
 
 
 def main() -> NoReturn:
-    """Entry point of the process."""
+    """Run the process."""
     target, *args = sys.argv[1:]
     stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -40,7 +40,7 @@ class Described:
     Args:
         name: as its author calls it.
         handlers: names of the functions that decide, by phase.
-        files: a change of one of them starts the filter anew.
+        files: a change of one of them restarts the filter.
     """
 
     name: str
@@ -239,7 +239,7 @@ class FilterKeeper:
             self._close_unused(before)
 
     def watch(self) -> None:
-        """From now on, start the filter anew when a file of it changes. Never switches."""
+        """Restart the filter whenever a file of it changes, from now on. Never switches."""
         self._starting.spawn(self._watch_files)
 
     def acquire(self) -> RunningFilter | None:
@@ -249,7 +249,7 @@ class FilterKeeper:
         return self.current
 
     def release(self, running: RunningFilter) -> None:
-        """The calling greenlet is done with the filter. Never switches."""
+        """Note that the calling greenlet is done with the filter. Never switches."""
         running.users.discard(gevent.getcurrent())
         self._close_unused(running)
 

@@ -70,7 +70,7 @@ class Watch:
             self._trace(direction, decode(redact(line)), session_id)
 
     def seconds(self, session_id: str) -> float | None:
-        """How long the filter took for its last answer."""
+        """Return how long the filter took for its last answer."""
         exchange = self._sessions.get(session_id)
         return exchange.seconds if exchange and exchange.asked else None
 
@@ -102,7 +102,7 @@ class Watch:
         return [f"{line[0]} {line[1:]}" for line in lines if line[0] in "+-"]
 
     def forget(self, session_id: str) -> None:
-        """A session is over."""
+        """Drop a session that is over."""
         self._sessions.pop(session_id, None)
 
     def _asked(self, exchange: _Exchange, words: list[bytes]) -> None:

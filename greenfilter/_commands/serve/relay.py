@@ -11,6 +11,7 @@ import gevent.socket
 from ..._smtpd.link import new_id
 from ..._smtpd.wire import decode
 from ...errors import GreenfilterError
+from ...protocol._stuffing import stuff_message
 from .address import reverse_dns, shown
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Relay:
             self._roll_back()
             self._give_up(reply, reset=True)
         self._report_tx("tx-data", "ok")
-        body = stuffed(message.data)
+        body = stuff_message(message.data)
         self._sock.sendall(body)
         self._say(".")
         reply = self._hear()
@@ -152,7 +153,7 @@ class Relay:
         self._sock.sendall(f"{line}\r\n".encode("utf-8", "surrogateescape"))
 
     def _hear(self) -> str:
-        """Read a reply, and give its last line."""
+        """Read a reply, and return its last line."""
         while True:
             raw = self._replies.readline(_MAX_REPLY_LINE_BYTES)
             if not raw.endswith(b"\n"):
@@ -172,9 +173,3 @@ class Relay:
 
 def _result(reply: str) -> str:
     return {"2": "ok", "4": "tempfail"}.get(reply[:1], "permfail")
-
-
-def stuffed(data: bytes) -> bytes:
-    """Dot-stuff a message whose lines end in CRLF (RFC 5321, 4.5.2)."""
-    data = data.replace(b"\r\n.", b"\r\n..")
-    return b"." + data if data.startswith(b".") else data

@@ -66,7 +66,7 @@ class ServedSession(SmtpIn):
         super().end_of_data()
 
     def free(self) -> None:
-        """The connection is closed."""
+        """Note that the connection is closed."""
         self._running.watch.forget(self.id)
         super().free()
 

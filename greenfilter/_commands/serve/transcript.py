@@ -50,36 +50,36 @@ class Transcript:
         self._next_number = itertools.count(1)
 
     def listening(self, address: str, version: str) -> None:
-        """The server can be connected to."""
+        """Show that the server can be connected to."""
         text = f"listening on {address}, protocol {version}; Ctrl-C ends"
         self._emit("listening", "", _style(text, bold=True), address=address, version=version)
 
     def note(self, text: str) -> None:
-        """Say something about the server itself."""
+        """Show a note about the server itself."""
         self._emit("note", "", _style(text), note=text)
 
     def filter_started(self, name: str, again: bool) -> None:
-        """There is a new process of the filter."""
-        text = f"filter {name} " + ("started anew for new sessions" if again else "started")
+        """Show that there is a new process of the filter."""
+        text = f"filter {name} " + ("started again for new sessions" if again else "started")
         self._emit("filter-started", "", _style(text, fg="blue"), name=name, again=again)
 
     def not_started(self, error: str, goes_on: bool) -> None:
-        """The filter could not be started."""
+        """Show that the filter could not be started."""
         after = "the old code goes on" if goes_on else "no mail until its file changes"
         self._emit("filter-failed", "", _loud(f"{error} ({after})"), error=error, goes_on=goes_on)
 
     def log(self, line: str) -> None:
-        """The filter wrote a line to its standard error; greenfilter's own name the session."""
+        """Show a line of the filter's standard error; greenfilter's own lines name the session."""
         ids = [word for word in _SESSION_ID.findall(line) if word in self._numbers]
         self._emit("log", ids[0] if ids else "", _style(f"log: {line}", dim=True), line=line)
 
     def protocol(self, direction: str, line: str, session_id: str) -> None:
-        """A line passed between smtpd and the filter, credentials hidden."""
+        """Show a line that passed between smtpd and the filter, credentials hidden."""
         text = _style(f"   {direction} {line}", dim=True)
         self._emit("protocol", session_id, text, direction=direction, line=line)
 
     def wrong(self, error: OracleError) -> None:
-        """The filter did what smtpd does not forgive."""
+        """Show that the filter did what smtpd does not forgive."""
         effect, means = "hang", "real smtpd would leave this session hanging"
         if isinstance(error, SmtpdWouldDie):
             effect, means = "die", "real smtpd would end here, and all mail with it"
@@ -94,7 +94,7 @@ class Transcript:
     def connected(
         self, session_id: str, src: str, rdns: str, fcrdns: str, outgoing: bool = False
     ) -> None:
-        """A client connected, or (outgoing) the server where mail is relayed."""
+        """Show that a client connected, or (outgoing) the server where mail is relayed."""
         self._numbers[session_id] = next(self._next_number)
         what = "relays to" if outgoing else "connected from"
         text = _style(f"-- {what} {src} ({rdns}, {fcrdns}), session {session_id}", bold=True)
@@ -102,21 +102,21 @@ class Transcript:
         self._emit("connected", session_id, text, **fields)
 
     def client(self, session_id: str, line: str) -> None:
-        """The client said a line, credentials hidden."""
+        """Show a line that the client said, credentials hidden."""
         text = _style(f"C: {line}", fg="cyan")
         self._emit("client", session_id, text, line=line)
 
     def server(self, session_id: str, line: str) -> None:
-        """The server said a line."""
+        """Show a line that the server said."""
         text = _style(f"S: {line}", fg=_COLOURS.get(line[:1]))
         self._emit("server", session_id, text, line=line)
 
     def tls(self, session_id: str, ciphers: str) -> None:
-        """TLS is up."""
+        """Show that TLS is up."""
         self._emit("tls", session_id, _style(f"-- TLS {ciphers}"), ciphers=ciphers)
 
     def waits(self, session_id: str, phase: str, handlers: Sequence[str], seconds: float) -> None:
-        """The filter has not answered for a while, and the client waits."""
+        """Show that the filter has not answered for a while, and the client waits."""
         text = f"no answer for {seconds:g} s; smtpd would wait for it without end"
         text = f"   {_who(phase, handlers)} {_style(text, fg='yellow')}"
         fields = {"phase": phase, "handlers": list(handlers), "seconds": seconds}
@@ -130,7 +130,7 @@ class Transcript:
         handlers: Sequence[str],
         seconds: float | None,
     ) -> None:
-        """The filter answered a request.
+        """Show what the filter answered to a request.
 
         Args:
             session_id: of the client.
@@ -152,7 +152,7 @@ class Transcript:
         seconds: float | None,
         changes: list[str] | None,
     ) -> None:
-        """The filter passed a message on; ``changes`` are ``+ line`` and ``- line``."""
+        """Show that the filter passed a message on; ``changes`` are ``+ line`` and ``- line``."""
         verdict = "message left as it was" if changes == [] else "message changed"
         text = f"   {_who('data-line', handlers)} {verdict} {_duration(seconds)}"
         fields = {"handlers": list(handlers), "seconds": seconds, "changes": changes}
@@ -163,7 +163,7 @@ class Transcript:
         self._emit("filtered", session_id, "\n".join([text, *lines]), **fields)
 
     def accepted(self, session_id: str, message: Message, path: str | None) -> None:
-        """A message was accepted, and stored in a file, if anywhere."""
+        """Show that a message was accepted, and the file that it was stored in, if any."""
         words = ["accepted", message.message_id, f"{len(message.data)} bytes"]
         words += ["marked as junk"] if message.junk else []
         words += [f"stored in {path}"] if path else []
@@ -181,7 +181,7 @@ class Transcript:
     def relayed(
         self, session_id: str, message_id: str, rcpt_to: Sequence[str], refused: Mapping[str, str]
     ) -> None:
-        """The other server took a message.
+        """Show that the other server took a message.
 
         Args:
             session_id: of the connection to it.
@@ -195,11 +195,11 @@ class Transcript:
         self._emit("relayed", session_id, "\n".join(lines), **fields)
 
     def failed(self, session_id: str, error: str) -> None:
-        """Something around a session went wrong: a TLS handshake, a disk, a relay."""
+        """Show what went wrong around a session: a TLS handshake, a disk, a relay."""
         self._emit("failed", session_id, _loud(f"-- {error}"), error=error)
 
     def disconnected(self, session_id: str) -> None:
-        """A session is over."""
+        """Show that a session is over."""
         self._emit("disconnected", session_id, "-- disconnected")
         self._numbers.pop(session_id, None)
 

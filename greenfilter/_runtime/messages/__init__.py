@@ -21,7 +21,7 @@ _KINDS: dict[str, type[HandledConsumer]] = {
 
 def begin_message(calls: Calls, stream: Stream) -> Consumer:
     """Make the consumer that the filter's handlers ask for."""
-    if calls.app.data is None:
+    if calls.registry.data is None:
         return Consumer(calls, stream)
-    kind, handler = calls.app.data
+    kind, handler = calls.registry.data
     return _KINDS[kind](calls, stream, handler)

@@ -43,7 +43,7 @@ class Consumer:
         self._is_lost = False
         self.taps = [
             Tap(calls, stream.session, handler, event_of(stream), stream)
-            for handler in calls.app.taps
+            for handler in calls.registry.taps
         ]
 
     def take(self, runner: Runner, chunk: Chunk) -> None:
@@ -102,7 +102,7 @@ class Consumer:
         self.failed = True
         if self.stream.open and not self._is_lost:
             self._is_lost = True
-            data = self.calls.app.data
+            data = self.calls.registry.data
             handler = data[1] if data else None
             self.answers.lose_message(event_of(self.stream), self.stream, handler, error)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...protocol import DROP, Chunk
+from ...protocol._stuffing import stuff, unstuff_line
 from ..runners import Runner
 from .handled import HandledConsumer
-from .lines import as_lines, stuff
+from .lines import as_lines
 
 
 class EachLine(HandledConsumer):
@@ -35,7 +36,7 @@ class EachLine(HandledConsumer):
         fn, ctx, keep, turn = self.handler.fn, self.ctx, out.append, runner.turn
         for line in lines:
             try:
-                result = fn(ctx, line[1:] if line[:1] == b"." else line)
+                result = fn(ctx, unstuff_line(line))
                 if result is None:
                     keep(line)
                 elif result is not DROP:

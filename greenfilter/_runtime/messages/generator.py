@@ -10,10 +10,11 @@ from ..._filter.handlers import Handler
 from ..._mail.spool import Spool
 from ...errors import MessageError
 from ...protocol import Chunk, Stream
+from ...protocol._stuffing import stuff, unstuff
 from ..calls import Calls
 from ..runners import Runner
 from .handled import HandledConsumer
-from .lines import as_line, stuff, unstuff
+from .lines import as_line
 from .reader import Reader
 
 # A generator that yields much from few lines is written out in pieces of this many lines.
@@ -35,7 +36,7 @@ class Generator(HandledConsumer):
         self._reader = _GeneratorReader(self)
 
     def take(self, runner: Runner, chunk: Chunk) -> None:
-        """Let the generator deal with a run of lines. Switches greenlets."""
+        """Run the generator on a run of lines. Switches greenlets."""
         lines = unstuff(self.open(chunk))
         self._keep(self._original, lines)
         reader = self._reader
@@ -65,9 +66,9 @@ class Generator(HandledConsumer):
     def flush(self) -> None:
         """Write what the generator has yielded, or keep it until it has ended."""
         if self._held:
-            self._keep(self._edited, unstuff(self.out))
+            self._keep(self._edited, self.out)
         elif self.out:
-            self.write(self.out, False)
+            self.write(stuff(self.out), False)
         self.out.clear()
 
     def _keep(self, spool: Spool, lines: list[bytes]) -> None:
@@ -80,7 +81,7 @@ class Generator(HandledConsumer):
 
     def _pass_on(self, lines: list[bytes]) -> None:
         """Pass on unchanged what the generator left."""
-        self.out.extend(stuff(lines))
+        self.out.extend(lines)
         self.flush()
         if not self.ended:
             return
@@ -148,7 +149,7 @@ class _GeneratorReader(Reader):
                 return
             if type(line) is not bytes or b"\n" in line:
                 line = as_line(line)
-            out.append(b"." + line if line[:1] == b"." else line)
+            out.append(line)
             if turn.missed:
                 runner.give_turn()
             if len(out) >= _FLUSH_LINES:

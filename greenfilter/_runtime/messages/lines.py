@@ -1,18 +1,8 @@
-"""Lines of a message: with and without dot-stuffing, and those that handlers make."""
+"""Lines of a message that handlers make."""
 
 from __future__ import annotations
 
 from typing import Any
-
-
-def unstuff(lines: list[bytes]) -> list[bytes]:
-    """Take off the dot that smtpd puts before a line that begins with one (RFC 5321, 4.5.2)."""
-    return [line[1:] if line[:1] == b"." else line for line in lines]
-
-
-def stuff(lines: list[bytes]) -> list[bytes]:
-    """Put a dot before each line that begins with one."""
-    return [b"." + line if line[:1] == b"." else line for line in lines]
 
 
 def as_line(value: Any) -> bytes:

@@ -55,7 +55,7 @@ class Reader:
     # The session's side, in the hub or in the session's runner
 
     def wake(self) -> None:
-        """Let it run: there is something new for it. Never switches greenlets."""
+        """Wake it: there is something new for it. Never switches greenlets."""
         if not self._started:
             self._started = True
             self.runners.start(self)

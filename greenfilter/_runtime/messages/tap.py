@@ -10,9 +10,9 @@ from ..._mail.spool import Spool
 from ..._process.log import logger
 from ...errors import HandlerTimeout, MessageError, SessionClosed
 from ...protocol import TEMPFAIL, Call, Session, Stream
+from ...protocol._stuffing import unstuff
 from ..calls import Calls
 from ..runners import Runner
-from .lines import unstuff
 from .reader import Reader
 
 

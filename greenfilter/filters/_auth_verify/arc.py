@@ -112,7 +112,7 @@ class ArcChain:
         self.body = self._message.body
 
     def _sealed(self, number: int) -> bytes:
-        """Give what a seal is made over, but for itself (RFC 8617, 5.1.1)."""
+        """Return what a seal is made over, but for itself (RFC 8617, 5.1.1)."""
         fields = [field for each in self._sets[:number] for field in each[:3]]
         return b"".join([relaxed(field) + b"\r\n" for field in fields[:-1]])
 

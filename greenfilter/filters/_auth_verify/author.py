@@ -91,7 +91,7 @@ def _addresses(field: str) -> Iterator[list[str]]:
 
 def _without_comments(field: str) -> Iterator[str]:
     depth = 0
-    # In a comment quotes are no quotes, so it is read by itself.
+    # In a comment quotes are not quotes, so it is read by itself.
     position = 0
     while position < len(field):
         match = (_IN_COMMENT if depth else _TOKEN).match(field, position)

@@ -76,7 +76,7 @@ class Check:
 
         Args:
             envelope: who hands it in.
-            questions: makes what may be asked, anew for each check: none can use up the limits
+            questions: makes what may be asked, again for each check: none can use up the limits
                 of another, else a stranger's SPF record could keep us from his victim's policy.
             suffixes: decides what an organization is.
         """

@@ -168,7 +168,7 @@ class _Alignment:
         self.reason = ""
 
     def of(self, method: str, domains: Iterable[str], *, ask: bool = True) -> bool | None:
-        """Whether one of some domains is the author's.
+        """Return whether one of some domains is the author's.
 
         Args:
             method: dkim or spf.

@@ -17,13 +17,13 @@ def a_labels(domain: str) -> str:
     IDNA 2008 decides (RFC 5890): a sharp s is kept, and not made two.
 
     Raises:
-        ValueError: it is no name of a domain.
+        ValueError: it is not a domain name.
     """
     name = domain if domain.isascii() else _mapped(domain)
     name = name.lower().removesuffix(".")
     labels = name.split(".")
     if len(name) > MAX_NAME or not all(_LABEL.match(label) for label in labels):
-        raise ValueError(f"{domain[:80]!r} is no name of a domain")
+        raise ValueError(f"{domain[:80]!r} is not a domain name")
     return name
 
 
@@ -37,11 +37,11 @@ def _mapped(domain: str) -> str:
             label if label.isascii() else idna.alabel(label).decode() for label in labels
         )
     except (idna.IDNAError, UnicodeError):
-        raise ValueError(f"{domain[:80]!r} is no name of a domain") from None
+        raise ValueError(f"{domain[:80]!r} is not a domain name") from None
 
 
 def is_below(name: str, parent: str) -> bool:
-    """Whether a name is ``parent`` or below it; both as :func:`a_labels` gives them."""
+    """Return whether a name is ``parent`` or below it; both as :func:`a_labels` gives them."""
     return name == parent or name.endswith(f".{parent}")
 
 

@@ -47,7 +47,7 @@ class Policy(NamedTuple):
 
 
 def parse_record(text: str) -> Record | None:
-    """Read a TXT record; None if it is no DMARC record (RFC 9989, 4.7 and 4.8)."""
+    """Read a TXT record; None if it is not a DMARC record (RFC 9989, 4.7 and 4.8)."""
     if not _RECORD.match(text):
         return None
     tags: dict[str, str] = {}
@@ -67,7 +67,7 @@ def parse_record(text: str) -> Record | None:
         # Who wants reports is taken to want no more than these (4.10.1).
         policies = ["none", "", ""]
         if not _has_uri(tags.get("rua", "")):
-            problem = f"{wrong[0]}={tags[wrong[0]][:40]} is no policy"
+            problem = f"{wrong[0]}={tags[wrong[0]][:40]} is not a policy"
     p, sp, np = policies
     return Record(
         p,

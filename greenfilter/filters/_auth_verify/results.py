@@ -36,7 +36,7 @@ class _MalformedError(Exception):
 
 
 def claims(value: str, authserv_id: str) -> bool:
-    """Whether a field of this name has to be removed (RFC 8601, 5).
+    """Return whether a field of this name has to be removed (RFC 8601, 5).
 
     Args:
         value: of the field, unfolded.
@@ -54,7 +54,7 @@ def claims(value: str, authserv_id: str) -> bool:
 
 
 def _identity(value: str) -> tuple[str, str]:
-    """Give identifier and version, "" for what is not there."""
+    """Return identifier and version, "" for what is not there."""
     at = _skip(value, 0)
     if value[at : at + 1] == '"':
         match = _QUOTED.match(value, at)
@@ -91,7 +91,7 @@ def _skip(value: str, at: int) -> int:
 
 
 def _same(name: str) -> str:
-    """Give the form in which identifiers are compared."""
+    """Return the form in which identifiers are compared."""
     name = name.strip()
     try:
         return a_labels(name)

@@ -125,7 +125,7 @@ class Signature(NamedTuple):
         return remark
 
     def signed_fields(self, fields: Sequence[Field]) -> bytes:
-        """Give the fields that h= names in canonical form."""
+        """Return the fields that h= names in canonical form."""
         form = FORMS[self.header_form]
         others = [field for field in fields if field is not self.field]
         return b"".join([form(field) + b"\r\n" for field in select(others, self.names)])
@@ -193,12 +193,12 @@ def decode(text: str, what: str) -> bytes:
     """Decode base64 with white space in it.
 
     Raises:
-        SignatureProblem: it is none.
+        SignatureProblem: it is not a key.
     """
     try:
         return base64.b64decode(_WHITE.sub("", text).encode("ascii"), validate=True)
     except (binascii.Error, UnicodeError):
-        raise wrong(f"{what} is no base64") from None
+        raise wrong(f"{what} is not base64") from None
 
 
 def _ascii(text: str) -> str:
@@ -211,13 +211,13 @@ def _name(text: str, tag: str) -> str:
     try:
         return a_labels(text)
     except ValueError:
-        raise wrong(f"{tag}= is no name of a domain") from None
+        raise wrong(f"{tag}= is not a domain name") from None
 
 
 def _check_times(tags: dict[str, str], now: float) -> None:
     for tag in ("t", "x"):
         if tag in tags and not _TIME.match(tags[tag]):
-            raise wrong(f"{tag}= is no time")
+            raise wrong(f"{tag}= is not a time")
     signed, expires = (int(tags[tag]) if tag in tags else None for tag in ("t", "x"))
     if expires is not None and signed is not None and expires < signed:
         raise wrong("expires before it was signed")
@@ -240,7 +240,7 @@ def _length(value: str | None) -> int | None:
     if value is None:
         return None
     if not _LENGTH.match(value):
-        raise wrong("l= is no number")
+        raise wrong("l= is not a number")
     return int(value)
 
 

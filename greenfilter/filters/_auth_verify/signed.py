@@ -29,18 +29,18 @@ class Field(NamedTuple):
 
 
 def split_fields(block: bytes) -> list[Field]:
-    """Split a header block, lines ended by CRLF; what is no field is left out."""
+    """Split a header block, lines ended by CRLF; what is not a field is left out."""
     matches = ((_FIELD.match(raw), raw) for raw in _NEXT_FIELD.split(block.removesuffix(b"\r\n")))
     return [Field(match[1].lower(), raw) for match, raw in matches if match]
 
 
 def relaxed(field: Field) -> bytes:
-    """Give a field in "relaxed" form, without the last CRLF (RFC 6376, 3.4.2)."""
+    """Return a field in "relaxed" form, without the last CRLF (RFC 6376, 3.4.2)."""
     return field.name + b":" + _WHITE.sub(b" ", field.value).strip(b" ")
 
 
 def simple(field: Field) -> bytes:
-    """Give a field in "simple" form, without the last CRLF (RFC 6376, 3.4.1)."""
+    """Return a field in "simple" form, without the last CRLF (RFC 6376, 3.4.1)."""
     return field.raw
 
 
@@ -102,7 +102,7 @@ class BodyHash:
         self._blank_lines += len(lines) - end
 
     def digest(self) -> bytes:
-        """Give the hash, at the end."""
+        """Return the hash, at the end."""
         if not self.size and not self._relaxed:
             self._feed(b"\r\n")  # an empty body is one line end
         return self._hash.digest()

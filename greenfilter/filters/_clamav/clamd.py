@@ -49,7 +49,7 @@ class Stream:
             self._send(struct.pack("!L", len(data)) + data, deadline)
 
     def end(self, deadline: Deadline) -> None:
-        """Say that the message is complete; from here on clamd scans it."""
+        """Tell clamd that the message is complete; from here on it scans."""
         self._send(struct.pack("!L", 0), deadline)
 
     def answer(self, deadline: Deadline) -> Verdict:
@@ -81,7 +81,7 @@ def parse(answer: bytes) -> Verdict:
     """Read clamd's answer.
 
     Raises:
-        ServiceError: it is none, or says that this clamd cannot scan now.
+        ServiceError: it is not an answer, or says that this clamd cannot scan now.
     """
     text = answer.partition(b"\0")[0].decode("ascii", "replace").strip()
     if not answer.endswith(b"\0"):

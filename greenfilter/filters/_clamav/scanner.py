@@ -84,7 +84,7 @@ class Scan:
                     self._drop_stream()
 
     def finish(self) -> Verdict:
-        """Give the verdict, when all lines are there."""
+        """Return the verdict, when all lines are there."""
         if self._verdict is not None:
             return self._verdict
         slot = _Slot(self._scanner.slots)
@@ -108,7 +108,7 @@ class Scan:
                 servers.remove(server)  # which is still at it
                 reasons.append(f"{server}: {describe(error)}")
             except (OSError, ServiceError):
-                pass  # the client was too slow for it, or it was started anew
+                pass  # the client was too slow for it, or it was started again
         for left in range(len(servers), 0, -1):
             server = servers[-left]
             slot.take(deadline)
@@ -186,7 +186,7 @@ class _Slot:
         self._taken = False
 
     def take(self, deadline: Deadline) -> None:
-        """Have it, if it is not here. Switches greenlets.
+        """Take it, if it is not here. Switches greenlets.
 
         Raises:
             TimeoutError: there was none in time.
@@ -238,7 +238,7 @@ def _await(slot: _Slot, stream: Stream, deadline: Deadline) -> Verdict:
 
 
 def _oversize(stream: Stream) -> Verdict | None:
-    """Give what clamd said before it hung up, if that was that the message is too long."""
+    """Return what clamd said before it hung up, if that was that the message is too long."""
     try:
         verdict = stream.answer(Deadline(1.0))
     except (OSError, ServiceError):

@@ -67,7 +67,7 @@ class Dialogue:
         self.reply, self.fresh, self.by_filter, self._answered = "", False, False, False
 
     def server_said(self, line: str) -> bool:
-        """Take a line of a reply, and tell whether it ends the first reply to a command."""
+        """Take a line of a reply; return whether it ends the first reply to a command."""
         self._lines.append(line[4:] if self._lines else f"{line[:3]} {line[4:]}")
         if line[3:4] == "-":
             return False

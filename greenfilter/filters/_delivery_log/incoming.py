@@ -111,7 +111,7 @@ class Incoming:
         }
 
     def _recipients(self, tx: Transaction) -> Iterator[Record]:
-        """Give the accepted recipients, each as it was asked for and as it is."""
+        """Return the accepted recipients, each as it was asked for and as it is."""
         # After a worker was replaced those that it had taken are known as they are now alone.
         unknown = max(0, len(tx.rcpt_to) - len(self._rcpt_to))
         before = [*tx.rcpt_to[:unknown], *self._rcpt_to]

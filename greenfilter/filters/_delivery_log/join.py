@@ -46,7 +46,7 @@ class Joins:
         self._pay()
 
     def add_facts(self, records: Sequence[Record]) -> list[Record]:
-        """Give records of what was relayed with what is known of their message."""
+        """Return records of what was relayed with what is known of their message."""
         try:
             self._pay()
             return [self._joined(record) for record in records]
@@ -82,7 +82,7 @@ class Joins:
 
 
 def _recipient_before(kept: Sequence[Sequence[str | None]], record: Record) -> str | None:
-    """Give the recipient as the client asked for it; None where an alias has become several."""
+    """Return the recipient as the client asked for it; None where an alias has become several."""
     for envelope_id, _, before in kept:
         if envelope_id is not None and envelope_id == record["envelope_id"]:
             return before

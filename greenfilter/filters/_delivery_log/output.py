@@ -90,7 +90,7 @@ class Output(ABC):
 
 
 class FileOutput(Output):
-    """Appends to a file; opens it anew when it was moved or removed.
+    """Appends to a file; opens it again when it was moved or removed.
 
     Args:
         path: of the file.
@@ -148,7 +148,7 @@ class StderrOutput(Output):
 
 
 class SocketOutput(Output):
-    """Sends to a socket, and connects anew when the other end was closed.
+    """Sends to a socket, and connects again when the other end was closed.
 
     Args:
         name: as it was given.
@@ -199,7 +199,7 @@ class SocketOutput(Output):
 
     @staticmethod
     def _was_closed(connection: socket.socket) -> bool:
-        """Whether the other end has gone: what is sent then is lost without an error."""
+        """Return whether the other end has gone: what is sent then is lost without an error."""
         if connection.type & socket.SOCK_DGRAM:
             return False
         connection.settimeout(0.0)

@@ -11,7 +11,7 @@ from typing import Any
 
 from .._smtpd_edits import MAX_LINE, SPACE, octets, too_long
 
-MAX_WRITTEN = 100  # fields that are written anew: RFC 5322, 3.6 allows three with addresses
+MAX_WRITTEN = 100  # fields that are written again: RFC 5322, 3.6 allows three with addresses
 _NEXT_FIELD = re.compile(rb"\r\n(?![ \t])")
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:|From ")  # and what an mbox file has on top
 _WHITE = re.compile(r"[ \t]+")
@@ -27,13 +27,13 @@ class BareReturn(NotSigned):
 
 
 def unverifiable(headers: Any, signed: Sequence[str]) -> str | None:
-    """Say what would make verifiers reject a good signature, if there is any such thing.
+    """Return what would make verifiers reject a good signature, if there is any such thing.
 
     Some take off other white space than RFC 6376, 3.4.2 says, and all want fields in a header.
     """
     for raw in _NEXT_FIELD.split(bytes(headers).removesuffix(b"\r\n")):
         if raw and not _FIELD.match(raw):
-            return f"a header line that is no field: {raw[:40]!r}"
+            return f"a header line that is not a field: {raw[:40]!r}"
         if problem := too_long(raw):
             return problem
     if sum("\r" in value for _, value in headers.items()) > MAX_WRITTEN:
@@ -54,7 +54,7 @@ def mend(headers: Any) -> None:
 
 
 def body_hash(lines: Iterable[bytes]) -> bytes:
-    """SHA-256 of a body in relaxed form (RFC 6376, 3.4.4), in one pass and linear time."""
+    """Return the SHA-256 of a body in relaxed form (RFC 6376, 3.4.4), in one pass, linear time."""
     digest, blank = hashlib.sha256(), 0
     for line in lines:
         if b"  " in line or b"\t" in line:
@@ -69,7 +69,7 @@ def body_hash(lines: Iterable[bytes]) -> bytes:
 
 
 def sendable(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of a body, which arrive as they are sent.
+    """Yield the lines of a body, which arrive as they are sent.
 
     Raises:
         BareReturn: one has a CR.
@@ -84,7 +84,7 @@ def sendable(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def body_lines(message: Any) -> Iterable[bytes]:
-    """The lines after the header block, read as they are asked for."""
+    """Yield the lines after the header block, read as they are asked for."""
     lines = chain.from_iterable(message.lines())
     for line in lines:
         if not line:
@@ -93,5 +93,5 @@ def body_lines(message: Any) -> Iterable[bytes]:
 
 
 def relaxed_header(name: str, value: str) -> str:
-    """A header field in relaxed form (RFC 6376, 3.4.2), without its CRLF."""
+    """Return a header field in relaxed form (RFC 6376, 3.4.2), without its CRLF."""
     return f"{name.lower()}:{_WHITE.sub(' ', value).strip(' ')}"

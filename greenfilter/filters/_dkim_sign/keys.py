@@ -48,14 +48,14 @@ class Key(NamedTuple):
         return f"{'rsa' if isinstance(self.private, rsa.RSAPrivateKey) else 'ed25519'}-sha256"
 
     def sign(self, data: bytes) -> bytes:
-        """Signature of ``data``."""
+        """Sign ``data``."""
         if isinstance(self.private, rsa.RSAPrivateKey):
             return self.private.sign(data, padding.PKCS1v15(), hashes.SHA256())
         return self.private.sign(hashlib.sha256(data).digest())  # RFC 8463, 3
 
 
-def place(text: str, directory: str = "") -> Place:
-    """A key's place from ``DOMAIN:SELECTOR:FILE``.
+def parse_place(text: str, directory: str = "") -> Place:
+    """Parse a key's place from ``DOMAIN:SELECTOR:FILE``.
 
     Args:
         text: says where.
@@ -71,7 +71,7 @@ def place(text: str, directory: str = "") -> Place:
     domain, selector = _published(domain, 2, "domain"), _published(selector, 1, "selector")
     if len(f"{selector}._domainkey.{domain}") > 253:
         raise argparse.ArgumentTypeError(
-            f"{selector}._domainkey.{domain} is no name in DNS: too long"
+            f"{selector}._domainkey.{domain} is not a name in DNS: too long"
         )
     return Place(domain, selector, os.path.join(directory, path))
 
@@ -80,7 +80,7 @@ def load(place: Place) -> Key:
     """Read a key.
 
     Raises:
-        KeyProblem: it cannot be read, or is none for DKIM.
+        KeyProblem: it cannot be read, or it is not valid for DKIM.
     """
     path = place.path
     try:
@@ -98,7 +98,7 @@ def load(place: Place) -> Key:
 
 
 def _published(name: str, labels: int, what: str) -> str:
-    """Give a domain or selector as A-labels, if verifiers take it (RFC 6376, 3.1 and 3.5)."""
+    """Return a domain or selector as A-labels, if verifiers take it (RFC 6376, 3.1 and 3.5)."""
     try:
         found = to_a_labels(name.rstrip(".")).split(".")
         if len(found) < labels or not all(map(_LABEL.fullmatch, found)):

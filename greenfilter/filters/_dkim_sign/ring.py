@@ -1,4 +1,4 @@
-"""All keys, from options, tables and directories, read anew when they change."""
+"""All keys, from options, tables and directories, read again when they change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .._options import read_list
-from .keys import Key, KeyProblem, Place, load, place
+from .keys import Key, KeyProblem, Place, load, parse_place
 
 _EVERY_SECONDS = 1.0  # that it looks for changes, while there is mail
 _ENDINGS = (".pem", ".key", ".private")
@@ -59,7 +59,7 @@ class KeyRing:
         self._next = time.monotonic() + _EVERY_SECONDS
 
     def keys(self, domain: str, *, parents: bool = False) -> list[Key]:
-        """Give a domain's keys, or if ``parents`` those of the nearest domain above that has any.
+        """Return a domain's keys, or if ``parents`` those of the nearest domain above that has any.
 
         May read files.
         """
@@ -132,7 +132,7 @@ def read_table(path: str) -> list[Place]:
     """
     directory = os.path.dirname(os.path.abspath(path))
     try:
-        return read_list(path, lambda line: place(line.split()[-1], directory))
+        return read_list(path, lambda line: parse_place(line.split()[-1], directory))
     except argparse.ArgumentTypeError as error:
         raise KeyProblem(str(error)) from None
 
@@ -141,7 +141,7 @@ def read_directory(path: str) -> list[Place]:
     """List a directory: ``DOMAIN/SELECTOR.pem``, or ``.key`` or ``.private``; others do not count.
 
     Raises:
-        KeyProblem: it cannot be read, or a name is none for DKIM.
+        KeyProblem: it cannot be read, or a name is not valid for DKIM.
     """
     places = []
     try:
@@ -152,7 +152,7 @@ def read_directory(path: str) -> list[Place]:
                 stem, ending = os.path.splitext(name)
                 if ending in _ENDINGS and not name.startswith("."):
                     file = os.path.join(domain.path, name)
-                    places.append(place(f"{domain.name}:{stem}:{file}"))
+                    places.append(parse_place(f"{domain.name}:{stem}:{file}"))
     except OSError as error:
         raise KeyProblem(f"{error.filename or path}: {error.strerror}") from error
     except argparse.ArgumentTypeError as error:
@@ -161,7 +161,7 @@ def read_directory(path: str) -> list[Place]:
 
 
 def _signature(path: str) -> Signature | None:
-    """Give what changes with a file's content, or with who may read it."""
+    """Return what changes with a file's content, or with who may read it."""
     try:
         stat = os.stat(path)
     except OSError:

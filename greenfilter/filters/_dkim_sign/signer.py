@@ -132,7 +132,7 @@ def signature(
 
 
 def from_domain(value: str) -> str:
-    """Give the domain of the first address of a From header, as A-labels; "" where it has none."""
+    """Return the domain of the first address of a From header, as A-labels, or ""."""
     address = split_addresses(value)[0]
     chars = scan(address, quoted_pairs=True)
     ats = [index for index, char, quoted in chars if char == "@" and not quoted]

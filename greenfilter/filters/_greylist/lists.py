@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from .._clients import is_in
-from .._options import Network, network
+from .._options import Network, parse_network
 from .rules import domain_of
 
 _DOMAIN = re.compile(r"\.?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9-]{2,63}\.?", re.I)
@@ -29,7 +29,7 @@ class Addresses:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Addresses:
-        """Make it of what :func:`address_or_domain` gave."""
+        """Make it of what :func:`parse_address_or_domain` gave."""
         texts = set(texts)
         domains = {text for text in texts if "@" not in text}
         return cls(frozenset(texts - domains), frozenset(domains))
@@ -54,13 +54,13 @@ class Clients:
 
     @classmethod
     def of(cls, entries: Iterable[Network | str]) -> Clients:
-        """Make it of what :func:`network_or_domain` gave."""
+        """Make it of what :func:`parse_network_or_domain` gave."""
         entries = list(entries)
         domains = frozenset(entry for entry in entries if isinstance(entry, str))
         return cls([entry for entry in entries if not isinstance(entry, str)], domains)
 
     def contain(self, ip: IPv4Address | IPv6Address, name: str | None) -> bool:
-        """Whether a client is listed.
+        """Return whether a client is listed.
 
         Args:
             ip: of the client.
@@ -70,23 +70,23 @@ class Clients:
 
 
 def is_below(domain: str, domains: frozenset[str]) -> bool:
-    """Whether a domain is one of some, or below one of them."""
+    """Return whether a domain is one of some, or below one of them."""
     labels = domain.lower().rstrip(".").split(".")
     return any(".".join(labels[at:]) in domains for at in range(len(labels)))
 
 
-def network_or_domain(text: str) -> Network | str:
-    """An address, a network, or a domain of client names."""
+def parse_network_or_domain(text: str) -> Network | str:
+    """Parse an address, a network, or a domain of client names."""
     try:
-        return network(text)
+        return parse_network(text)
     except ArgumentTypeError:
         if re.fullmatch(r"[\d./]*", text) or ":" in text:
             raise
     return _domain(text, "address, network or domain")
 
 
-def address_or_domain(text: str) -> str:
-    """An address, ``name@`` for a name in any domain, or a domain."""
+def parse_address_or_domain(text: str) -> str:
+    """Parse an address, ``name@`` for a name in any domain, or a domain."""
     local, at, domain = text.rpartition("@")
     if not at or not local:
         return _domain(domain, "address or domain")
@@ -97,5 +97,5 @@ def address_or_domain(text: str) -> str:
 
 def _domain(text: str, what: str) -> str:
     if not _DOMAIN.fullmatch(text):
-        raise ArgumentTypeError(f"{text!r} is no {what}")
+        raise ArgumentTypeError(f"{text!r} is not an {what}")
     return text.lower().strip(".")

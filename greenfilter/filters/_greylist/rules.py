@@ -89,7 +89,7 @@ def _passed(
 
 
 def _read(entry: str | None, times: Times, now: float) -> tuple[str, float]:
-    """Give state and time of an entry; an empty state where there is none, or none any more."""
+    """Return state and time of an entry; an empty state where there is none, or none any more."""
     state, _, text = (entry or "").partition(" ")
     try:
         at = float(text)
@@ -106,7 +106,7 @@ def _write(state: str, at: float) -> str:
 
 
 def network_of(ip: IPv4Address | IPv6Address, prefixes: tuple[int, int]) -> str:
-    """Give the network that a client counts as.
+    """Return the network that a client counts as.
 
     Args:
         ip: of the client; one that is IPv4 in IPv6's form counts as IPv4.
@@ -118,7 +118,7 @@ def network_of(ip: IPv4Address | IPv6Address, prefixes: tuple[int, int]) -> str:
 
 
 def steady(address: str) -> str:
-    """Give a sender without what changes from one of its messages to the next.
+    """Return a sender without what changes from one of its messages to the next.
 
     Mailing lists, BATV and SRS write numbers, times and hashes into the local part; without this
     each message of a list would have to wait.
@@ -133,5 +133,5 @@ def steady(address: str) -> str:
 
 
 def domain_of(address: str) -> str:
-    """Give an address's domain in lower case, without a final dot; empty for the null sender."""
+    """Return an address's domain in lower case, without a final dot; empty for the null sender."""
     return address.rpartition("@")[2].lower().rstrip(".") if "@" in address else ""

@@ -34,7 +34,7 @@ class Spf:
         )
 
     def domain(self, ip: IPv4Address | IPv6Address, sender: str, helo: str) -> str | None:
-        """Give the domain that vouches for a client, None where none does. Switches greenlets.
+        """Return the domain that vouches for a client, None where none does. Switches greenlets.
 
         Args:
             ip: of the client.

@@ -8,7 +8,7 @@ from .._smtpd_edits import scan, split_addresses
 
 
 def map_field(value: str, change: Callable[[str], str]) -> str:
-    """Give a field with each address that can be read changed; all else stays as it is."""
+    """Return a field with each address that can be read changed; all else stays as it is."""
     return ",".join(_map_part(part, change) for part in split_addresses(value))
 
 

@@ -22,7 +22,7 @@ class Pattern:
     Case does not matter. A glob knows ``*`` and ``?``.
 
     Raises:
-        ValueError: it is no regular expression, or one that could take too long.
+        ValueError: it is not a regular expression, or one that could take too long.
     """
 
     def __init__(self, text: str) -> None:
@@ -38,16 +38,16 @@ class Pattern:
         try:
             self._regex = re.compile(source, re.IGNORECASE)
         except re.error as error:  # what the parser takes, the compiler may not
-            raise ValueError(f"{text} is no regular expression: {error}") from None
+            raise ValueError(f"{text} is not a regular expression: {error}") from None
         self.groups = 0 if self._is_glob else self._regex.groups
 
     def matches(self, value: str) -> bool:
-        """Whether a value, or what is looked at of it, matches."""
+        """Return whether a value, or what is looked at of it, matches."""
         value = value[: self._limit]
         return bool(self._regex.match(value) if self._is_glob else self._regex.search(value))
 
     def replaced(self, value: str, by: str) -> str:
-        """Give a value with what matches replaced; what is beyond the limit stays as it is."""
+        """Return a value with what matches replaced; what is beyond the limit stays as it is."""
         head, rest = value[: self._limit], value[self._limit :]
         return (by if self._is_glob else self._regex.sub(by, head)) + rest
 
@@ -68,7 +68,7 @@ def _check_cost(source: str) -> None:
     try:
         tree = _parser.parse(source, re.IGNORECASE)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"/{source}/ is no regular expression: {error}") from None
+        raise ValueError(f"/{source}/ is not a regular expression: {error}") from None
     anchored = bool(tree) and str(tree[0][0]) == "AT" and str(tree[0][1]).startswith("AT_BEGINNING")
     starts = 1 if anchored else MOST_CHARS
     if starts * _steps(tree) > _MOST_STEPS:
@@ -79,7 +79,7 @@ def _check_cost(source: str) -> None:
 
 
 def _steps(tree: Any) -> int:
-    """Give the number of ways to go through an expression on a value of the longest kind.
+    """Return the number of ways to go through an expression on a value of the longest kind.
 
     That is the product of the choices in it, as all may have to be tried after each other.
     """
@@ -96,7 +96,7 @@ def _ways(operation: str, argument: Any) -> int:
         inside = _steps(inner)
         if inner.getwidth()[0] == 0 and most > 1:  # goes on without coming further
             return _MOST_STEPS + 1
-        if inside > 1 and most > 1:  # choices anew each time it is repeated
+        if inside > 1 and most > 1:  # choices again each time it is repeated
             return int(min(inside ** min(most, 64), _MOST_STEPS + 1))
         return max(most - int(least) + 1, 1) * inside
     if operation == "BRANCH":

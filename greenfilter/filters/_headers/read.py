@@ -14,7 +14,7 @@ from typing import Any
 
 from ... import Headers
 from ...errors import UsageError
-from .._options import network
+from .._options import parse_network
 from .patterns import Pattern
 from .rules import Conditions, Replacement, Rule
 
@@ -25,7 +25,7 @@ _ACTIONS = ("remove", "replace", "set", "add", "masquerade", "strip_plus", "catc
 
 
 class RulesFile:
-    """A file of rules, read anew when it changes; a broken one is refused, and the old rules go on.
+    """A file of rules, read again when it changes; a broken one is refused, the old rules go on.
 
     Raises:
         UsageError: it is broken now; each line tells one thing.
@@ -39,14 +39,14 @@ class RulesFile:
         self._rules = read(path)
 
     def rules(self) -> list[Rule]:
-        """Give the rules that count now."""
+        """Return the rules that count now."""
         with self._lock:
             signature = self._signature_now()
             if signature != self._signature:
                 self._signature = signature
                 try:
                     self._rules = read(self._path)
-                    self._log.info("%s was read anew", self._path)
+                    self._log.info("%s was read again", self._path)
                 except UsageError as error:
                     for line in str(error).splitlines():
                         self._log.warning("%s", line)
@@ -165,7 +165,7 @@ class _Reader:
     def _text(self, key: str, value: Any) -> str:
         if isinstance(value, str):
             return value
-        self._wrong(key, f"{value!r} is no text")
+        self._wrong(key, f"{value!r} is not text")
         return "?"
 
     def _texts(self, key: str, value: Any) -> list[str]:
@@ -174,7 +174,7 @@ class _Reader:
     def _table(self, key: str, value: Any) -> dict[str, Any]:
         if isinstance(value, dict):
             return value
-        self._wrong(key, f"{value!r} is no table, as {{ NAME = ... }}")
+        self._wrong(key, f"{value!r} is not a table, as {{ NAME = ... }}")
         return {}
 
     def _patterns(self, key: str, value: Any) -> list[Pattern]:
@@ -197,7 +197,7 @@ class _Reader:
                 found.networks = []
                 for text in self._texts(where, wanted):
                     with self._told(where):
-                        found.networks.append(network(text))
+                        found.networks.append(parse_network(text))
             elif name in ("authenticated", "tls"):
                 if not isinstance(wanted, bool):
                     self._wrong(where, f"{wanted!r} is neither true nor false")
@@ -255,8 +255,8 @@ class _Reader:
         for text, to in self._table(key, value).items():
             to = self._text(f"{key}.{text}", to)
             if not (_ADDRESS.fullmatch(to) or (_DOMAIN.fullmatch(to) and not whole)):
-                kind = "address" if whole else "address and no domain"
-                self._wrong(f"{key}.{text}", f"{to!r} is no {kind}")
+                kind = "address" if whole else "address or domain"
+                self._wrong(f"{key}.{text}", f"{to!r} is not an {kind}")
             with self._told(f"{key}.{text}"):
                 found.append((Pattern(text), to))
         return found
@@ -265,5 +265,5 @@ class _Reader:
         names = self._texts(key, value)
         for name in names:
             if name != "envelope" and name.lower() not in ("from", "sender", "reply-to"):
-                self._wrong(key, f"{name!r} is none of envelope, From, Sender, Reply-To")
+                self._wrong(key, f"{name!r} is not one of envelope, From, Sender, Reply-To")
         return names

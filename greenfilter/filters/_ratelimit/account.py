@@ -37,21 +37,21 @@ class Account:
         }
 
     def dump(self) -> str | None:
-        """Give the state as JSON, or None when there is nothing to keep."""
+        """Return the state as JSON, or None when there is nothing to keep."""
         state = {"delivered": self._delivered, "reserved": self._reserved}
         return json.dumps(state, separators=(",", ":")) if any(state.values()) else None
 
     def delivered(self, now: float) -> int:
-        """Give what was delivered within the period before ``now`` (seconds since the epoch)."""
+        """Return what was delivered within the period before ``now`` (seconds since the epoch)."""
         self._forget(now)
         return sum(self._delivered.values())
 
     def used(self, now: float) -> int:
-        """Give what was delivered and what is reserved."""
+        """Return what was delivered and what is reserved."""
         return self.delivered(now) + sum(amount for amount, _ in self._reserved.values())
 
     def reserved(self, holder: str) -> int:
-        """Give what one holder has reserved."""
+        """Return what one holder has reserved."""
         return self._reserved.get(holder, (0, 0.0))[0]
 
     def reserve(
@@ -95,7 +95,7 @@ class Account:
         self._reserved = {holder: r for holder, r in self._reserved.items() if r[1] > now}
 
     def _wait(self, holder: str, excess: int, now: float) -> float:
-        """Give the seconds after which ``excess`` of what others have is free again."""
+        """Return the seconds after which ``excess`` of what others have is free again."""
         ends = [((step + STEPS) * self._step, n) for step, n in self._delivered.items()]
         ends += [(until, n) for who, (n, until) in self._reserved.items() if who != holder]
         for end, amount in sorted(ends):

@@ -41,7 +41,7 @@ class Claim:
         return store_key("r", limit.scope, self.who, limit.kind, f"{limit.period:.0f}")
 
     def account(self, text: str | None) -> Account:
-        """Give the account that is kept as ``text``."""
+        """Return the account that is kept as ``text``."""
         return Account(self.limit.amount, self.limit.period, text)
 
 
@@ -87,7 +87,7 @@ class Ledger:
     def reserve(
         self, holder: str, claims: Sequence[Claim], *, force: bool = False
     ) -> Refusal | None:
-        """Have ``holder`` reserve these amounts, absolute ones; less is always granted.
+        """Reserve these amounts for ``holder``, absolute ones; less is always granted.
 
         Args:
             holder: the session and its message.
@@ -138,7 +138,7 @@ class Ledger:
             self._owed.append(owed)
 
     def delivered(self, claim: Claim) -> int:
-        """Give what was delivered within the period until now.
+        """Return what was delivered within the period until now.
 
         Raises:
             StoreError: the store is away.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from limits import RateLimitItem, parse_many
 
-from .._options import size
+from .._options import parse_size
 
 SCOPES = ("network", "user", "sender")
 KINDS = ("messages", "recipients", "bytes")
@@ -38,8 +38,8 @@ class Limit:
         return f"{self.scope}:{self.kind}={self.shown}"
 
 
-def limits_of(text: str) -> list[Limit]:
-    """Limits as ``SCOPE:KIND=RATE[,RATE...]``: ``user:recipients=100/hour,500 per 2 days``.
+def parse_limits(text: str) -> list[Limit]:
+    """Parse limits: ``SCOPE:KIND=RATE[,RATE...]``, ``user:recipients=100/hour,500 per 2 days``.
 
     Raises:
         ArgumentTypeError: it makes no sense.
@@ -50,13 +50,13 @@ def limits_of(text: str) -> list[Limit]:
         scopes, kinds = ", ".join(SCOPES), ", ".join(KINDS)
         raise ArgumentTypeError(f"{text!r}: write SCOPE:KIND=RATE, of {scopes} and of {kinds}")
     if kind == "bytes":
-        rates = _SIZE.sub(lambda match: str(size(match[1])), rates)
+        rates = _SIZE.sub(lambda match: str(parse_size(match[1])), rates)
     try:
         if _NEVER.search(rates):  # which the library takes for 1
             raise ValueError(rates)
         items = parse_many(rates.strip())
     except ValueError:
-        raise ArgumentTypeError(f"{text!r}: {rates!r} is no rate, such as 100/hour") from None
+        raise ArgumentTypeError(f"{text!r}: {rates!r} is not a rate, such as 100/hour") from None
     return [_limit(text, scope, kind, item) for item in items]
 
 

@@ -22,8 +22,8 @@ _WAITING = 100
 log = logging.getLogger("greenfilter.ratelimit")
 
 
-def command(text: str) -> list[str]:
-    """A command with its arguments, in which a shell's quotes work; no shell runs it."""
+def parse_command(text: str) -> list[str]:
+    """Parse a command with its arguments, in which a shell's quotes work; no shell runs it."""
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -94,6 +94,6 @@ class Notifier:
 
 
 def _text(value: Any) -> str:
-    """Give a fact for the environment, which takes no NUL and no surrogates."""
+    """Return a fact for the environment, which takes no NUL and no surrogates."""
     text = "" if value is None else str(value)
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "")

@@ -81,7 +81,7 @@ class Lists:
         return asked
 
     def _hit(self, zone: Zone, subjects: Sequence[Subject]) -> Hit | None:
-        """Give the weightiest of what a list has. May switch greenlets."""
+        """Return the weightiest of what a list has. May switch greenlets."""
         hits = [self._meaning(zone, subject) for subject in subjects if zone.takes(subject)]
         best = max((hit for hit in hits if hit), key=lambda hit: abs(hit.weight), default=None)
         return best if best is not None and zone.is_believed(best.subject.family) else None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .._clients import Ip
 
 DOMAIN = 0  # beside the versions of IP
-# Underscores are no host names, and are in use; the last label of a name is no number.
+# Underscores are not host names, and are in use; the last label of a name is not a number.
 _NAME = re.compile(r"([a-z0-9_-]{1,63}\.)+[a-z][a-z0-9-]{0,62}")
 # RFC 5782, 5: no list may have the first entry, every list should have the second.
 _TESTS = {
@@ -41,7 +41,7 @@ def client(ip: Ip) -> Subject:
 
 
 def domain(what: str, name: str | None) -> Subject | None:
-    """Make the subject of a name; None for what is none, as the address that a client may say."""
+    """Make the subject of a name; None if it is not one, such as a client's address."""
     try:
         text = to_a_labels((name or "").rstrip("."))
     except ValueError:
@@ -50,7 +50,7 @@ def domain(what: str, name: str | None) -> Subject | None:
 
 
 def tests(family: int) -> tuple[Subject, Subject]:
-    """Give the entry that no list has, and the one that every list should have."""
+    """Return the entry that no list has, and the one that every list should have."""
     if family == DOMAIN:
         wrong, right = (Subject("test", text, text, DOMAIN) for text in _TESTS[DOMAIN])
     else:

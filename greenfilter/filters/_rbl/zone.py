@@ -19,7 +19,7 @@ _TTL = (60.0, 3600.0)  # seconds that an answer is kept at least and at most, wh
 _FAILURES = 3  # in a row, after which a list is left alone
 _PAUSE = 60.0  # seconds, also between two log lines about the same list
 _TEST_EVERY = 3600.0  # seconds
-LISTED = ipaddress.ip_network("127.0.0.0/8")  # RFC 5782, 2.1; anything else is no list's answer
+LISTED = ipaddress.ip_network("127.0.0.0/8")  # RFC 5782, 2.1; anything else is not a list's answer
 # What lists answer those who may not ask, or ask too often: Spamhaus, dnswl.org, DBL, URIBL, SURBL.
 _ERRORS = [ipaddress.ip_network("127.255.255.0/24")]
 _ERRORS += [ipaddress.ip_network(code) for code in ("127.0.0.255", "127.0.1.255", "127.0.0.1")]
@@ -75,7 +75,7 @@ class Zone(Resolver):
         self.test_at: dict[int, float] = {}
 
     def takes(self, subject: Subject) -> bool:
-        """Whether it is the kind of list that may have this."""
+        """Return whether it is the kind of list that may have this."""
         return (subject.family == DOMAIN) == self._domains
 
     def codes(self, subject: Subject) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ class Zone(Resolver):
         return tuple(sorted(record.to_text() for record in answer.records))
 
     def is_waited_for(self, subject: Subject) -> bool:
-        """Whether :meth:`codes` would ask somebody."""
+        """Return whether :meth:`codes` would ask somebody."""
         return self._may_answer(subject) and not self.knows(self._entry(subject), "A")
 
     def start_test(self, family: int) -> None:
@@ -100,7 +100,7 @@ class Zone(Resolver):
             self.tests[family] = gevent.spawn(self._test, family)
 
     def is_believed(self, family: int) -> bool:
-        """Whether what it lists may be believed. May switch greenlets."""
+        """Return whether what it lists may be believed. May switch greenlets."""
         if (test := self.tests.get(family)) is not None:
             test.join()
         return time.monotonic() >= self.dead_until
@@ -139,7 +139,7 @@ class Zone(Resolver):
             log.warning("list %s: %s; clients pass", self.shown, reason)
 
     def _test(self, family: int) -> None:
-        """See whether the list is alive by its test entries (RFC 5782, 5)."""
+        """Check whether the list is alive by its test entries (RFC 5782, 5)."""
         wrong, right = tests(family)
         asked = [gevent.spawn(self.codes, subject) for subject in (wrong, right)]
         gevent.joinall(asked)
@@ -164,7 +164,7 @@ class Zone(Resolver):
 
 
 def without_key(name: str) -> str:
-    """Give a list's name without a customer's key: KEY.zen.dq.example.org, KEY.example.org."""
+    """Return a list's name without a customer's key: KEY.zen.dq.example.org, KEY.example.org."""
     labels = name.split(".")
     keys = [at for at, label in enumerate(labels[:-2]) if _KEY.fullmatch(label)]
     first = max([*keys, 0 if len(labels) > 3 else -1]) + 1

@@ -48,7 +48,7 @@ def rewrite_subject(message: Message, subject: str) -> None:
 
 
 def _from_the_end(headers: Headers, removals: list[Removal]) -> list[Removal]:
-    """Give the removals with indexes from 0, each field once, the last first.
+    """Return the removals with indexes from 0, each field once, the last first.
 
     So that each index still means what it meant when rspamd saw the message.
     """

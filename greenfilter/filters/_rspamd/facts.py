@@ -20,7 +20,7 @@ _NOT_PLAIN = re.compile(r"[^ -~]+")
 
 
 def facts_of(ctx: Context, settings_id: str | None, mta_name: str | None) -> list[Header]:
-    """Give the facts that are known, in UTF-8; octets that are none stay as they are.
+    """Return the facts that are known, in UTF-8; octets that are none stay as they are.
 
     Args:
         ctx: of the message.
@@ -59,7 +59,7 @@ def _facts(
 
 
 def _path(address: str) -> str:
-    """Give an address in brackets, in ASCII.
+    """Return an address in brackets, in ASCII.
 
     rspamd drops others: the message would seem to have no sender. So domains become A-labels, which
     its rules know, and other octets are written as in URLs.

@@ -17,7 +17,7 @@ from .._servers import Deadline, Server, ServiceError
 
 Header = tuple[str, bytes]
 Body = Callable[[], Iterable[bytes]]
-"""Gives the pieces of a body, anew each time."""
+"""Returns the pieces of a body, from the start each time."""
 
 _IDLE_CONNECTIONS: Final = 16  # kept for each server
 _CLEAN: Final = bytes(ord("?") if byte < 32 or byte == 127 else byte for byte in range(256))
@@ -70,7 +70,7 @@ class Client:
 
         Raises:
             OSError: the server is away, or too slow.
-            ServiceError: its answer is no HTTP, or cut off.
+            ServiceError: its answer is not HTTP, or cut off.
         """
         head = _head(server, path, [*headers, ("Content-Length", b"%d" % size)])
         limit = self._max_response_bytes + size
@@ -129,7 +129,7 @@ class _Connection:
     def ask(
         self, head: bytes, body: Iterable[bytes], limit: int, deadline: Deadline
     ) -> tuple[Response, bool]:
-        """Send a request and read the answer; give it, and whether the connection lives on."""
+        """Send a request; return the answer, and whether the connection lives on."""
         sent = self._send(head, body, deadline)
         source = _Source(self._sock, deadline)
         answer = http.client.HTTPResponse(cast("socket.socket", source), method="POST")
@@ -151,7 +151,7 @@ class _Connection:
         self._sock.close()
 
     def _send(self, head: bytes, body: Iterable[bytes], deadline: Deadline) -> bool:
-        """Send a request; give whether it went out whole."""
+        """Send a request; return whether it went out whole."""
         try:
             for data in _joined(head, body):
                 self._sock.settimeout(deadline.left())
@@ -169,11 +169,11 @@ class _Source(io.RawIOBase):
         self._deadline = deadline
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Give a file to read from."""
+        """Return a file to read from."""
         return io.BufferedReader(self, 1 << 16)
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: object) -> int:

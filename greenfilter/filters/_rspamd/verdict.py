@@ -111,12 +111,12 @@ def read(response: Response) -> Verdict:
     if isinstance(milter, dict):
         _read_milter(milter, verdict)
     elif milter:
-        verdict.faults.append("milter is no object")
+        verdict.faults.append("milter is not an object")
     return verdict
 
 
 def fold(value: str) -> str:
-    """Give a value of a header that cannot become another header, whatever it is.
+    """Return a value of a header that cannot become another header, whatever it is.
 
     Lines after the first begin with white space, and none is blank.
     """
@@ -144,7 +144,7 @@ def _read_milter(milter: dict[str, Any], verdict: Verdict) -> None:
     for name, value in _fields(milter, "remove_headers", verdict):
         for index in _listed(value):
             if isinstance(index, bool) or not isinstance(index, int):
-                verdict.faults.append(f"remove_headers: {name}: {_short(index)} is no number")
+                verdict.faults.append(f"remove_headers: {name}: {_short(index)} is not a number")
             else:
                 verdict.removals.append(Removal(name, index))
     for name, value in _fields(milter, "add_headers", verdict):
@@ -169,22 +169,22 @@ def _read_addition(name: str, value: Any, verdict: Verdict) -> None:
     if isinstance(position, float) and position.is_integer():
         position = int(position)
     if not isinstance(value, str) or isinstance(position, bool) or not isinstance(position, int):
-        verdict.faults.append(f"add_headers: {name}: {_short(value)} is no value")
+        verdict.faults.append(f"add_headers: {name}: {_short(value)} is not a value")
         return
     verdict.additions.append(Addition(name, fold(value), position))
 
 
 def _fields(milter: dict[str, Any], key: str, verdict: Verdict) -> Iterator[tuple[str, Any]]:
-    """Give the names and values of an object whose keys are names of headers."""
+    """Return the names and values of an object whose keys are names of headers."""
     found = milter.get(key) or {}  # an empty table of Lua is an array
     if not isinstance(found, dict):
-        verdict.faults.append(f"{key} is no object")
+        verdict.faults.append(f"{key} is not an object")
         return
     for name, value in found.items():
         if _NAME.fullmatch(name):
             yield name, value
         else:
-            verdict.faults.append(f"{key}: {_short(name)} is no name of a header")
+            verdict.faults.append(f"{key}: {_short(name)} is not a header name")
 
 
 def _envelope(milter: dict[str, Any]) -> Iterator[str]:
@@ -195,7 +195,7 @@ def _envelope(milter: dict[str, Any]) -> Iterator[str]:
 
 
 def _symbols(found: Any) -> list[str]:
-    """Give the symbols of an object or, with older versions, a list."""
+    """Return the symbols of an object or, with older versions, a list."""
     if isinstance(found, list):
         found = {str(each.get("name")): each for each in found if isinstance(each, dict)}
     if not isinstance(found, dict):
@@ -208,7 +208,7 @@ def _symbols(found: Any) -> list[str]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """Give a list, or what stands for a list of one."""
+    """Return a list, or what stands for a list of one."""
     if isinstance(value, list):
         return value
     return [] if value is None else [value]

@@ -13,18 +13,18 @@ _WORD = re.compile(r'[^\s@<>"(),:;]+@[^\s@<>"(),:;]+')
 
 
 def normal(address: str) -> str:
-    """Give the form in which addresses are compared: lower case, the domain as A-labels.
+    """Return the form in which addresses are compared: lower case, the domain as A-labels.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not an address.
     """
     local, at, domain = address.strip().rpartition("@")
     if local.startswith('"') and local.endswith('"') and len(local) > 2:
         local = re.sub(r"\\(.)", r"\1", local[1:-1])
     elif re.search(r'[\s@<>"(),;:]', local):
-        raise ValueError(f"{address!r} is no address")
+        raise ValueError(f"{address!r} is not an address")
     if not (local and at and domain) or re.search(r'[\s@<>"(),;:\\]', domain):
-        raise ValueError(f"{address!r} is no address")
+        raise ValueError(f"{address!r} is not an address")
     return f"{local.lower()}@{to_a_labels(domain.rstrip('.'))}"
 
 
@@ -43,7 +43,7 @@ def in_field(value: str) -> list[str]:
 
 
 def display_name(value: str) -> str:
-    """Give what stands before the only address of a field; "" if there is more or another form."""
+    """Return what stands before the only address of a field; "" for any other form."""
     name, angle, rest = value.strip().rpartition("<")
     simple = angle and rest.count(">") == 1 and rest.endswith(">") and "@" not in decode("", name)
     return name.strip() if simple and len(split_addresses(value)) == 1 else ""
@@ -68,7 +68,7 @@ def _in_part(part: str) -> list[str]:
         return [*_shown_in(group), normal(text)]
     open_, close = bare.find("<"), bare.find(">")
     if bare.count("<") != 1 or bare.count(">") != 1 or close < open_ or bare[close + 1 :].strip():
-        raise ValueError(f"{part.strip()!r} is no address")
+        raise ValueError(f"{part.strip()!r} is not an address")
     # Both at once: an encoded word may have the colon in it.
     return [*_shown_in(group + bare[:open_]), normal(text[open_ + 1 : close])]
 
@@ -104,7 +104,7 @@ class Owned:
         return next(iter(self._exact), None)
 
     def __contains__(self, address: str) -> bool:
-        """Whether an address, as :func:`normal` gives it, belongs to the user."""
+        """Return whether an address, as :func:`normal` gives it, belongs to the user."""
         local, _, domain = address.rpartition("@")
         forms = {address}
         if self._delimiter and local.partition(self._delimiter)[0]:

@@ -46,7 +46,7 @@ class Table(ABC):
 
 
 class FileTable(Table):
-    """``USER: ADDRESS, ADDRESS`` in each line, read anew when it changes.
+    """``USER: ADDRESS, ADDRESS`` in each line, read again when it changes.
 
     A file that is broken then is refused: what was read before goes on.
 
@@ -72,7 +72,7 @@ class FileTable(Table):
                 self._signature = signature
                 try:
                     self._users = self._read()
-                    self._log.info("%s was read anew", self._path)
+                    self._log.info("%s was read again", self._path)
                 except TableError as error:
                     self._log.warning("%s; what was read before goes on", error)
             return self._users.get(user.lower(), [])
@@ -172,7 +172,7 @@ class LdapTable(Table):
     def __init__(self, url: str, bind_dn: str | None, password: str | None, timeout: float) -> None:
         try:
             parts = urlsplit(url)
-            _ = parts.port  # raises where it is none
+            _ = parts.port  # raises if it is not valid
         except ValueError as error:
             raise UsageError(f"{url}: {error}") from None
         attributes, scope, search = [*parts.query.split("?"), "", ""][:3]

@@ -108,7 +108,7 @@ SIGNED = sign()
         ("k=rsa; v=DKIM1; p=AA==", "unknown version of key"),
         ("v=DKIM2; p=AA==", "unknown version of key"),
         ("v=DKIM1; p=", "key revoked"),
-        ("v=DKIM1; p=!!", "key is no base64"),
+        ("v=DKIM1; p=!!", "key is not base64"),
         ("v=DKIM1; k=ed25519; p=AAAA", "inappropriate key algorithm"),
         ("v=DKIM1; p=AA==; p=AA==", "key has p= twice"),
         ("v=spf1 -all", "unknown version of key"),

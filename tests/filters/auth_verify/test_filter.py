@@ -369,12 +369,12 @@ def test_no_more_than_ten_signatures_are_verified(start, dns_server):
     ("options", "text"),
     [
         (["--enforce", "always"], "--enforce"),
-        (["--authserv-id", "a; dmarc=pass"], "is no name"),
+        (["--authserv-id", "a; dmarc=pass"], "is not a name"),
         (["--public-suffix-list", "/nowhere"], "/nowhere: No such file"),
         (["--public-suffix-list", "/dev/null"], "no names"),
-        (["--forwarder", "somebody"], "no address and no network"),
-        (["--queries", "0"], "no number from 1"),
-        (["--timeout", "-1"], "is no time"),
+        (["--forwarder", "somebody"], "is not an address or a network"),
+        (["--queries", "0"], "is not a number from 1"),
+        (["--timeout", "-1"], "is not a time"),
         (["extra"], "unrecognized arguments"),
     ],
 )

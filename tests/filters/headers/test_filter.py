@@ -199,7 +199,7 @@ def test_a_file_is_read_anew_and_a_broken_one_refused(
     assert f"{rules}:1: rule 1: x: is not known" in caplog.text
     assert f"{rules}: Exceeds the limit" in caplog.text
     assert f"{rules}: maximum recursion depth exceeded" in caplog.text
-    assert f"{rules}:1: rule 1: match.sender: /(?<=a+)x/ is no regular expression" in caplog.text
+    assert f"{rules}:1: rule 1: match.sender: /(?<=a+)x/ is not a regular expression" in caplog.text
     assert f"{rules}: No such file or directory" in caplog.text
     assert caplog.text.count("the rules before go on") == len(broken)
 
@@ -235,13 +235,13 @@ name = "idle"
         f"{rules}: rules: is not known",
         f"{rules}:2: rule 1 (first): match.sender: /(a+)+/ could take too long",
         f"{rules}:2: rule 1 (first): match.tls: 'yes' is neither true nor false",
-        f"{rules}:2: rule 1 (first): match.client: '10.0.0.1/8' is no network",
+        f"{rules}:2: rule 1 (first): match.client: '10.0.0.1/8' is not a network",
         f"{rules}:2: rule 1 (first): match.colour: is not known",
         f"{rules}:2: rule 1 (first): set.a b: 'a b' is not a valid header field name",
-        f"{rules}:6: rule 2: add.X-A: 1 is no text",
+        f"{rules}:6: rule 2: add.X-A: 1 is not text",
         f"{rules}:6: rule 2: replace.with: '\\\\1': invalid group reference",
-        f"{rules}:9: rule 3: masquerade.*: 'not a domain' is no address and no domain",
-        f"{rules}:9: rule 3: catch_all.*: 'example.org' is no address",
+        f"{rules}:9: rule 3: masquerade.*: 'not a domain' is not an address or domain",
+        f"{rules}:9: rule 3: catch_all.*: 'example.org' is not an address",
         f"{rules}:9: rule 3: catch_all: match.header is not known yet",
         f"{rules}:9: rule 3: masquerade: match.header is not known yet",
         f"{rules}:13: rule 4 (idle): rule: does nothing",

@@ -301,7 +301,7 @@ def test_wrong_options_under_greenfilter_run_end_with_status_2_and_one_line() ->
     smtpd = FakeSmtpd([sys.executable, "-m", "greenfilter", "run", "rbl", "--zone="])
     with pytest.raises(SmtpdWouldDie, match="its exit status was 2"), smtpd:
         pass
-    assert smtpd.log == ["greenfilter: rbl: argument --zone: invalid zone value: ''; see --help"]
+    assert smtpd.log == ["greenfilter: rbl: argument --zone: '' is not valid; see --help"]
 
 
 def test_real_smtpd_refuses_a_listed_client(dns: DnsServer, require_smtpd: None) -> None:

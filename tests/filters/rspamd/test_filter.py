@@ -367,10 +367,10 @@ def test_log_only_refuses_and_edits_nothing(start, caplog):
     ("options", "text"),
     [
         (["--server", "unix:x"], "a socket is unix:/PATH"),
-        (["--server", "http://x/"], "is no HOST:PORT"),
+        (["--server", "http://x/"], "is not HOST:PORT"),
         (["--on-failure", "drop"], "invalid choice"),
         (["--timeout", "0"], "is out of range"),
-        (["--max-size", "much"], "is no size"),
+        (["--max-size", "much"], "is not a size"),
         (["--settings-id"], "expected one argument"),
     ],
 )

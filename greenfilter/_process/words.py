@@ -7,7 +7,7 @@ import shlex
 from ..errors import UsageError
 
 
-def command_words(command: str) -> list[str]:
+def split_command(command: str) -> list[str]:
     """Split a command line as a shell does.
 
     Raises:
