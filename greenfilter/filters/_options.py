@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import logging
 import math
 import re
 import textwrap
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from ..errors import UsageError
+from ._watched import Watched, WatchedList
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -60,10 +62,24 @@ class Options:
         self._parser.add_argument(
             name,
             metavar=metavar,
-            type=_ListType(type),
+            type=_ListType(type, read_list),
             action="extend",
             default=[],
             help=f"{help}; repeatable, @FILE has one in each line, # begins a comment",
+        )
+
+    def add_watched_list(
+        self, name: str, type: Callable[[str], Any], help: str, metavar: str
+    ) -> None:
+        """Add an option as :meth:`add_list` does, whose value is a :class:`WatchedList`."""
+        text = "repeatable, @FILE has one in each line and is read anew when it changes, # begins a"
+        self._parser.add_argument(
+            name,
+            metavar=metavar,
+            type=_ListType(type, self._watch),
+            action=_AddPart,
+            default=WatchedList(),
+            help=f"{help}; {text} comment",
         )
 
     def add_log_only(self) -> None:
@@ -88,7 +104,7 @@ class Options:
     def add_local(self) -> None:
         """Add ``--local``: clients that are left alone besides this host's own."""
         text = "network whose clients are left alone, as those of this host and authenticated ones"
-        self.add_list("--local", network, text, "NETWORK")
+        self.add_watched_list("--local", network, text, "NETWORK")
 
     def add_resolver(self) -> None:
         """Add ``--resolver``: which DNS servers to ask."""
@@ -112,6 +128,10 @@ class Options:
     def error(self, text: str) -> UsageError:
         """Make the error for options that are wrong together."""
         return UsageError(f"{self.name}: {text}; see --help")
+
+    def _watch(self, path: str, type: Callable[[str], Any]) -> Watched[list[Any]]:
+        log = logging.getLogger(f"greenfilter.{self.name}")
+        return Watched(path, lambda path: read_list(path, type), log)
 
     def _from_file(self, path: str) -> list[str]:
         words = []
@@ -156,16 +176,32 @@ class _ConfigOnly(_Parser):
 
 
 class _ListType:
-    """Gives the values of one argument: itself, or the lines of a file."""
+    """Gives the values of one argument: itself, or what ``read`` makes of the lines of a file."""
 
-    def __init__(self, type: Callable[[str], Any]) -> None:
+    def __init__(
+        self, type: Callable[[str], Any], read: Callable[[str, Callable[[str], Any]], Any]
+    ) -> None:
         self._type = type
+        self._read = read
         self.__name__ = getattr(type, "__name__", "value")
 
-    def __call__(self, text: str) -> list[Any]:
+    def __call__(self, text: str) -> Any:
         if not text.startswith("@"):
             return [self._type(text)]
-        return read_list(text[1:], self._type)
+        return self._read(text[1:], self._type)
+
+
+class _AddPart(argparse.Action):
+    """Adds to a :class:`WatchedList`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, getattr(namespace, self.dest).plus(values))
 
 
 def read_list(path: str, type: Callable[[str], Any]) -> list[Any]:

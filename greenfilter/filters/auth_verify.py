@@ -226,7 +226,7 @@ def _options() -> Options:
     text = "who verifies, in the header (smtpd's own name)"
     options.add("--authserv-id", metavar="NAME", type=_authserv_id, help=text)
     text = "another name of ours: headers that claim to be its are removed too"
-    options.add_list("--remove-id", _authserv_id, text, "NAME")
+    options.add_watched_list("--remove-id", _authserv_id, text, "NAME")
     text = f"how DMARC policies are enforced: {', '.join(ACTIONS)} (%(default)s)"
     options.add("--enforce", metavar="HOW", choices=ACTIONS, default="header", help=text)
     text = "what is done when SPF fails, and DMARC does not pass (%(default)s)"
@@ -242,7 +242,7 @@ def _options() -> Options:
     )
     options.add("--public-suffix-list", metavar="FILE", type=_suffix_list, help=text)
     text = "client whose mail is not refused, and not marked as junk"
-    options.add_list("--forwarder", network, text, "NETWORK")
+    options.add_watched_list("--forwarder", network, text, "NETWORK")
     text = "how long the DNS questions of one message may take (15s)"
     options.add("--timeout", metavar="TIME", type=seconds, default=15.0, help=text)
     text = "how long one question may take (5s)"

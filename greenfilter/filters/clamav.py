@@ -149,7 +149,7 @@ def _options() -> Options:
     actions = ("reject", "junk", "header")
     options.add("--action", choices=actions, default="reject", help=text)
     text = "virus that is none, such as PUA.* or Heuristics.Encrypted.*"
-    options.add_list("--ignore", str, text, "GLOB")
+    options.add_watched_list("--ignore", str, text, "GLOB")
     text = "what happens when no scan was possible (%(default)s)"
     options.add("--on-failure", choices=("tempfail", "pass"), default="tempfail", help=text)
     text = "what happens to what is too big for a scan (%(default)s)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import Filter, Headers, MessageTooBig, Need
@@ -109,7 +109,7 @@ def _sign(signer: Signer, ctx: Any, message: Message, *, edit: bool) -> list[Key
         return signer.sign(headers, body_lines(message), host)
 
 
-def is_own(session: Session, networks: Sequence[Any]) -> bool:
+def is_own(session: Session, networks: Iterable[Any]) -> bool:
     """Whether a client may have its mail signed: authenticated, local, or of ``networks``."""
     if session.authenticated or session.src is None:
         return session.authenticated
@@ -160,7 +160,7 @@ def _options() -> Options:
     text = "sign for subdomains of DOMAIN too"
     options.add("--parent-domains", action="store_true", help=text)
     text = "sign mail from this address or network too"
-    options.add_list("--network", network, text, "NETWORK")
+    options.add_watched_list("--network", network, text, "NETWORK")
     options.add("--sign-all", action="store_true", help="sign mail from any client")
     text = "headers to sign, instead of those of RFC 6376"
     options.add("--headers", metavar="NAME:NAME...", type=names, default=names(SIGNED), help=text)

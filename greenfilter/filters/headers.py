@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from .. import Filter, Headers, MessageTooBig, Need, rewrite
 from ._decide import Decider
 from ._headers.patterns import MOST_CHARS
-from ._headers.read import RulesFile
-from ._headers.rules import Mail
+from ._headers.read import read
+from ._headers.rules import Mail, Rule
 from ._options import Options
+from ._watched import Watched
 
 if TYPE_CHECKING:
     from .. import Decision
@@ -86,7 +87,7 @@ def build(arguments: Sequence[str]) -> Filter:
     parsed = options.parse(arguments)
     if not parsed.rules:
         raise options.error("give --rules")
-    editor = _Editor(RulesFile(parsed.rules, log), parsed.log_only)
+    editor = _Editor(Watched(parsed.rules, read, log), parsed.log_only)
     needs = Need.SRC | Need.RDNS | Need.IDENTITY | Need.CIPHERS | Need.USERNAME
     needs |= Need.MAIL_FROM | Need.RCPT_TO
     app = Filter("headers", deadline=60.0, on_error="tempfail", needs=needs)
@@ -109,14 +110,14 @@ def build(arguments: Sequence[str]) -> Filter:
 class _Editor:
     """Has the rules do their work, and logs it."""
 
-    def __init__(self, file: RulesFile, log_only: bool) -> None:
+    def __init__(self, file: Watched[list[Rule]], log_only: bool) -> None:
         self._file = file
         self._decide = Decider("headers", log_only)
 
     def sender(self, ctx: Any, sender: str) -> Decision | None:
         """Rewrite the envelope sender."""
         new = sender
-        for rule in self._file.rules():
+        for rule in self._file.value:
             if rule.is_for(Mail(ctx.session, new, ())) and rule.sender(new) != new:
                 new = self._told(ctx, rule.shown, "sender", new, rule.sender(new))
         return self._rewritten(sender, new)
@@ -125,7 +126,7 @@ class _Editor:
         """Rewrite a recipient."""
         sender = (ctx.tx and ctx.tx.mail_from) or ""
         new = recipient
-        for rule in self._file.rules():
+        for rule in self._file.value:
             if rule.is_for(Mail(ctx.session, sender, (new,))) and rule.recipient(new) != new:
                 new = self._told(ctx, rule.shown, "recipient", new, rule.recipient(new))
         return self._rewritten(recipient, new)
@@ -140,7 +141,7 @@ class _Editor:
         if self._decide.log_only:
             headers = Headers(bytes(headers))  # for later rules to see, and nobody else
         sender, recipients = ctx.tx.mail_from or "", ctx.tx.rcpt_to
-        for rule in self._file.rules():
+        for rule in self._file.value:
             if not rule.is_for(Mail(ctx.session, sender, recipients, headers)):
                 continue
             before = bytes(headers)

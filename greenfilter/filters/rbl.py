@@ -56,8 +56,9 @@ MANUAL = """
 ACTIONS = ("disconnect", "reject", "junk", "header", "log")
 _HEADER = b"X-Blocklist"
 _LINE_CHARS = 200  # of a header line; a list's name has no more than 189
-_LOCAL = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]
-_LOCAL += ["100.64.0.0/10", "::1/128", "fe80::/10", "fc00::/7"]
+_LOCAL_TEXTS = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]
+_LOCAL_TEXTS += ["100.64.0.0/10", "::1/128", "fe80::/10", "fc00::/7"]
+_LOCAL = [ipaddress.ip_network(text) for text in _LOCAL_TEXTS]
 
 
 def build(arguments: Sequence[str]) -> Filter:
@@ -91,7 +92,7 @@ class _Client:
         self._lists = lists
         self._action = options.action
         self._names = options.domain_of if options.domain_zone else ()
-        self._allowed = [ipaddress.ip_network(text) for text in _LOCAL] + options.allow
+        self._allowed = options.allow
         self._decide = Decider("rbl", options.log_only)
 
     def start(self, src: Address, rdns: str) -> None:
@@ -123,7 +124,7 @@ class _Client:
 
     def _stranger(self, src: Address | None) -> Ip | None:
         ip = client_ip(src)
-        return None if ip is None or is_in(ip, self._allowed) else ip
+        return None if ip is None or is_in(ip, _LOCAL) or is_in(ip, self._allowed) else ip
 
     def _subjects(self, ip: Ip, **names: str | None) -> list[Subject]:
         known = [subjects.domain(what, names.get(what)) for what in self._names]
@@ -267,7 +268,7 @@ def _options() -> Options:
     text = "what an answer means, and its weight instead of the list's, 0 to ignore it"
     options.add_list("--code", code, text, "[ZONE/]127.X.X.X=NAME[,WEIGHT]")
     text = "address or network that is never looked up"
-    options.add_list("--allow", network, text, "NETWORK")
+    options.add_watched_list("--allow", network, text, "NETWORK")
     text = "time limit of lists without their own (3s)"
     options.add("--timeout", metavar="TIME", type=seconds, default=3.0, help=text)
     options.add_resolver()

@@ -201,7 +201,7 @@ def test_a_file_is_read_anew_and_a_broken_one_refused(
     assert f"{rules}: maximum recursion depth exceeded" in caplog.text
     assert f"{rules}:1: rule 1: match.sender: /(?<=a+)x/ is no regular expression" in caplog.text
     assert f"{rules}: No such file or directory" in caplog.text
-    assert caplog.text.count("the rules before go on") == len(broken)
+    assert caplog.text.count("what was read before goes on") == len(broken)
 
 
 def test_the_rules_in_the_manual_are_right(rules: Path) -> None:
