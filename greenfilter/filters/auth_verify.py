@@ -14,6 +14,7 @@ import gevent
 
 from .. import Filter, junk, reject
 from ._auth_verify.check import Check, Envelope, Verdict
+from ._auth_verify.dmarc import MAX_AUTHORS
 from ._auth_verify.domains import SuffixList
 from ._auth_verify.results import NAME, claims, compose
 from ._clients import client_ip, is_in, is_ours
@@ -28,7 +29,7 @@ SUMMARY = __doc__.rstrip(".\n")
 ACTIONS = ("header", "junk", "reject")
 _SPARE_SECONDS = 30.0  # of the deadline, for reading a big message
 _MAX_FIELDS = 100  # of Authentication-Results that are looked at one by one
-MANUAL = """
+MANUAL = f"""
     In smtpd.conf, for the listener that other mail servers use:
 
         filter "dmarc" proc-exec "/usr/local/bin/greenfilter run auth_verify --enforce reject"
@@ -44,7 +45,9 @@ MANUAL = """
 
         --enforce reject    what fails DMARC is refused where the policy says reject, and gets
                             X-Spam: Yes on top, so that it is delivered as junk, where it says
-                            quarantine; --enforce junk marks both
+                            quarantine; --enforce junk marks both. Mail with more domains in
+                            From than are asked about ({MAX_AUTHORS}) is treated likewise, as
+                            nobody knows what all of them say
         --spf-fail ACTION   what SPF says fail about, and DMARC does not pass
         --bad-from ACTION   mail with several From fields, with several domains in From, or with
                             none; its authors' policies are enforced as well
@@ -136,6 +139,7 @@ def choose(verdict: Verdict, envelope: Envelope, options: argparse.Namespace) ->
         return Action("header", "forwarder")
     actions = [
         _by_dmarc(verdict, options),
+        _by_number_of_authors(verdict, options),
         _by_from(verdict, options),
         _by_spf(verdict, envelope, options),
         _by_temperror(verdict, options),
@@ -155,6 +159,15 @@ def _by_dmarc(verdict: Verdict, options: argparse.Namespace) -> Action:
         f" {dmarc.reason or _why(verdict)}"
     )
     return Action("reject", "dmarc", reject(550, text, enhanced="5.7.1"))
+
+
+def _by_number_of_authors(verdict: Verdict, options: argparse.Namespace) -> Action:
+    """Treat authors whose policies were not asked for as if the strictest were among them."""
+    if not verdict.dmarc.unchecked or options.enforce == "header":
+        return Action("header")
+    text = f"It cannot be checked who wrote this mail: {verdict.dmarc.reason}"
+    refused = reject(550, text, enhanced="5.7.1")
+    return Action(options.enforce, "authors", refused if options.enforce == "reject" else None)
 
 
 def _why(verdict: Verdict) -> str:

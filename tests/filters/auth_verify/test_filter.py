@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ from greenfilter.errors import UsageError
 from greenfilter.filters import auth_verify
 from greenfilter.testing import FakeSmtpd
 from tests.filters.support import deliver, lines, log_all
-from tests.support.dns import SERVFAIL
+from tests.support.dns import DROP, SERVFAIL
 from tests.support.wait import wait_until
 
 from .signing import MAIL, record, seal, sign
@@ -73,6 +74,12 @@ def results(mail: bytes) -> str:
     name, _, value = re.split(rb"\r\n(?![ \t])", mail)[0].replace(b"\r\n", b"").partition(b":")
     assert name == b"Authentication-Results"
     return " ".join(value.decode("ascii").split())
+
+
+def by(authors: str) -> bytes:
+    """Give the mail with other authors, one in each line."""
+    folded = authors.replace(", ", ",\r\n ").encode()
+    return re.sub(rb"(?m)^From: .*?\r$", b"From: " + folded + b"\r", MAIL)
 
 
 def from_(domain: str) -> bytes:
@@ -232,6 +239,57 @@ def test_a_group_of_one_domain_is_in_order(start):
     mail = MAIL.replace(b"Alice <alice@example.com>", b"We: a@example.com, b@EXAMPLE.com;")
     with start() as smtpd:
         assert "dmarc=pass header.from=example.com" in results(send(smtpd, mail)[1])
+
+
+MANY = ", ".join(f"x@free{number}.example" for number in range(8))
+
+
+@pytest.mark.parametrize(
+    "authors",
+    [
+        pytest.param(f"{MANY}, alice@example.com", id="eight domains before"),
+        pytest.param(f"{'x, ' * 35_000}alice@example.com", id="64 KiB of a name before"),
+        pytest.param(
+            f"{'x@free.example, ' * 5000}alice@example.com", id="64 KiB of addresses before"
+        ),
+    ],
+)
+def test_authors_behind_those_that_are_asked_about_are_treated_as_strictly(start, caplog, authors):
+    mail = by(authors)
+    with start() as smtpd:
+        reply, delivered = send(smtpd, mail, "192.0.2.99:1", "x@free.example")
+        assert reply.ok
+        assert "dmarc=permerror reason=" in results(delivered)
+    with start("--enforce", "junk") as smtpd:
+        reply, delivered = send(smtpd, mail, "192.0.2.99:1", "x@free.example")
+        assert reply.ok
+        assert b"X-Spam: Yes" in delivered
+    with start("--enforce", "reject", "--forwarder", "192.0.2.99") as smtpd:
+        assert send(smtpd, mail, "192.0.2.99:1", "x@free.example")[0].ok
+    caplog.clear()
+    with start("--enforce", "reject") as smtpd:
+        reply, _ = send(smtpd, mail, "192.0.2.99:1", "x@free.example")
+        assert reply.rejected(550, "5.7.1 It cannot be checked who wrote this mail: ")
+    assert lines(caplog, "auth_verify")[0].startswith("reject reason=authors ")
+
+
+def test_authors_whose_dns_is_silent_do_not_hide_the_policy_of_others(dns_server):
+    silent = [f"silent{number}.example" for number in range(7)]
+    dns_server.zones |= {f"_dmarc.{name}": DROP for name in silent}
+    authors = [*(f"x@{name}" for name in silent), "alice@example.com"]
+    options = ["--enforce=reject", "--timeout=2", "--dns-timeout=1"]
+    command = [sys.executable, "-m", "greenfilter", "run", "--no-supervisor", "auth_verify"]
+    with FakeSmtpd([*command, *options, f"--resolver=127.0.0.1@{dns_server.port}"]) as smtpd:
+        reply, _ = send(smtpd, by(", ".join(authors)), "192.0.2.99:1", "x@free.example")
+    assert reply.rejected(550, "5.7.1 Mail from example.com refused by the DMARC policy of")
+
+
+def test_authors_that_ask_much_do_not_hide_the_policy_of_others(start, dns_server):
+    deep = [f"x@{'a.' * 9}free{number}.example" for number in range(7)]
+    mail = by(", ".join([*deep, "alice@example.com"]))
+    with start("--enforce", "reject", "--queries", "12") as smtpd:
+        reply, _ = send(smtpd, mail, "192.0.2.99:1", "x@free.example")
+    assert reply.rejected(550, "5.7.1 Mail from example.com refused by the DMARC policy of")
 
 
 def test_domains_in_unicode_are_written_as_a_labels(start, dns_server):
