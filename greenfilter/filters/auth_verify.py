@@ -39,7 +39,7 @@ MANUAL = f"""
     (RFC 7208; of the HELO name for the null sender), DKIM (RFC 6376) and DMARC (RFC 9989), and with
     --arc of ARC (RFC 8617). Headers of that name that claim to be ours, in whatever spelling, are
     removed, also from what authenticated clients send, whose mail is not verified. Mail from this
-    host and from --local networks is left as it is.
+    host and from --local networks is left as it is. The log has a line for each of them too.
 
     Nothing is refused unless you say so:
 
@@ -92,7 +92,9 @@ def build(arguments: Sequence[str]) -> Filter:
         if is_ours(session, options.local):
             if session.authenticated and not options.log_only:
                 _remove_claims(message, [authserv_id, *options.remove_id])
-            return None
+            why = "authenticated" if session.authenticated else "local"
+            about = {"user": session.username, "client": session.src}
+            return decide(ctx, None, "pass", reason=why, **about, from_=ctx.tx.mail_from or "<>")
         ip = client_ip(session.src)
         assert ip is not None  # who comes by a socket is ours
         envelope = Envelope(ip, ctx.tx.mail_from or "", session.identity or "")

@@ -184,22 +184,27 @@ def test_thousands_of_claims_are_removed_in_time(start):
     assert delivered.count(b"Authentication-Results") == 1
 
 
-def test_authenticated_mail_is_not_verified_but_cannot_claim_to_be(start, dns_server):
+def test_authenticated_mail_is_not_verified_but_cannot_claim_to_be(start, caplog, dns_server):
     with start("--enforce", "reject") as smtpd:
         reply, delivered = send(smtpd, FORGED + MAIL, "192.0.2.99:1", user="alice")
     assert reply.ok
     assert delivered.endswith(MAIL)
     assert b"Authentication-Results" not in delivered
     assert dns_server.queries == []
+    assert lines(caplog, "auth_verify") == [
+        "pass reason=authenticated user=alice client=192.0.2.99 from=alice@example.com"
+    ]
 
 
 @pytest.mark.parametrize("src", ["127.0.0.1:5", "[::1]:5", "198.51.100.7:5"])
-def test_mail_from_here_and_from_local_networks_is_left_as_it_is(start, src, dns_server):
+def test_mail_from_here_and_from_local_networks_is_left_as_it_is(start, src, caplog, dns_server):
     with start("--enforce", "reject", "--local", "198.51.100.0/24") as smtpd:
         reply, delivered = send(smtpd, FORGED + MAIL, src)
     assert reply.ok
     assert delivered.endswith(FORGED + MAIL)
     assert dns_server.queries == []
+    [line] = lines(caplog, "auth_verify")
+    assert line.startswith("pass reason=local client=")
 
 
 @pytest.mark.parametrize(
