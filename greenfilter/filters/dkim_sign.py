@@ -12,13 +12,13 @@ from .. import Filter, Headers, MessageTooBig, Need
 from ._clients import client_ip, is_in
 from ._decide import Decider
 from ._dkim_sign.canonical import BareReturn, body_lines
-from ._dkim_sign.keys import Key, KeyProblem, place
-from ._dkim_sign.ring import KeyRing
+from ._dkim_sign.places import KeyProblem, place
 from ._dkim_sign.signer import OVERSIGNED, SIGNED, Signer
 from ._options import Options, network
 
 if TYPE_CHECKING:
     from .. import Message, Session
+    from ._dkim_sign.keys import Key
 
 SUMMARY = "Sign mail with DKIM (RFC 6376), by RSA-SHA256 and Ed25519-SHA256 (RFC 8463)."
 MANUAL = r"""
@@ -125,6 +125,8 @@ def make_signer(options: argparse.Namespace) -> Signer:
     Raises:
         UsageError: one cannot be read.
     """
+    from ._dkim_sign.ring import KeyRing
+
     try:
         ring = KeyRing(options.key, options.key_table, options.key_directory)
     except KeyProblem as error:

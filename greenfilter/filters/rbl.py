@@ -16,12 +16,11 @@ from ._clients import Ip, client_ip, is_in
 from ._decide import Decider
 from ._options import Options, network, seconds
 from ._rbl import subjects
-from ._rbl.lists import Listing, Lists
 from ._rbl.options import NAMES, code, number, which_names, zone
-from ._rbl.zone import Zone
 
 if TYPE_CHECKING:
     from .. import Address, Decision
+    from ._rbl.lists import Listing, Lists
     from ._rbl.subjects import Subject
 
 SUMMARY = "Refuse or mark mail from clients that DNS blocklists name (RFC 5782)."
@@ -225,6 +224,9 @@ def without_header(lines: Iterable[bytes], name: bytes) -> Iterator[bytes]:
 
 def make_lists(options: argparse.Namespace) -> Lists:
     """Make the lists that the options name."""
+    from ._rbl.lists import Lists
+    from ._rbl.zone import Zone
+
     zones = [
         Zone(each, domains, options.resolver, options.timeout)
         for domains, named in ((False, options.zone), (True, options.domain_zone))

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from .._options import read_list
 from .._watched import Signature, signature_of
-from .keys import Key, KeyProblem, Place, load, place
+from .keys import Key, load
+from .places import KeyProblem, Place, place
 
 _EVERY_SECONDS = 1.0  # that it looks for changes, while there is mail
 _ENDINGS = (".pem", ".key", ".private")

@@ -10,6 +10,7 @@ import pytest
 
 from greenfilter.errors import UsageError
 from greenfilter.filters import auth_verify
+from greenfilter.filters._auth_verify import results as results_field
 from greenfilter.testing import FakeSmtpd
 from tests.filters.support import deliver, lines, log_all
 from tests.support.dns import DROP, SERVFAIL
@@ -460,7 +461,7 @@ def test_a_filter_that_fails_defers_mail_so_that_no_forged_header_passes(
     def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(auth_verify, "compose", fail)
+    monkeypatch.setattr(results_field, "compose", fail)
     with start() as smtpd:
         reply, delivered = send(smtpd, FORGED + MAIL)
         assert reply.rejected(451, "4.3.0")
