@@ -17,6 +17,7 @@ from ._auth_verify.action import Action, choose
 from ._clients import client_ip, is_ours
 from ._decide import Decider
 from ._options import Options, network, seconds, whole
+from ._paths import whole_value
 
 if TYPE_CHECKING:
     from .. import Context, Decision, Message
@@ -68,7 +69,7 @@ def build(arguments: Sequence[str]) -> Filter:
     Raises:
         UsageError: an option is wrong.
     """
-    options = _options().parse(arguments)
+    options = make_options().parse(arguments)
     from ._auth_verify.check import Check, Envelope
     from ._auth_verify.results import NAME, compose, remove_claims
     from ._dns import Resolver
@@ -140,7 +141,8 @@ def _log(
     )
 
 
-def _options() -> Options:
+def make_options() -> Options:
+    """Make the options."""
     options = Options("auth_verify", f"{SUMMARY}.", MANUAL)
     text = "who verifies, in the header (smtpd's own name)"
     options.add("--authserv-id", metavar="NAME", type=_authserv_id, help=text)
@@ -159,7 +161,9 @@ def _options() -> Options:
         "take what this file (of publicsuffix.org) says for organizations, as RFC 7489 did, "
         "instead of what their DNS says"
     )
-    options.add("--public-suffix-list", metavar="FILE", type=_suffix_list, help=text)
+    options.add(
+        "--public-suffix-list", path=whole_value, metavar="FILE", type=_suffix_list, help=text
+    )
     text = "client whose mail is not refused, and not marked as junk"
     options.add_watched_list("--forwarder", network, text, "NETWORK")
     text = "how long the DNS questions of one message may take (15s)"

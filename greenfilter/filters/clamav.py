@@ -55,7 +55,7 @@ def build(arguments: Sequence[str]) -> Filter:
     Raises:
         UsageError: an option is wrong.
     """
-    options = _options().parse(arguments)
+    options = make_options().parse(arguments)
     servers = Servers("clamav", options.server or [DEFAULT_SERVER])
     scanner = Scanner(servers, options.timeout, options.max_scans, options.max_size)
     refuses = options.on_failure == "tempfail" and not options.log_only
@@ -141,7 +141,8 @@ class _Judge:
         return any(fnmatchcase(name, pattern) for pattern in self._options.ignore)
 
 
-def _options() -> Options:
+def make_options() -> Options:
+    """Make the options."""
     options = Options("clamav", SUMMARY, MANUAL)
     text = f"clamd: unix:PATH, HOST:PORT or [IPv6]:PORT ({DEFAULT_SERVER}); the first that can scan"
     options.add_list("--server", server_type(3310), text, "SERVER")

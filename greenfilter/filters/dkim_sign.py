@@ -15,6 +15,7 @@ from ._dkim_sign.canonical import BareReturn, body_lines
 from ._dkim_sign.places import KeyProblem, place
 from ._dkim_sign.signer import OVERSIGNED, SIGNED, Signer
 from ._options import Options, network
+from ._paths import whole_value
 
 if TYPE_CHECKING:
     from .. import Message, Session
@@ -130,7 +131,7 @@ def make_signer(options: argparse.Namespace) -> Signer:
     try:
         ring = KeyRing(options.key, options.key_table, options.key_directory)
     except KeyProblem as error:
-        raise _options().error(str(error)) from None
+        raise make_options().error(str(error)) from None
     return Signer(ring, options.headers, options.oversign, options.parent_domains)
 
 
@@ -140,7 +141,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         UsageError: one is wrong.
     """
-    options = _options()
+    options = make_options()
     parsed = options.parse(arguments)
     if not (parsed.key or parsed.key_table or parsed.key_directory):
         raise options.error("give one --key, --key-table or --key-directory at least")
@@ -151,14 +152,26 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parsed
 
 
-def _options() -> Options:
+def make_options() -> Options:
+    """Make the options."""
     options = Options("dkim_sign", SUMMARY, MANUAL)
     text = "sign mail from DOMAIN with the PEM key in FILE"
-    options.add_list("--key", place, text, "DOMAIN:SELECTOR:FILE")
+    options.add_list(
+        "--key", place, text, "DOMAIN:SELECTOR:FILE", path=lambda text: place(text).path
+    )
     text = "file with such a key at the end of each line; repeatable"
-    options.add("--key-table", metavar="FILE", action="append", default=[], help=text)
+    options.add(
+        "--key-table", path=whole_value, metavar="FILE", action="append", default=[], help=text
+    )
     text = "directory with keys as DOMAIN/SELECTOR.pem; repeatable"
-    options.add("--key-directory", metavar="DIRECTORY", action="append", default=[], help=text)
+    options.add(
+        "--key-directory",
+        path=whole_value,
+        metavar="DIRECTORY",
+        action="append",
+        default=[],
+        help=text,
+    )
     text = "sign for subdomains of DOMAIN too"
     options.add("--parent-domains", action="store_true", help=text)
     text = "sign mail from this address or network too"

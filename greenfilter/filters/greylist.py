@@ -157,7 +157,8 @@ def _vouching(options: argparse.Namespace) -> Vouching:
     return Spf(Resolver(options.resolver, options.spf_timeout), options.spf_timeout).domain
 
 
-def _options() -> Options:
+def make_options() -> Options:
+    """Make the options."""
     options = Options("greylist", f"{SUMMARY}.", MANUAL)
     text = "how long a client has to wait (5m)"
     options.add("--delay", metavar="TIME", type=seconds, default=300.0, help=text)
@@ -192,7 +193,7 @@ def _options() -> Options:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    options = _options()
+    options = make_options()
     parsed = options.parse(arguments)
     if parsed.delay >= parsed.window:
         raise options.error("--delay must be less than --window")

@@ -13,6 +13,7 @@ from ._headers.patterns import MOST_CHARS, MOST_SECONDS, Budget, TooSlow
 from ._headers.read import read
 from ._headers.rules import Mail, Rule
 from ._options import Options
+from ._paths import whole_value
 from ._watched import Watched
 
 if TYPE_CHECKING:
@@ -84,9 +85,7 @@ def build(arguments: Sequence[str]) -> Filter:
     Raises:
         UsageError: an option is wrong, or the file of rules; then each line tells one thing.
     """
-    options = Options("headers", SUMMARY, MANUAL)
-    options.add("--rules", metavar="FILE.toml", help="the file of rules")
-    options.add_log_only()
+    options = make_options()
     parsed = options.parse(arguments)
     if not parsed.rules:
         raise options.error("give --rules")
@@ -110,6 +109,14 @@ def build(arguments: Sequence[str]) -> Filter:
         return editor.in_time(ctx, partial(editor.message, message))
 
     return app
+
+
+def make_options() -> Options:
+    """Make the options."""
+    options = Options("headers", SUMMARY, MANUAL)
+    options.add("--rules", path=whole_value, metavar="FILE.toml", help="the file of rules")
+    options.add_log_only()
+    return options
 
 
 class _Editor:

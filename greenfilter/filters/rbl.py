@@ -241,7 +241,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         UsageError: one is wrong.
     """
-    options = _options()
+    options = make_options()
     parsed = options.parse(arguments)
     named = [each.name for each in (*parsed.zone, *parsed.domain_zone)]
     if not named:
@@ -255,7 +255,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parsed
 
 
-def _options() -> Options:
+def make_options() -> Options:
+    """Make the options."""
     options = Options("rbl", SUMMARY, MANUAL)
     spec = "NAME[=WEIGHT[,SECONDS[,SHOWN]]]"
     text = "list of addresses, its weight (1; below 0 for lists of good clients), time limit and "
