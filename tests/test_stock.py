@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,100 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatc
     text = refused("rbl", ZONE)
     assert text.startswith("rbl: ")
     assert "install what it needs: pip install 'greenfilter[rbl]'" in text
+
+
+HIDDEN = """
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+"""
+OPTIONAL = {"authres", "cryptography", "dns", "idna", "ldap3", "limits", "redis", "spf"}
+KEY = "--key=example.org:k1:/nowhere"
+REDIS = "--store=redis://127.0.0.1/0"
+# What each needs a package for, and the package that is missed first.
+NEEDS = [
+    ("auth_verify", [], "authres cryptography dns idna"),
+    ("auth_verify", ["--public-suffix-list=/dev/null"], "idna"),
+    ("delivery_log", [REDIS], "redis"),
+    ("dkim_sign", [KEY], "cryptography"),
+    ("greylist", ["--store=sqlite:greylist"], "dns"),
+    ("greylist", ["--no-spf", REDIS], "redis"),
+    ("ratelimit", ["--limit=user:messages=1/hour"], "limits"),
+    ("rbl", ZONE, "dns"),
+    ("submission_guard", ["--table=ldap://127.0.0.1/dc=x?mail?sub?(uid=%u)"], "ldap3"),
+]
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have processes find none of the packages that only some filters need."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(HIDDEN.replace("{names!r}", repr(OPTIONAL)))
+    path = [str(hidden), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    done = subprocess.run([sys.executable, "-c", "import dns"], capture_output=True, text=True)
+    assert "No module named 'dns'" in done.stderr
+
+
+@pytest.mark.usefixtures("bare")
+def test_they_are_listed_without_their_packages():
+    assert call("filters").stdout.count("\n") == len(stock.names())
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("name", stock.names())
+def test_the_manual_of_each_is_there_without_its_packages(name: str):
+    done = call("run", name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: greenfilter run {name} [options]")
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize(("name", "options", "missing"), NEEDS)
+def test_a_filter_without_its_packages_tells_what_to_install(
+    name: str, options: list[str], missing: str
+):
+    done = call("check", name, *options)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert any(f"{name}: No module named '{each}" in done.stderr for each in missing.split())
+    extra = name.replace("_", "-")
+    assert f"install what it needs: pip install 'greenfilter[{extra}]'" in done.stderr
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("options", [[], ["--no-supervisor"]])
+def test_under_smtpd_it_ends_with_that_line(options: list[str]):
+    smtpd = FakeSmtpd([sys.executable, "-m", "greenfilter", "run", *options, "rbl", *ZONE])
+    with pytest.raises(Exception, match="its exit status was 2"), smtpd:
+        pass
+    [line] = smtpd.log
+    assert "rbl: No module named 'dns" in line
+    assert "pip install 'greenfilter[rbl]'" in line
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("clamav", []),
+        ("delivery_log", ["--store=sqlite:log"]),
+        ("greylist", ["--store=sqlite:greylist", "--no-spf"]),
+        ("headers", ["--rules=rules.toml"]),
+        ("rspamd", []),
+        ("submission_guard", ["--table=file:senders"]),
+    ],
+)
+def test_a_filter_that_needs_none_of_them_works(name: str, options: list[str]):
+    Path("senders").write_text("")
+    Path("rules.toml").write_text("")
+    assert call("check", name, *options).returncode == 0
 
 
 def test_each_has_an_extra_of_its_name_and_a_summary_and_a_row_in_the_readme():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,12 @@ def client_ip(address: Address | None) -> Ip | None:
     return getattr(ip, "ipv4_mapped", None) or ip
 
 
-def is_in(ip: Ip, networks: Sequence[Network]) -> bool:
-    """Return whether an address is in any of some networks."""
+def is_in(ip: Ip, networks: Iterable[Network]) -> bool:
+    """Whether an address is in any of some networks."""
     return any(ip in network for network in networks)
 
 
-def is_ours(session: Session, networks: Sequence[Network]) -> bool:
-    """Return whether a client is on this host, in one of our networks, or has authenticated."""
+def is_ours(session: Session, networks: Iterable[Network]) -> bool:
+    """Whether a client is on this host, in one of our networks, or has authenticated."""
     ip = client_ip(session.src)
     return ip is None or session.authenticated or ip.is_loopback or is_in(ip, networks)

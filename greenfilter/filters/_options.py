@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import logging
 import math
+import os
 import re
 import textwrap
 import tomllib
@@ -13,6 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from ..errors import UsageError
+from . import _paths
+from ._paths import PathIn
+from ._watched import Watched, WatchedList
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -48,24 +53,54 @@ class Options:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self._paths: dict[str, PathIn] = {}
         text = "file of options, long names without dashes; what is given here wins, lists add up"
-        self._parser.add_argument("--config", metavar="FILE.toml", help=text)
+        self.add("--config", path=_paths.whole_value, metavar="FILE.toml", help=text)
 
-    def add(self, *names: str, **settings: Any) -> None:
-        """Add an option; arguments as for :meth:`argparse.ArgumentParser.add_argument`."""
-        if "type" in settings:
-            settings["type"] = _Value(settings["type"])
-        self._parser.add_argument(*names, **settings)
+    def add(self, name: str, *, path: PathIn = _paths.no_path, **settings: Any) -> None:
+        """Add an option.
 
-    def add_list(self, name: str, type: Callable[[str], Any], help: str, metavar: str) -> None:
+        Args:
+            name: with its dashes.
+            path: gives the path that its value names.
+            settings: as for :meth:`argparse.ArgumentParser.add_argument`.
+        """
+        self._paths[name] = path
+        self._parser.add_argument(name, **settings)
+
+    def add_list(
+        self,
+        name: str,
+        type: Callable[[str], Any],
+        help: str,
+        metavar: str,
+        *,
+        path: PathIn = _paths.no_path,
+    ) -> None:
         """Add an option that may be repeated; ``@FILE`` takes its values from lines of a file."""
+        self._paths[name] = _paths.after("@", otherwise=path)
         self._parser.add_argument(
             name,
             metavar=metavar,
-            type=_ListType(type),
+            type=_ListType(type, read_list),
             action="extend",
             default=[],
             help=f"{help}; repeatable, @FILE has one in each line, # begins a comment",
+        )
+
+    def add_watched_list(
+        self, name: str, type: Callable[[str], Any], help: str, metavar: str
+    ) -> None:
+        """Add an option as :meth:`add_list` does, whose value is a :class:`WatchedList`."""
+        self._paths[name] = _paths.after("@")
+        text = "repeatable, @FILE has one in each line and is read anew when it changes, # begins a"
+        self._parser.add_argument(
+            name,
+            metavar=metavar,
+            type=_ListType(type, self._watch),
+            action=_AddPart,
+            default=WatchedList(),
+            help=f"{help}; {text} comment",
         )
 
     def add_log_only(self) -> None:
@@ -75,8 +110,9 @@ class Options:
 
     def add_store(self, default_path: str) -> None:
         """Add ``--store`` and ``--store-timeout``."""
-        self._parser.add_argument(
+        self.add(
             "--store",
+            path=_paths.after("sqlite:"),
             metavar="URL",
             default=f"sqlite:{default_path}",
             help="sqlite:PATH for all workers of this host (the directory must exist, and belong "
@@ -90,7 +126,7 @@ class Options:
     def add_local(self) -> None:
         """Add ``--local``: clients that are left alone besides this host's own."""
         text = "network whose clients are left alone, as those of this host and authenticated ones"
-        self.add_list("--local", parse_network, text, "NETWORK")
+        self.add_watched_list("--local", network, text, "NETWORK")
 
     def add_resolver(self) -> None:
         """Add ``--resolver``: which DNS servers to ask."""
@@ -111,9 +147,38 @@ class Options:
             words = [*self._from_file(first.config), *words]
         return self._parser.parse_args(words)
 
+    def relative_paths(self, arguments: Sequence[str]) -> list[tuple[str, str]]:
+        """Give all options, and their values, that name files relative to where smtpd starts.
+
+        Args:
+            arguments: without a mistake.
+        """
+        words = list(arguments)
+        first, _ = _ConfigOnly(self.name).parse_known_args(words)
+        if first.config is not None:
+            words += self._from_file(first.config)
+        found: dict[tuple[str, str], None] = {}
+        following = iter(words)
+        for word in following:
+            name, equals, value = word.partition("=")
+            if self._takes_value(name):
+                text = value if equals else next(following)
+                path = self._paths.get(name, _paths.no_path)(text)
+                if path and not os.path.isabs(path):
+                    found[name, text] = None
+        return list(found)
+
+    def _takes_value(self, name: str) -> bool:
+        action = self._parser.option(name)
+        return action is not None and action.nargs != 0
+
     def error(self, text: str) -> UsageError:
         """Make the error for options that are wrong together."""
         return UsageError(f"{self.name}: {text}; see --help")
+
+    def _watch(self, path: str, type: Callable[[str], Any]) -> Watched[list[Any]]:
+        log = logging.getLogger(f"greenfilter.{self.name}")
+        return Watched(path, lambda path: read_list(path, type), log)
 
     def _from_file(self, path: str) -> list[str]:
         words = []
@@ -171,15 +236,32 @@ class _Value:
 
 
 class _ListType:
-    """Gives the values of one argument: itself, or the lines of a file."""
+    """Gives the values of one argument: itself, or what ``read`` makes of the lines of a file."""
 
-    def __init__(self, type: Callable[[str], Any]) -> None:
-        self._type = _Value(type)
+    def __init__(
+        self, type: Callable[[str], Any], read: Callable[[str, Callable[[str], Any]], Any]
+    ) -> None:
+        self._type = type
+        self._read = read
+        self.__name__ = getattr(type, "__name__", "value")
 
-    def __call__(self, text: str) -> list[Any]:
+    def __call__(self, text: str) -> Any:
         if not text.startswith("@"):
             return [self._type(text)]
-        return read_list(text[1:], self._type)
+        return self._read(text[1:], self._type)
+
+
+class _AddPart(argparse.Action):
+    """Adds to a :class:`WatchedList`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, getattr(namespace, self.dest).plus(values))
 
 
 def read_list(path: str, type: Callable[[str], Any]) -> list[Any]:

@@ -8,26 +8,25 @@ import socket
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from .. import Filter, junk, reject
-from ._auth_verify.check import Check, Envelope, Verdict
-from ._auth_verify.domains import SuffixList
-from ._auth_verify.results import NAME, claims, compose
-from ._clients import client_ip, is_in, is_ours
+from .. import Filter, junk
+from ._auth_verify.action import Action, choose
+from ._clients import client_ip, is_ours
 from ._decide import Decider
-from ._dns import Resolver
-from ._options import Options, parse_network, parse_seconds, parse_whole
+from ._options import Options, network, seconds, whole
+from ._paths import whole_value
 
 if TYPE_CHECKING:
     from .. import Context, Decision, Message
+    from ._auth_verify.check import Envelope, Verdict
+    from ._auth_verify.domains import SuffixList
 
 SUMMARY = __doc__.rstrip(".\n")
 ACTIONS = ("header", "junk", "reject")
 _SPARE_SECONDS = 30.0  # of the deadline, for reading a big message
-_MAX_FIELDS = 100  # of Authentication-Results that are looked at one by one
 MANUAL = """
     In smtpd.conf, for the listener that other mail servers use:
 
@@ -38,13 +37,15 @@ MANUAL = """
     (RFC 7208; of the HELO name for the null sender), DKIM (RFC 6376) and DMARC (RFC 9989), and with
     --arc of ARC (RFC 8617). Headers of that name that claim to be ours, in whatever spelling, are
     removed, also from what authenticated clients send, whose mail is not verified. Mail from this
-    host and from --local networks is left as it is.
+    host and from --local networks is left as it is. The log has a line for each of them too.
 
     Nothing is refused unless you say so:
 
         --enforce reject    what fails DMARC is refused where the policy says reject, and gets
                             X-Spam: Yes on top, so that it is delivered as junk, where it says
-                            quarantine; --enforce junk marks both
+                            quarantine; --enforce junk marks both. Mail with more domains in
+                            From than are asked about (8) is treated likewise, as
+                            nobody knows what all of them say
         --spf-fail ACTION   what SPF says fail about, and DMARC does not pass
         --bad-from ACTION   mail with several From fields, with several domains in From, or with
                             none; its authors' policies are enforced as well
@@ -59,14 +60,6 @@ MANUAL = """
 """
 
 
-class Action(NamedTuple):
-    """What is done with a message: ``what`` is header, junk, defer or reject."""
-
-    what: str
-    reason: str | None = None
-    decision: Decision | None = None
-
-
 def build(arguments: Sequence[str]) -> Filter:
     """Make the filter.
 
@@ -76,7 +69,11 @@ def build(arguments: Sequence[str]) -> Filter:
     Raises:
         UsageError: an option is wrong.
     """
-    options = _options().parse(arguments)
+    options = make_options().parse(arguments)
+    from ._auth_verify.check import Check, Envelope
+    from ._auth_verify.results import NAME, compose, remove_claims
+    from ._dns import Resolver
+
     resolver = Resolver(options.resolver, options.dns_timeout)
     deadline = options.timeout + _SPARE_SECONDS
     app = Filter("auth_verify", deadline=deadline, on_error="tempfail")
@@ -88,8 +85,10 @@ def build(arguments: Sequence[str]) -> Filter:
         authserv_id = options.authserv_id or app.config.admd or socket.gethostname()
         if is_ours(session, options.local):
             if session.authenticated and not options.log_only:
-                _remove_claims(message, [authserv_id, *options.remove_id])
-            return None
+                remove_claims(message.headers, [authserv_id, *options.remove_id])
+            why = "authenticated" if session.authenticated else "local"
+            about = {"user": session.username, "client": session.src}
+            return decide(ctx, None, "pass", reason=why, **about, from_=ctx.tx.mail_from or "<>")
         ip = client_ip(session.src)
         assert ip is not None  # who comes by a socket is ours
         envelope = Envelope(ip, ctx.tx.mail_from or "", session.identity or "")
@@ -106,7 +105,7 @@ def build(arguments: Sequence[str]) -> Filter:
             return None
         verdict, decision, what = conclude()
         if decision is None:
-            _remove_claims(message, [authserv_id, *options.remove_id])
+            remove_claims(message.headers, [authserv_id, *options.remove_id])
             spf, dkim, dmarc, arc, _ = verdict
             value = compose(authserv_id, spf, envelope.mail_from, dkim, dmarc, arc)
             message.headers.prepend(NAME, value)
@@ -115,82 +114,6 @@ def build(arguments: Sequence[str]) -> Filter:
         return decision
 
     return app
-
-
-def _remove_claims(message: Message, ours: list[str]) -> None:
-    values = message.headers.get_all(NAME)
-    if len(values) > _MAX_FIELDS:  # nobody has so many in good faith (RFC 8601, 5 allows it)
-        message.headers.remove(NAME)
-        return
-    for index in reversed(range(len(values))):
-        if any(claims(values[index], each) for each in ours):
-            message.headers.remove(NAME, index=index)
-
-
-# --- what is done with a message ---
-
-
-def choose(verdict: Verdict, envelope: Envelope, options: argparse.Namespace) -> Action:
-    """Choose what is done: of all that the options ask for, the strictest."""
-    if is_in(envelope.ip, options.forwarder):
-        return Action("header", "forwarder")
-    actions = [
-        _by_dmarc(verdict, options),
-        _by_from(verdict, options),
-        _by_spf(verdict, envelope, options),
-        _by_temperror(verdict, options),
-    ]
-    order = ("header", "junk", "defer", "reject")
-    return max(actions, key=lambda action: order.index(action.what))
-
-
-def _by_dmarc(verdict: Verdict, options: argparse.Namespace) -> Action:
-    dmarc = verdict.dmarc
-    if dmarc.result != "fail" or dmarc.policy == "none" or options.enforce == "header":
-        return Action("header")
-    if dmarc.policy == "quarantine" or options.enforce == "junk":
-        return Action("junk", "dmarc")
-    text = (
-        f"Mail from {dmarc.author_domain} refused by the DMARC policy of {dmarc.record_domain}:"
-        f" {dmarc.reason or _why(verdict)}"
-    )
-    return Action("reject", "dmarc", reject(550, text, enhanced="5.7.1"))
-
-
-def _why(verdict: Verdict) -> str:
-    """Return in words why no identifier was the author's."""
-    passed = [each.domain for each in verdict.dkim if each.result == "pass"]
-    failed = [f"{each.result} for {each.domain}" for each in verdict.dkim if each.result != "pass"]
-    dkim = f"pass for {passed[0]} only" if passed else failed[0] if failed else "none"
-    spf = f"{verdict.spf.result} for {verdict.spf.domain}" if verdict.spf.domain else "none"
-    return re.sub(r"[^ -~]", "?", f"SPF {spf}, DKIM {dkim}")[:300]
-
-
-def _by_from(verdict: Verdict, options: argparse.Namespace) -> Action:
-    if not verdict.bad_from or options.bad_from == "header":
-        return Action("header")
-    text = re.sub(r"[^ -~]", "?", verdict.dmarc.reason or "no domain in From")[:200]
-    refused = reject(550, f"It is not clear who wrote this mail: {text}", enhanced="5.7.1")
-    return Action(options.bad_from, "from", refused if options.bad_from == "reject" else None)
-
-
-def _by_spf(verdict: Verdict, envelope: Envelope, options: argparse.Namespace) -> Action:
-    failed = verdict.spf.result == "fail" and verdict.dmarc.result != "pass"
-    if not failed or options.spf_fail == "header":
-        return Action("header")
-    text = f"{envelope.ip} may not send mail for {verdict.spf.domain} (SPF)"
-    refused = reject(550, text, enhanced="5.7.23")
-    return Action(options.spf_fail, "spf", refused if options.spf_fail == "reject" else None)
-
-
-def _by_temperror(verdict: Verdict, options: argparse.Namespace) -> Action:
-    unknown = verdict.dmarc.result == "temperror" or (
-        options.spf_fail != "header" and verdict.spf.result == "temperror"
-    )
-    if not unknown or not options.defer_temperror:
-        return Action("header")
-    text = "Your mail could not be checked, as DNS does not answer; try again"
-    return Action("defer", "temperror", reject(451, text, enhanced="4.4.3"))
 
 
 def _log(
@@ -218,15 +141,13 @@ def _log(
     )
 
 
-# --- options ---
-
-
-def _options() -> Options:
+def make_options() -> Options:
+    """Make the options."""
     options = Options("auth_verify", f"{SUMMARY}.", MANUAL)
     text = "who verifies, in the header (smtpd's own name)"
     options.add("--authserv-id", metavar="NAME", type=_parse_authserv_id, help=text)
     text = "another name of ours: headers that claim to be its are removed too"
-    options.add_list("--remove-id", _parse_authserv_id, text, "NAME")
+    options.add_watched_list("--remove-id", _authserv_id, text, "NAME")
     text = f"how DMARC policies are enforced: {', '.join(ACTIONS)} (%(default)s)"
     options.add("--enforce", metavar="HOW", choices=ACTIONS, default="header", help=text)
     text = "what is done when SPF fails, and DMARC does not pass (%(default)s)"
@@ -240,9 +161,11 @@ def _options() -> Options:
         "take what this file (of publicsuffix.org) says for organizations, as RFC 7489 did, "
         "instead of what their DNS says"
     )
-    options.add("--public-suffix-list", metavar="FILE", type=_load_suffix_list, help=text)
+    options.add(
+        "--public-suffix-list", path=whole_value, metavar="FILE", type=_suffix_list, help=text
+    )
     text = "client whose mail is not refused, and not marked as junk"
-    options.add_list("--forwarder", parse_network, text, "NETWORK")
+    options.add_watched_list("--forwarder", network, text, "NETWORK")
     text = "how long the DNS questions of one message may take (15s)"
     options.add("--timeout", metavar="TIME", type=parse_seconds, default=15.0, help=text)
     text = "how long one question may take (5s)"
@@ -262,8 +185,10 @@ def _parse_authserv_id(text: str) -> str:
     return text
 
 
-def _load_suffix_list(path: str) -> SuffixList:
-    """Load the public suffix list."""
+def _suffix_list(path: str) -> SuffixList:
+    """The public suffix list."""
+    from ._auth_verify.domains import SuffixList
+
     try:
         suffixes = SuffixList(Path(path).read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:

@@ -55,7 +55,7 @@ def build(arguments: Sequence[str]) -> Filter:
     Raises:
         UsageError: an option is wrong.
     """
-    options = _options().parse(arguments)
+    options = make_options().parse(arguments)
     servers = Servers("clamav", options.server or [DEFAULT_SERVER])
     scanner = Scanner(servers, options.timeout, options.max_scans, options.max_size)
     refuses = options.on_failure == "tempfail" and not options.log_only
@@ -141,7 +141,8 @@ class _Judge:
         return any(fnmatchcase(name, pattern) for pattern in self._options.ignore)
 
 
-def _options() -> Options:
+def make_options() -> Options:
+    """Make the options."""
     options = Options("clamav", SUMMARY, MANUAL)
     text = f"clamd: unix:PATH, HOST:PORT or [IPv6]:PORT ({DEFAULT_SERVER}); the first that can scan"
     options.add_list("--server", server_type(3310), text, "SERVER")
@@ -149,7 +150,7 @@ def _options() -> Options:
     actions = ("reject", "junk", "header")
     options.add("--action", choices=actions, default="reject", help=text)
     text = "virus that is none, such as PUA.* or Heuristics.Encrypted.*"
-    options.add_list("--ignore", str, text, "GLOB")
+    options.add_watched_list("--ignore", str, text, "GLOB")
     text = "what happens when no scan was possible (%(default)s)"
     options.add("--on-failure", choices=("tempfail", "pass"), default="tempfail", help=text)
     text = "what happens to what is too big for a scan (%(default)s)"

@@ -12,8 +12,8 @@ from .. import Filter
 from ._delivery_log.incoming import Incoming
 from ._delivery_log.join import Joins
 from ._delivery_log.outgoing import Outgoing
-from ._delivery_log.output import Output, open_output
-from ._options import Options, parse_seconds
+from ._delivery_log.output import Output, open_output, path_of
+from ._options import Options, seconds
 from ._store import open_store
 
 SUMMARY = __doc__.rstrip(".\n")
@@ -192,10 +192,11 @@ def _text(value: Any) -> Any:
     return value
 
 
-def _options() -> Options:
+def make_options() -> Options:
+    """Make the options."""
     options = Options("delivery_log", f"{SUMMARY}.", MANUAL)
     text = "path of a file, stderr, unix:PATH (stream or datagram) or tcp:HOST:PORT (%(default)s)"
-    options.add("--output", metavar="WHERE", default="stderr", help=text)
+    options.add("--output", path=path_of, metavar="WHERE", default="stderr", help=text)
     text = f"kind of records to write, all by default: {', '.join(EVENTS)}; repeatable"
     options.add("--only", metavar="EVENT", action="append", choices=EVENTS, help=text)
     text = "how long a message may take to be relayed, then nothing is known of it (10d)"
@@ -205,4 +206,4 @@ def _options() -> Options:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    return _options().parse(arguments)
+    return make_options().parse(arguments)

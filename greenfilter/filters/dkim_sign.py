@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import Filter, Headers, MessageTooBig, Need
 from ._clients import client_ip, is_in
 from ._decide import Decider
 from ._dkim_sign.canonical import BareReturn, body_lines
-from ._dkim_sign.keys import Key, KeyProblem, parse_place
-from ._dkim_sign.ring import KeyRing
+from ._dkim_sign.places import KeyProblem, place
 from ._dkim_sign.signer import OVERSIGNED, SIGNED, Signer
-from ._options import Options, parse_network
+from ._options import Options, network
+from ._paths import whole_value
 
 if TYPE_CHECKING:
     from .. import Message, Session
+    from ._dkim_sign.keys import Key
 
 SUMMARY = "Sign mail with DKIM (RFC 6376), by RSA-SHA256 and Ed25519-SHA256 (RFC 8463)."
 MANUAL = r"""
@@ -109,8 +110,8 @@ def _sign(signer: Signer, ctx: Any, message: Message, *, edit: bool) -> list[Key
         return signer.sign(headers, body_lines(message), host)
 
 
-def is_own(session: Session, networks: Sequence[Any]) -> bool:
-    """Return whether a client's mail is signed: it is authenticated, local, or of ``networks``."""
+def is_own(session: Session, networks: Iterable[Any]) -> bool:
+    """Whether a client may have its mail signed: authenticated, local, or of ``networks``."""
     if session.authenticated or session.src is None:
         return session.authenticated
     ip = client_ip(session.src)
@@ -125,10 +126,12 @@ def make_signer(options: argparse.Namespace) -> Signer:
     Raises:
         UsageError: one cannot be read.
     """
+    from ._dkim_sign.ring import KeyRing
+
     try:
         ring = KeyRing(options.key, options.key_table, options.key_directory)
     except KeyProblem as error:
-        raise _options().error(str(error)) from None
+        raise make_options().error(str(error)) from None
     return Signer(ring, options.headers, options.oversign, options.parent_domains)
 
 
@@ -138,7 +141,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         UsageError: one is wrong.
     """
-    options = _options()
+    options = make_options()
     parsed = options.parse(arguments)
     if not (parsed.key or parsed.key_table or parsed.key_directory):
         raise options.error("give one --key, --key-table or --key-directory at least")
@@ -149,18 +152,30 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parsed
 
 
-def _options() -> Options:
+def make_options() -> Options:
+    """Make the options."""
     options = Options("dkim_sign", SUMMARY, MANUAL)
     text = "sign mail from DOMAIN with the PEM key in FILE"
-    options.add_list("--key", parse_place, text, "DOMAIN:SELECTOR:FILE")
+    options.add_list(
+        "--key", place, text, "DOMAIN:SELECTOR:FILE", path=lambda text: place(text).path
+    )
     text = "file with such a key at the end of each line; repeatable"
-    options.add("--key-table", metavar="FILE", action="append", default=[], help=text)
+    options.add(
+        "--key-table", path=whole_value, metavar="FILE", action="append", default=[], help=text
+    )
     text = "directory with keys as DOMAIN/SELECTOR.pem; repeatable"
-    options.add("--key-directory", metavar="DIRECTORY", action="append", default=[], help=text)
+    options.add(
+        "--key-directory",
+        path=whole_value,
+        metavar="DIRECTORY",
+        action="append",
+        default=[],
+        help=text,
+    )
     text = "sign for subdomains of DOMAIN too"
     options.add("--parent-domains", action="store_true", help=text)
     text = "sign mail from this address or network too"
-    options.add_list("--network", parse_network, text, "NETWORK")
+    options.add_watched_list("--network", network, text, "NETWORK")
     options.add("--sign-all", action="store_true", help="sign mail from any client")
     text = "headers to sign, instead of those of RFC 6376"
     options.add(

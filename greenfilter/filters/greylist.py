@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import Filter, Status, reject
 from ._clients import client_ip, is_ours
 from ._decide import Decider, in_words
 from ._greylist.greylist import Client, Greylist, Outcome, Settings, Vouching
-from ._greylist.lists import Addresses, Clients, parse_address_or_domain, parse_network_or_domain
+from ._greylist.lists import Addresses, Clients, Lists, address_or_domain, network_or_domain
 from ._greylist.rules import Times
 from ._options import Options, parse_seconds, parse_whole
 from ._store import StoreError, open_store
+from ._watched import Derived
 
 SUMMARY = __doc__.rstrip(".\n")
 DEFAULT_STORE = "/var/lib/greenfilter/greylist.sqlite"
@@ -40,7 +41,8 @@ MANUAL = """
     Nobody waits who is on this host, in a --local network or has authenticated; whose network has
     delivered --learn-after messages that had to wait; who writes, with SPF's consent, from a domain
     that one of your users has written to; whom --allow-client, --allow-sender or --allow-recipient
-    name. Nor does mail to postmaster (RFC 5321, 4.5.1).
+    name. Nor does mail to postmaster (RFC 5321, 4.5.1). When a file of theirs changes, it is read
+    anew; one that is broken then is refused with a log line, and what was read before goes on.
 
     When the store is away (an outage, a full disk, a locked database), all mail is let in after
     --store-timeout at most, and the log says so once a minute. When DNS is away, SPF vouches for
@@ -132,10 +134,18 @@ def _settings(options: argparse.Namespace) -> Settings:
         (options.ipv4_prefix, options.ipv6_prefix),
         options.learn_after,
         options.spf_pass,
-        Clients.of(options.allow_client),
-        Addresses.of(options.allow_sender),
-        Addresses.of([*options.allow_recipient, "postmaster@"]),
+        _lists(options),
     )
+
+
+def _lists(options: argparse.Namespace) -> Callable[[], Lists]:
+    """Give what gives the white lists as they are now."""
+    clients = Derived(options.allow_client, Clients.of)
+    senders = Derived(options.allow_sender, Addresses.of)
+    recipients = Derived(
+        options.allow_recipient, lambda found: Addresses.of([*found, "postmaster@"])
+    )
+    return lambda: Lists(clients.value, senders.value, recipients.value)
 
 
 def _vouching(options: argparse.Namespace) -> Vouching:
@@ -147,7 +157,8 @@ def _vouching(options: argparse.Namespace) -> Vouching:
     return Spf(Resolver(options.resolver, options.spf_timeout), options.spf_timeout).domain
 
 
-def _options() -> Options:
+def make_options() -> Options:
+    """Make the options."""
     options = Options("greylist", f"{SUMMARY}.", MANUAL)
     text = "how long a client has to wait (5m)"
     options.add("--delay", metavar="TIME", type=parse_seconds, default=300.0, help=text)
@@ -170,11 +181,11 @@ def _options() -> Options:
     options.add("--spf-timeout", metavar="TIME", type=parse_seconds, default=5.0, help=text)
     options.add_resolver()
     text = "client that need not wait: address, network, or domain of its confirmed rDNS name"
-    options.add_list("--allow-client", parse_network_or_domain, text, "CLIENT")
+    options.add_watched_list("--allow-client", network_or_domain, text, "CLIENT")
     text = "sender that need not wait, which anyone can pretend to be: address, name@ or domain"
-    options.add_list("--allow-sender", parse_address_or_domain, text, "ADDRESS")
+    options.add_watched_list("--allow-sender", address_or_domain, text, "ADDRESS")
     text = "recipient that nobody has to wait for: address, name@ or domain"
-    options.add_list("--allow-recipient", parse_address_or_domain, text, "ADDRESS")
+    options.add_watched_list("--allow-recipient", address_or_domain, text, "ADDRESS")
     options.add_local()
     options.add_log_only()
     options.add_store(DEFAULT_STORE)
@@ -182,7 +193,7 @@ def _options() -> Options:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    options = _options()
+    options = make_options()
     parsed = options.parse(arguments)
     if parsed.delay >= parsed.window:
         raise options.error("--delay must be less than --window")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .. import Filter, Headers, MessageTooBig, Need, rewrite
+from .. import Filter, Headers, MessageTooBig, Need, reject, rewrite
 from ._decide import Decider
-from ._headers.patterns import MOST_CHARS
-from ._headers.read import RulesFile
-from ._headers.rules import Mail
+from ._headers.patterns import MOST_CHARS, MOST_SECONDS, Budget, TooSlow
+from ._headers.read import read
+from ._headers.rules import Mail, Rule
 from ._options import Options
+from ._paths import whole_value
+from ._watched import Watched
 
 if TYPE_CHECKING:
     from .. import Decision
@@ -58,7 +61,9 @@ MANUAL = rf"""
     but for those with addresses. Of the fields of one name the first 50 are looked at, and a
     regular expression sees the first {MOST_CHARS} characters of a value and no more ($ is there).
     One that could take too long on such a value is refused when the file is read: it may have one
-    open repeat (* + {{2,}}), two if it begins with ^, and none within another repeat.
+    open repeat (* + {{2,}}), two if it begins with ^, and none within another repeat. All rules
+    together have {MOST_SECONDS:g} s of processor time for a message and its recipients. What needs
+    more is refused for now, with 451, and the log names the pattern that took longest.
 
     The file is read again when it changes. One that is broken is refused, all that is wrong is
     logged with its line, rule and key, and the old rules go on; at the start it is an error.
@@ -80,77 +85,97 @@ def build(arguments: Sequence[str]) -> Filter:
     Raises:
         UsageError: an option is wrong, or the file of rules; then each line tells one thing.
     """
-    options = Options("headers", SUMMARY, MANUAL)
-    options.add("--rules", metavar="FILE.toml", help="the file of rules")
-    options.add_log_only()
+    options = make_options()
     parsed = options.parse(arguments)
     if not parsed.rules:
         raise options.error("give --rules")
-    editor = _Editor(RulesFile(parsed.rules, log), parsed.log_only)
+    editor = _Editor(Watched(parsed.rules, read, log), parsed.log_only)
     needs = Need.SRC | Need.RDNS | Need.IDENTITY | Need.CIPHERS | Need.USERNAME
     needs |= Need.MAIL_FROM | Need.RCPT_TO
     app = Filter("headers", deadline=60.0, on_error="tempfail", needs=needs)
 
+    app.local_message(Budget)
+
     @app.filter.mail_from(thread=True)
     def rewrite_sender(ctx: Any, sender: str) -> Any:
-        return editor.sender(ctx, sender) if sender else None
+        return editor.in_time(ctx, partial(editor.sender, sender)) if sender else None
 
     @app.filter.rcpt_to(thread=True)
     def rewrite_recipient(ctx: Any, recipient: str) -> Any:
-        return editor.recipient(ctx, recipient)
+        return editor.in_time(ctx, partial(editor.recipient, recipient))
 
     @app.message(thread=True)
-    def edit_headers(ctx: Any, message: Any) -> None:
-        editor.message(ctx, message)
+    def edit_headers(ctx: Any, message: Any) -> Any:
+        return editor.in_time(ctx, partial(editor.message, message))
 
     return app
+
+
+def make_options() -> Options:
+    """Make the options."""
+    options = Options("headers", SUMMARY, MANUAL)
+    options.add("--rules", path=whole_value, metavar="FILE.toml", help="the file of rules")
+    options.add_log_only()
+    return options
 
 
 class _Editor:
     """Has the rules do their work, and logs it."""
 
-    def __init__(self, file: RulesFile, log_only: bool) -> None:
+    def __init__(self, file: Watched[list[Rule]], log_only: bool) -> None:
         self._file = file
         self._decide = Decider("headers", log_only)
 
-    def sender(self, ctx: Any, sender: str) -> Decision | None:
+    def in_time(self, ctx: Any, work: Callable[[Any, Budget], Decision | None]) -> Decision | None:
+        """Do a part of the work for a message, as long as there is time for it."""
+        budget = ctx.tx.local if ctx.tx is not None else Budget()
+        try:
+            with budget.spent():
+                return work(ctx, budget)
+        except TooSlow as error:
+            answer = reject(451, "Rules for your mail take too long, try again", enhanced="4.3.0")
+            return self._decide(ctx, answer, "defer", reason="too-slow", pattern=error.pattern)
+
+    def sender(self, sender: str, ctx: Any, budget: Budget) -> Decision | None:
         """Rewrite the envelope sender."""
         new = sender
-        for rule in self._file.rules():
-            if rule.is_for(Mail(ctx.session, new, ())) and rule.sender(new) != new:
-                new = self._told(ctx, rule.shown, "sender", new, rule.sender(new))
+        for rule in self._file.value:
+            if rule.is_for(Mail(ctx.session, new, ()), budget):
+                new = self._told(ctx, rule.shown, "sender", new, rule.sender(new, budget))
         return self._rewritten(sender, new)
 
-    def recipient(self, ctx: Any, recipient: str) -> Decision | None:
+    def recipient(self, recipient: str, ctx: Any, budget: Budget) -> Decision | None:
         """Rewrite a recipient."""
         sender = (ctx.tx and ctx.tx.mail_from) or ""
         new = recipient
-        for rule in self._file.rules():
-            if rule.is_for(Mail(ctx.session, sender, (new,))) and rule.recipient(new) != new:
-                new = self._told(ctx, rule.shown, "recipient", new, rule.recipient(new))
+        for rule in self._file.value:
+            if rule.is_for(Mail(ctx.session, sender, (new,)), budget):
+                new = self._told(ctx, rule.shown, "recipient", new, rule.recipient(new, budget))
         return self._rewritten(recipient, new)
 
-    def message(self, ctx: Any, message: Any) -> None:
+    def message(self, message: Any, ctx: Any, budget: Budget) -> Decision | None:
         """Edit the header fields of a message."""
         try:
             headers = message.headers
         except MessageTooBig as error:
-            self._decide(ctx, None, "pass", reason=str(error))
-            return
+            return self._decide(ctx, None, "pass", reason=str(error))
         if self._decide.log_only:
             headers = Headers(bytes(headers))  # for later rules to see, and nobody else
         sender, recipients = ctx.tx.mail_from or "", ctx.tx.rcpt_to
-        for rule in self._file.rules():
-            if not rule.is_for(Mail(ctx.session, sender, recipients, headers)):
+        for rule in self._file.value:
+            if not rule.is_for(Mail(ctx.session, sender, recipients, headers), budget):
                 continue
             before = bytes(headers)
-            problems = rule.edit(headers)
+            problems = rule.edit(headers, budget)
             for problem in problems:
                 ctx.log.warning("headers: rule %s: left as it is: %s", rule.shown, problem)
             if bytes(headers) != before:
                 self._decide(ctx, None, "edit", rule=rule.shown)
+        return None
 
     def _told(self, ctx: Any, rule: str, what: str, address: str, new: str) -> str:
+        if new == address:
+            return new
         decision = rewrite(new)
         self._decide(ctx, decision, "rewrite", rule=rule, what_=what, address=address, to=new)
         return new

@@ -12,7 +12,8 @@ from typing import Any
 from .. import Decision, Filter, Status, reject
 from ._clients import client_ip, is_in
 from ._decide import Decider, in_words
-from ._options import Options, parse_whole
+from ._options import Options, whole
+from ._paths import program
 from ._ratelimit.ledger import Claim, Ledger, Refusal
 from ._ratelimit.limit import Limit, parse_limits
 from ._ratelimit.notify import Notifier, parse_command
@@ -227,7 +228,8 @@ class _Limiter:
         return [(limit, who) for limit in self.limits if (who := whose.get(limit.scope))]
 
 
-def _options() -> Options:
+def make_options() -> Options:
+    """Make the options."""
     options = Options("ratelimit", f"{SUMMARY}.", MANUAL)
     text = "limit of each network, user or sender, such as user:recipients=100/hour,500/day or "
     text += "sender:bytes=1G per 2 days"
@@ -239,7 +241,7 @@ def _options() -> Options:
     text = "bits of an IPv6 network that count as one client (%(default)d)"
     options.add("--ipv6-prefix", metavar="BITS", type=parse_whole(0, 128), default=64, help=text)
     text = "command to run once for each limit of a network, user or sender, and period"
-    options.add("--notify", metavar="COMMAND", type=parse_command, help=text)
+    options.add("--notify", path=program, metavar="COMMAND", type=command, help=text)
     text = "what to do while the store is away (%(default)s)"
     options.add("--store-away", choices=("proceed", "tempfail"), default="proceed", help=text)
     options.add_local()
@@ -249,7 +251,7 @@ def _options() -> Options:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    options = _options()
+    options = make_options()
     parsed = options.parse(arguments)
     parsed.limit = [limit for some in parsed.limit for limit in some]
     if not parsed.limit:

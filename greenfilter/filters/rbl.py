@@ -16,12 +16,11 @@ from ._clients import Ip, client_ip, is_in
 from ._decide import Decider
 from ._options import Options, parse_network, parse_seconds
 from ._rbl import subjects
-from ._rbl.lists import Listing, Lists
-from ._rbl.options import NAMES, parse_code, parse_names, parse_number, parse_zone
-from ._rbl.zone import Zone
+from ._rbl.options import NAMES, code, number, which_names, zone
 
 if TYPE_CHECKING:
     from .. import Address, Decision
+    from ._rbl.lists import Listing, Lists
     from ._rbl.subjects import Subject
 
 SUMMARY = "Refuse or mark mail from clients that DNS blocklists name (RFC 5782)."
@@ -56,8 +55,9 @@ MANUAL = """
 ACTIONS = ("disconnect", "reject", "junk", "header", "log")
 _HEADER = b"X-Blocklist"
 _LINE_CHARS = 200  # of a header line; a list's name has no more than 189
-_LOCAL = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]
-_LOCAL += ["100.64.0.0/10", "::1/128", "fe80::/10", "fc00::/7"]
+_LOCAL_TEXTS = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]
+_LOCAL_TEXTS += ["100.64.0.0/10", "::1/128", "fe80::/10", "fc00::/7"]
+_LOCAL = [ipaddress.ip_network(text) for text in _LOCAL_TEXTS]
 
 
 def build(arguments: Sequence[str]) -> Filter:
@@ -91,7 +91,7 @@ class _Client:
         self._lists = lists
         self._action = options.action
         self._names = options.domain_of if options.domain_zone else ()
-        self._allowed = [ipaddress.ip_network(text) for text in _LOCAL] + options.allow
+        self._allowed = options.allow
         self._decide = Decider("rbl", options.log_only)
 
     def start(self, src: Address, rdns: str) -> None:
@@ -123,7 +123,7 @@ class _Client:
 
     def _stranger(self, src: Address | None) -> Ip | None:
         ip = client_ip(src)
-        return None if ip is None or is_in(ip, self._allowed) else ip
+        return None if ip is None or is_in(ip, _LOCAL) or is_in(ip, self._allowed) else ip
 
     def _subjects(self, ip: Ip, **names: str | None) -> list[Subject]:
         known = [subjects.domain(what, names.get(what)) for what in self._names]
@@ -224,6 +224,9 @@ def without_header(lines: Iterable[bytes], name: bytes) -> Iterator[bytes]:
 
 def make_lists(options: argparse.Namespace) -> Lists:
     """Make the lists that the options name."""
+    from ._rbl.lists import Lists
+    from ._rbl.zone import Zone
+
     zones = [
         Zone(each, domains, options.resolver, options.timeout)
         for domains, named in ((False, options.zone), (True, options.domain_zone))
@@ -238,7 +241,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         UsageError: one is wrong.
     """
-    options = _options()
+    options = make_options()
     parsed = options.parse(arguments)
     named = [each.name for each in (*parsed.zone, *parsed.domain_zone)]
     if not named:
@@ -252,7 +255,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parsed
 
 
-def _options() -> Options:
+def make_options() -> Options:
+    """Make the options."""
     options = Options("rbl", SUMMARY, MANUAL)
     spec = "NAME[=WEIGHT[,SECONDS[,SHOWN]]]"
     text = "list of addresses, its weight (1; below 0 for lists of good clients), time limit and "
@@ -267,7 +271,7 @@ def _options() -> Options:
     text = "what an answer means, and its weight instead of the list's, 0 to ignore it"
     options.add_list("--code", parse_code, text, "[ZONE/]127.X.X.X=NAME[,WEIGHT]")
     text = "address or network that is never looked up"
-    options.add_list("--allow", parse_network, text, "NETWORK")
+    options.add_watched_list("--allow", network, text, "NETWORK")
     text = "time limit of lists without their own (3s)"
     options.add("--timeout", metavar="TIME", type=parse_seconds, default=3.0, help=text)
     options.add_resolver()

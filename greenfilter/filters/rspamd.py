@@ -62,7 +62,7 @@ def build(arguments: Sequence[str]) -> Filter:
     Raises:
         UsageError: an option is wrong.
     """
-    options = _options().parse(arguments)
+    options = make_options().parse(arguments)
     scanner = _Scanner(options)
     judge = _Judge(options)
     refuses = options.on_failure == "tempfail" and not options.log_only
@@ -242,7 +242,8 @@ def _reply_text(text: str | None) -> str:
     return words.strip()[:400]
 
 
-def _options() -> Options:
+def make_options() -> Options:
+    """Make the options."""
     options = Options("rspamd", SUMMARY, MANUAL)
     text = f"rspamd: HOST:PORT, [IPv6]:PORT or unix:PATH ({DEFAULT_SERVER}); the first that answers"
     options.add_list("--server", server_type(11333), text, "SERVER")

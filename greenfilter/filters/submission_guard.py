@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from .. import Filter, Need, reject, rewrite
 from ..errors import UsageError
 from ._decide import Decider
-from ._options import Options, parse_seconds
+from ._options import Options, seconds
+from ._paths import after, program, whole_value
 from ._smtpd_edits import complete_addresses
 from ._submission_guard.addresses import Owned, display_name, in_field, normal
 from ._submission_guard.tables import (
@@ -231,6 +232,11 @@ def make_table(options: argparse.Namespace) -> Table:
     return CachedTable(table, options.cache)
 
 
+def _command_path(table: str) -> str:
+    kind, _, command = table.partition(":")
+    return program(command) if kind == "command" else ""
+
+
 def _password(path: str | None) -> str | None:
     if path is None:
         return None
@@ -240,15 +246,22 @@ def _password(path: str | None) -> str | None:
         raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def make_options() -> Options:
+    """Make the options."""
     options = Options("submission_guard", SUMMARY, MANUAL)
     text = "whose addresses are whose: file:PATH, sqlite:PATH, command:PROGRAM, ldap://..."
-    options.add("--table", metavar="TABLE", help=text)
+    path = after("file:", "sqlite:", otherwise=_command_path)
+    options.add("--table", path=path, metavar="TABLE", help=text)
     text = f"of a table in SQLite ({DEFAULT_QUERY})"
     options.add("--query", metavar="SQL", default=DEFAULT_QUERY, help=text)
     text = "name to log in to LDAP with; else nobody's"
     options.add("--ldap-bind-dn", metavar="DN", help=text)
-    options.add("--ldap-password-file", metavar="FILE", help="file with the password for it")
+    options.add(
+        "--ldap-password-file",
+        path=whole_value,
+        metavar="FILE",
+        help="file with the password for it",
+    )
     text = "how long the table may take (5s)"
     options.add("--timeout", metavar="TIME", type=parse_seconds, default=5.0, help=text)
     text = "how long its answers are kept, but for those of a file (1m)"
@@ -264,6 +277,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     text = "what becomes of what is not the user's: reject (default) or rewrite"
     options.add("--action", choices=("reject", "rewrite"), default="reject", help=text)
     options.add_log_only()
+    return options
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    options = make_options()
     parsed = options.parse(arguments)
     if not parsed.table:
         raise options.error("give a --table")

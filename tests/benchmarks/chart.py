@@ -44,7 +44,7 @@ def svg(rows: Iterable[Row], *, quick: bool = False) -> str:
         parts.append(_text(10, top + 12, QUICK, f'font-weight="bold" fill="{RED}"'))
         top += 24
     for title, group, figure in (
-        ("Times as fast as the C filter on the same work (line: 1)", to_c, _ratio),
+        ("Times as fast as the C or Go filter on the same work (line: 1)", to_c, _ratio),
         (f"Times as fast as {SUPERVISED}, with one worker (line: 1)", own, _ratio),
         ("Share of the limit that is used (line: the limit)", limits, _share),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from functools import cache
@@ -12,10 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HERE = Path(__file__).parent
-DKIMSIGN_PLACES = (
-    "/usr/libexec/opensmtpd/filter-dkimsign",
-    "/usr/local/libexec/smtpd/filter-dkimsign",
-)
+PLACES = ("/usr/libexec/opensmtpd", "/usr/local/libexec/smtpd")
+NEEDS_ROOT = "filter-senderscore asks the system's DNS server; only root may give it another one"
 
 
 class MissingPeer(Exception):
@@ -50,11 +49,38 @@ def dkimsign(key: Path, domain: str, selector: str) -> list[str]:
     Raises:
         MissingPeer: it is not installed (Debian: opensmtpd-filter-dkimsign).
     """
-    for place in DKIMSIGN_PLACES:
-        if Path(place).exists():
-            options = ["-c", "relaxed/relaxed", "-d", domain, "-s", selector, "-k", str(key)]
-            return [place, *options]
-    raise MissingPeer("filter-dkimsign is not installed")
+    options = ["-c", "relaxed/relaxed", "-d", domain, "-s", selector, "-k", str(key)]
+    return [_installed("filter-dkimsign"), *options]
+
+
+def rspamd(port: int) -> list[str]:
+    """filter-rspamd, asking a worker of rspamd on loopback.
+
+    Raises:
+        MissingPeer: it is not installed (Debian: opensmtpd-filter-rspamd).
+    """
+    return [_installed("filter-rspamd"), "-url", f"http://127.0.0.1:{port}"]
+
+
+def senderscore(resolv_conf: Path) -> list[str]:
+    """filter-senderscore, which knows no resolver but that of the system: so it gets another file.
+
+    Raises:
+        MissingPeer: it is not installed (Debian: opensmtpd-filter-senderscore), or this user may
+            not give it a resolv.conf of its own.
+    """
+    program = _installed("filter-senderscore")
+    if os.geteuid() != 0:
+        raise MissingPeer(NEEDS_ROOT)
+    script = 'mount --bind "$0" /etc/resolv.conf && exec "$1" -junkBelow 50'
+    return ["unshare", "--mount", "sh", "-c", script, str(resolv_conf), program]
+
+
+def _installed(name: str) -> str:
+    for place in PLACES:
+        if (Path(place) / name).exists():
+            return str(Path(place) / name)
+    raise MissingPeer(f"{name} is not installed")
 
 
 def greenfilter(filter_name: str, *arguments: str) -> list[str]:

@@ -7,6 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 KIB = 1024
+_TURN_SECONDS = 0.05
+_MOST_TURNS = 200
+_IDLE_SHARE = 0.02  # of one processor: supervisors and stores look after things now and then
 
 
 def tree(pid: int) -> list[int]:
@@ -27,6 +30,22 @@ def cpu_seconds(pids: list[int]) -> float:
     """Processor time that the processes have used, in seconds, exact to the nanosecond."""
     # clock_getcpuclockid(3): the clock of a process is ~pid << 3, and 2 selects user + system.
     return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
+
+
+def cpu_seconds_when_idle(pids: list[int]) -> float:
+    """Wait until the processes have nothing left to do; then as ``cpu_seconds``.
+
+    Raises:
+        TimeoutError: they go on and on.
+    """
+    before = cpu_seconds(pids)
+    for _ in range(_MOST_TURNS):
+        time.sleep(_TURN_SECONDS)
+        now = cpu_seconds(pids)
+        if now - before < _IDLE_SHARE * _TURN_SECONDS:
+            return now
+        before = now
+    raise TimeoutError(f"busy for {_MOST_TURNS * _TURN_SECONDS:g} s after the last reply")
 
 
 def resident(pids: list[int]) -> int:

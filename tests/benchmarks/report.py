@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 HEADINGS = ("case", "filter", "median", "lowest to highest", "CPU µs", "ratio", "target", "reached")
 DIGITS = 3
+DEBIAN_PACKAGES = (
+    "libopensmtpd-dev",
+    "opensmtpd-filter-dkimsign",
+    "opensmtpd-filter-rspamd",
+    "opensmtpd-filter-senderscore",
+    "rspamd",
+    "clamav-daemon",
+)
 
 
 def shown(value: float, *, up: bool) -> str:
@@ -87,7 +95,7 @@ def environment() -> dict[str, str]:
             facts[package] = version(package)
         except PackageNotFoundError:
             continue
-    for package in ("libopensmtpd-dev", "opensmtpd-filter-dkimsign"):
+    for package in DEBIAN_PACKAGES:
         facts[package] = _debian_version(package)
     return facts
 

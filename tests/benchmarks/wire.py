@@ -31,6 +31,8 @@ def fourteen(hooks: frozenset[str]) -> frozenset[str]:
 
 
 Edit = Callable[[Sequence[bytes]], Sequence[bytes]]
+Script = Callable[[int], "Iterable[tuple[str, str, str]]"]
+"""Gives all that smtpd may say of the session with this number: kind, name and fields of lines."""
 Pair = tuple[bytes, bytes]
 """A line to the filter and what it must answer to it (nothing to a report)."""
 
@@ -70,18 +72,20 @@ class Sessions:
         hooks: names of the phases and reports to send.
         message: lines of the message each session brings; none without data-line in ``hooks``.
         edit: what the filter makes of the message; None: each line comes back as it is.
+        script: what is said of a session; of that, what is in ``hooks`` is sent.
     """
 
     hooks: frozenset[str]
     message: Sequence[bytes] = ()
     edit: Edit | None = None
+    script: Script = field(default=lambda number: one_message(number))
     _clock: Iterator[int] = field(default_factory=count)
 
     def steps(self, number: int) -> list[list[Pair]]:
         """The lines of one session, cut after each request that smtpd waits for."""
         sid = session_id(number)
         steps: list[list[Pair]] = [[]]
-        for kind, name, fields in _script(number):
+        for kind, name, fields in self.script(number):
             if name not in self.hooks:
                 continue
             if name == "data-line":
@@ -202,7 +206,7 @@ def _interleave(lists: list[list[Pair]], run: int | None) -> Iterator[Pair]:
             yield from lines[start : start + run]
 
 
-def _script(number: int) -> Iterable[tuple[str, str, str]]:
+def one_message(number: int) -> Iterable[tuple[str, str, str]]:
     """All that smtpd says of a session that brings one message, as recorded from smtpd 7.8."""
     name = f"client{number}.example.net"
     message = f"{number * 0x9E3779B1 % 2**32:08x}"

@@ -91,6 +91,23 @@ class TestCheck:
         (line,) = done.stderr.splitlines()
         assert re.search(r"mx\.toml:6: warning: second: unless\.senders: the client cho", line)
 
+    def test_warns_of_relative_paths_in_options_of_stock_filters(
+        self, write, monkeypatch, tmp_path
+    ):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "rules.toml").write_text("")
+        path = write(
+            '[[filter]]\nrun = "rbl"\noptions = ["--zone", "zen.example.org"]\n'
+            '[[filter]]\nrun = "headers"\noptions = ["--rules", "rules.toml"]\n'
+        )
+        done = command("check", path)
+        assert done.returncode == 0
+        assert done.stderr == (
+            f"{path}:4: warning: headers: --rules rules.toml: taken from where smtpd starts, "
+            "/ as a rule; write the whole path\n"
+        )
+        assert command("check", "--strict", path).returncode == 1
+
     def test_finds_the_mistakes_of_members(self, write, tmp_path):
         (tmp_path / "wrong.py").write_text(
             "from greenfilter import *\napp = Filter('wrong')\n"

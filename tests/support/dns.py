@@ -44,6 +44,7 @@ class DnsServer:
         delay: seconds before every answer.
         failure: SERVFAIL, REFUSED or DROP (never answers) for every name, or None.
         host: loopback address to bind.
+        port: to bind; 0 for a free one.
 
     Attributes:
         port: of both UDP and TCP.
@@ -57,6 +58,7 @@ class DnsServer:
         delay: float = 0.0,
         failure: str | None = None,
         host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.zones = dict(zones or {})
         self.delay = delay
@@ -64,7 +66,7 @@ class DnsServer:
         self.host = host
         self.queries: list[Query] = []
         self._stopping = threading.Event()
-        self._udp, self._tcp = _bind(self, host)
+        self._udp, self._tcp = _bind(self, host, port)
         self.port: int = self._udp.server_address[1]
         self._threads = [
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
@@ -179,10 +181,10 @@ class _TcpHandler(socketserver.StreamRequestHandler):
                 self.wfile.write(struct.pack("!H", len(answer)) + answer)
 
 
-def _bind(dns: DnsServer, host: str) -> tuple[_Udp, _Tcp]:
-    """Bind UDP and TCP to one free port."""
+def _bind(dns: DnsServer, host: str, port: int) -> tuple[_Udp, _Tcp]:
+    """Bind UDP and TCP to one port."""
     for _ in range(20):
-        tcp = _Tcp((host, 0), _TcpHandler)
+        tcp = _Tcp((host, port), _TcpHandler)
         try:
             udp = _Udp((host, tcp.server_address[1]), _UdpHandler)
         except OSError:
@@ -190,4 +192,4 @@ def _bind(dns: DnsServer, host: str) -> tuple[_Udp, _Tcp]:
             continue
         tcp.dns = udp.dns = dns
         return udp, tcp
-    raise RuntimeError(f"no port of {host} is free for both UDP and TCP")
+    raise RuntimeError(f"no port of {host}, or not {port}, is free for both UDP and TCP")

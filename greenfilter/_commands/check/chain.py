@@ -13,6 +13,7 @@ from ..._filter.load import file_of
 from ...errors import UsageError
 from ...protocol import Config
 from .handler_body import check_handlers
+from .paths import relative_paths
 from .problem import Problem
 from .top import check_top
 
@@ -66,6 +67,8 @@ def check_members(chain: Chain, target: str) -> list[Problem]:
         if not isinstance(member.app, Program):
             found |= {*check_top(member.app), *check_handlers(member.app)}
         place = _place(member, file_of(target) or target)
+        for text in relative_paths(member.app):
+            found.add(Problem(*place, f"{member.name}: {text}", is_error=False))
         unless = _keys(member.unless)
         keys = {*_keys(member.when), *unless}
         for text in warnings_of(keys, unless, "connect" in member.filters):

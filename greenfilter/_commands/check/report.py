@@ -19,6 +19,7 @@ from . import chain
 from .conf import Conf, find_filters, read_conf
 from .deployment import check_deployment, check_syntax, smtpd_command
 from .handler_body import check_handlers
+from .paths import relative_paths
 from .permissions import check_permissions, default_user, own_command
 from .problem import Problem
 from .top import check_top
@@ -70,6 +71,9 @@ def check(options: CheckOptions) -> int:
         problems += chain.check_members(app, options.target)
     else:
         problems += check_top(app) + check_handlers(app)
+        problems += [
+            Problem(options.target, 1, text, is_error=False) for text in relative_paths(app)
+        ]
     if conf is not None:
         problems += check_deployment(app, options.target, conf)
         problems += check_syntax(conf.path)

@@ -13,10 +13,17 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|\\.?|[()<>,:;@]|[^"()<>,:;@\\]+', re.DO
 
 
 class Authors(NamedTuple):
-    """Who wrote a message, as far as its From fields say so."""
+    """Who wrote a message, as far as its From fields say so.
+
+    Attributes:
+        domains: each once, in A-labels.
+        problem: what is wrong with the fields, "" if nothing is.
+        is_cut: there is more in the fields than was looked at.
+    """
 
     domains: list[str]
     problem: str
+    is_cut: bool = False
 
 
 def find_authors(fields: list[str]) -> Authors:
@@ -26,22 +33,22 @@ def find_authors(fields: list[str]) -> Authors:
         fields: the values of all From fields.
 
     Returns:
-        Each domain once, in A-labels, and what is wrong with the fields. One bad address does not
-        hide the domains of the others: their policies still hold.
+        The domains, and what is wrong with the fields. One bad address does not hide the domains
+        of the others: their policies still hold.
     """
     problem = "" if fields else "no From field"
     found: dict[str, None] = {}
-    room = MAX_CHARACTERS
+    room, is_cut = MAX_CHARACTERS, False
     for field in fields:
         if len(field) > room:
-            problem = "the From field is too long"
+            problem, is_cut = "the From field is too long", True
         for address in _addresses(field[:room]):
             try:
                 found[_domain_of(address)] = None
             except ValueError as error:
                 problem = problem or str(error)
         room = max(0, room - len(field))
-    return Authors(list(found), problem or ("" if found else "no address in From"))
+    return Authors(list(found), problem or ("" if found else "no address in From"), is_cut)
 
 
 def _domain_of(address: list[str]) -> str:

@@ -76,13 +76,14 @@ class Check:
 
         Args:
             envelope: who hands it in.
-            questions: makes what may be asked, again for each check: none can use up the limits
-                of another, else a stranger's SPF record could keep us from his victim's policy.
+            questions: makes what may be asked, anew for each check and author: none can use up
+                the limits of another, else a stranger's SPF record could keep us from his victim's
+                policy.
             suffixes: decides what an organization is.
         """
         values = [field.value for field in self._fields if field.name == b"from"]
         froms = [value.decode("utf-8", "surrogateescape") for value in values]
-        evaluation = Evaluation(froms, questions(), suffixes)
+        evaluation = Evaluation(froms, questions, suffixes)
         sender = gevent.spawn(check_sender, *envelope, questions())
         keys = questions()
         signatures = [

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
+
+import gevent
 
 from .._dns import DnsError, Questions
 from .author import find_authors
@@ -34,6 +36,7 @@ class Dmarc(NamedTuple):
         organizational_domain: of the author; None if it was not needed.
         aligned_dkim: whether a signature that passed belongs to the author; None: not known.
         aligned_spf: the same for SPF.
+        unchecked: there may be more authors than were looked at, whose policies nobody knows.
     """
 
     result: str
@@ -44,6 +47,7 @@ class Dmarc(NamedTuple):
     organizational_domain: str | None = None
     aligned_dkim: bool | None = False
     aligned_spf: bool | None = False
+    unchecked: bool = False
 
 
 class Evaluation:
@@ -51,20 +55,24 @@ class Evaluation:
 
     Args:
         fields: values of all From fields.
-        questions: may be asked.
+        questions: makes what may be asked, anew for each author: a stranger whose DNS is slow,
+            and who writes himself in front of his victim, could else keep us from its policy.
         suffixes: see :func:`discover`.
     """
 
     def __init__(
-        self, fields: list[str], questions: Questions, suffixes: SuffixList | None = None
+        self,
+        fields: list[str],
+        questions: Callable[[], Questions],
+        suffixes: SuffixList | None = None,
     ) -> None:
         self._fields = fields
-        self._questions = questions
         self._suffixes = suffixes
-        domains, self._problem = find_authors(fields)
+        domains, self._problem, self._is_cut = find_authors(fields)
         if len(domains) > MAX_AUTHORS:
-            self._problem = "too many domains in From"
+            self._problem, self._is_cut = "too many domains in From", True
         self.authors = domains[:MAX_AUTHORS]
+        self._questions = {author: questions() for author in self.authors}
 
     @property
     def is_malformed(self) -> bool:
@@ -73,11 +81,12 @@ class Evaluation:
 
     def discover(self) -> None:
         """Ask for what is needed of the authors, so that it is known however long SPF takes."""
-        for author in self.authors:
-            # Errors are told when it is asked for again.
-            with contextlib.suppress(DnsError):
-                if discover(author, self._questions, self._suffixes) is not None:
-                    organization_of(author, self._questions, self._suffixes)
+        asked = [gevent.spawn(self._discover, author) for author in self.authors]
+        try:
+            for each in asked:
+                each.get()
+        finally:
+            gevent.killall(asked, block=False)
 
     def conclude(self, identifiers: Sequence[Identifier]) -> Dmarc:
         """Judge the message. Switches greenlets.
@@ -87,11 +96,12 @@ class Evaluation:
         """
         identifiers = list(_normal(identifiers))
         if not self.authors:
-            return Dmarc("permerror", self._problem)
+            return Dmarc("permerror", self._problem, unchecked=self._is_cut)
         if not self.is_malformed:
             return self._judge(self.authors[0], identifiers)
         # A repeated field belongs to nobody; several authors must all have sent it. The strictest
-        # policy of those who have not holds (RFC 9989, 5.3.1 and 11.5).
+        # policy of those who have not holds (RFC 9989, 5.3.1 and 11.5), or may hold where there
+        # are more than we ask about.
         identifiers = [] if len(self._fields) > 1 else identifiers
         judged = [self._judge(author, identifiers) for author in self.authors]
         failed = [each for each in judged if each.result == "fail"]
@@ -99,14 +109,21 @@ class Evaluation:
         many = self._problem or many
         if failed:
             worst = max(failed, key=lambda each: POLICIES.index(each.policy or "none"))
-            return worst._replace(reason=many, aligned_dkim=False, aligned_spf=False)
-        if any(each.result == "temperror" for each in judged):
-            return Dmarc("temperror", many)
-        return Dmarc("permerror", many)
+            worst = worst._replace(reason=many, aligned_dkim=False, aligned_spf=False)
+            return worst._replace(unchecked=self._is_cut)
+        is_unknown = any(each.result == "temperror" for each in judged)
+        return Dmarc("temperror" if is_unknown else "permerror", many, unchecked=self._is_cut)
+
+    def _discover(self, author: str) -> None:
+        questions = self._questions[author]
+        # Errors are told when it is asked for again.
+        with contextlib.suppress(DnsError):
+            if discover(author, questions, self._suffixes) is not None:
+                organization_of(author, questions, self._suffixes)
 
     def _judge(self, author: str, identifiers: Sequence[Identifier]) -> Dmarc:
         try:
-            policy = discover(author, self._questions, self._suffixes)
+            policy = discover(author, self._questions[author], self._suffixes)
         except DnsError as error:
             return Dmarc("temperror", str(error), author_domain=author)
         if policy is None:
@@ -116,7 +133,7 @@ class Evaluation:
         return self._align(policy, identifiers)
 
     def _align(self, policy: Policy, identifiers: Sequence[Identifier]) -> Dmarc:
-        alignment = _Alignment(policy, self._questions, self._suffixes)
+        alignment = _Alignment(policy, self._questions[policy.author], self._suffixes)
         dkim = alignment.of("dkim", _domains(identifiers, "dkim", "pass"))
         # One is enough: what is more than a comparison of names is not done for the other.
         spf = alignment.of("spf", _domains(identifiers, "spf", "pass"), ask=dkim is not True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from authres import AuthenticationResultsHeader  # type: ignore[import-untyped]
 from authres.core import (  # type: ignore[import-untyped]
@@ -17,7 +18,11 @@ from .dmarc import Dmarc
 from .domains import a_labels
 from .sender import SpfResult
 
+if TYPE_CHECKING:
+    from ... import Headers
+
 NAME = "Authentication-Results"
+_MAX_FIELDS = 100  # that are looked at one by one
 _MAX_VALUE = 255  # characters of a value; nothing that is right is longer
 _MAX_REASON = 120
 _MAX_PREFIX = 4096  # characters in which an identifier has to be found
@@ -51,6 +56,22 @@ def claims(value: str, authserv_id: str) -> bool:
     except _MalformedError:
         return _same(authserv_id) in value.lower()
     return _same(name) == _same(authserv_id) or (version != "" and int(version[:9]) != 1)
+
+
+def remove_claims(headers: Headers, ours: Sequence[str]) -> None:
+    """Remove the fields of this name that have to be removed.
+
+    Args:
+        headers: of a message.
+        ours: identifiers.
+    """
+    values = headers.get_all(NAME)
+    if len(values) > _MAX_FIELDS:  # nobody has so many in good faith (RFC 8601, 5 allows it)
+        headers.remove(NAME)
+        return
+    for index in reversed(range(len(values))):
+        if any(claims(values[index], each) for each in ours):
+            headers.remove(NAME, index=index)
 
 
 def _identity(value: str) -> tuple[str, str]:

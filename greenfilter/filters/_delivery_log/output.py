@@ -215,6 +215,14 @@ class SocketOutput(Output):
         return True
 
 
+def path_of(text: str) -> str:
+    """Give the path in a text as :func:`open_output` takes it; "" for none."""
+    kind, _, rest = text.partition(":")
+    if text == "stderr" or kind == "tcp":
+        return ""
+    return rest if kind == "unix" and rest else text
+
+
 def open_output(text: str) -> Output:
     """Make the output that ``--output`` names.
 

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .._options import read_list
-from .keys import Key, KeyProblem, Place, load, parse_place
+from .._watched import Signature, signature_of
+from .keys import Key, load
+from .places import KeyProblem, Place, place
 
 _EVERY_SECONDS = 1.0  # that it looks for changes, while there is mail
 _ENDINGS = (".pem", ".key", ".private")
 
 log = logging.getLogger("greenfilter.dkim_sign")
-
-Signature = tuple[int, int, int, int]
 
 
 class _Loaded(NamedTuple):
@@ -114,7 +114,7 @@ class KeyRing:
         return places
 
     def _load(self, each: Place) -> _Loaded | None:
-        known, signature = self._loaded.get(each), _signature(each.path)
+        known, signature = self._loaded.get(each), signature_of(each.path)
         if known is not None and known.signature == signature:
             return known
         try:
@@ -158,15 +158,6 @@ def read_directory(path: str) -> list[Place]:
     except argparse.ArgumentTypeError as error:
         raise KeyProblem(f"{path}: {error}") from None
     return places
-
-
-def _signature(path: str) -> Signature | None:
-    """Return what changes with a file's content, or with who may read it."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
 
 
 def _tell_changes(before: dict[Place, _Loaded], after: dict[Place, _Loaded]) -> None:

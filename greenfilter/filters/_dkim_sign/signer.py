@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..._mail.header_text import to_a_labels
 from .._smtpd_edits import EDITED, complete_addresses, edit_like_smtpd, scan, split_addresses
@@ -22,8 +22,10 @@ from .canonical import (
     sendable,
     unverifiable,
 )
-from .keys import Key
-from .ring import KeyRing
+
+if TYPE_CHECKING:
+    from .keys import Key
+    from .ring import KeyRing
 
 # RFC 6376, 5.4.1. The first are signed once more than they occur, so that none can be added.
 OVERSIGNED = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from .._store import Store, store_key
-from .lists import Addresses, Clients
+from .lists import Lists
 from .rules import Times, Verdict, domain_of, judge, network_of, steady
 
 Vouching = Callable[[IPv4Address | IPv6Address, str, str], str | None]
@@ -58,18 +58,14 @@ class Settings:
         prefixes: bits of a client's network in IPv4 and in IPv6.
         learn_after: deliveries after which a network need not wait; 0 for never.
         spf_pass: whoever SPF vouches for need not wait.
-        clients: that need not wait.
-        senders: that need not wait.
-        recipients: that nobody has to wait for.
+        lists: gives the white lists as they are now.
     """
 
     times: Times = field(default_factory=Times)
     prefixes: tuple[int, int] = (24, 64)
     learn_after: int = 5
     spf_pass: bool = False
-    clients: Clients = field(default_factory=Clients)
-    senders: Addresses = field(default_factory=Addresses)
-    recipients: Addresses = field(default_factory=Addresses)
+    lists: Callable[[], Lists] = Lists
 
 
 class Greylist:
@@ -131,11 +127,12 @@ class Greylist:
             self._store.update(keys, lambda _: (texts, None), self._settings.times.lifetime)
 
     def _listed(self, client: Client, sender: str, recipient: str) -> str | None:
-        if self._settings.clients.contain(client.ip, client.name):
+        lists = self._settings.lists()
+        if lists.clients.contain(client.ip, client.name):
             return "client-listed"
-        if sender and sender in self._settings.senders:
+        if sender and sender in lists.senders:
             return "sender-listed"
-        return "recipient-listed" if recipient in self._settings.recipients else None
+        return "recipient-listed" if recipient in lists.recipients else None
 
     def _try(self, keys: list[str]) -> Outcome:
         times, now = self._settings.times, time.time()

@@ -7,6 +7,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 from .._clients import is_in
 from .._options import Network, parse_network
@@ -67,6 +68,14 @@ class Clients:
             name: its name in reverse DNS if that leads back to it, else None.
         """
         return is_in(ip, self.networks) or (name is not None and is_below(name, self.domains))
+
+
+class Lists(NamedTuple):
+    """The white lists: of clients, senders and recipients."""
+
+    clients: Clients = Clients()
+    senders: Addresses = Addresses()
+    recipients: Addresses = Addresses()
 
 
 def is_below(domain: str, domains: frozenset[str]) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
 
 import cachetools
-import spf  # type: ignore[import-untyped]
 
-from .._dns import DnsError, Questions, Resolver
+from .._dns import Resolver
+from .._spf import Query
 from .rules import domain_of
 
 _CACHE_SIZE = 20_000
@@ -51,7 +50,7 @@ class Spf:
         if "." not in domain or not domain.isascii():
             return None
         questions = self._resolver.message(_QUESTIONS, self._timeout)
-        query = _Query(ip, sender, helo, questions)
+        query = Query(ip, sender, helo, questions)
         try:
             if query.check()[0] != "pass":
                 return None
@@ -59,34 +58,3 @@ class Spf:
             return None if query.check()[0] == "pass" else domain
         except Exception:  # pyspf raises much on records that make no sense
             return None
-
-
-class _Query(spf.query):  # type: ignore[misc]
-    """pyspf's query, which asks our resolver."""
-
-    def __init__(self, ip: str, sender: str, helo: str, questions: Questions) -> None:
-        super().__init__(ip, sender, helo)
-        self._questions = questions
-
-    def dns(
-        self, name: str, qtype: str, cnames: object = None, ignore_void: bool = False
-    ) -> list[Any]:
-        """Answer a question of pyspf, in its own way for each type."""
-        try:
-            found = [_value(record) for record in self._questions.query(name, qtype)]
-        except DnsError as error:
-            raise spf.TempError(f"DNS: {error}") from None
-        if not found and not ignore_void:
-            self.void_lookups += 1
-            if self.void_lookups > spf.MAX_VOID_LOOKUPS:
-                raise spf.PermError("too many names that do not exist")
-        return found
-
-
-def _value(record: Any) -> Any:
-    kind = record.rdtype.name
-    if kind == "MX":
-        return record.preference, record.exchange.to_text(omit_final_dot=True)
-    if kind == "PTR":
-        return record.target.to_text(omit_final_dot=True)
-    return record.strings if kind in ("TXT", "SPF") else record.address

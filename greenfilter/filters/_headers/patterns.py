@@ -1,19 +1,74 @@
 """Patterns of rules: globs, and regular expressions whose cost is known beforehand.
 
 Python's ``re`` holds the interpreter while it matches, so that no time limit can end it. What
-could take long is refused when the rules are read.
+could take long is refused when the rules are read; what all rules take together for one message
+has a :class:`Budget`.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any
+
+from ...errors import GreenfilterError
 
 MOST_CHARS = 500  # of a value that a regular expression sees
 MOST_GLOB_CHARS = 8192
 _MOST_STEPS = 16 * (MOST_CHARS + 1) ** 2  # a fifth of a second, at worst
+MOST_SECONDS = 1.0  # of processor time, for all rules on one message
+
+
+class TooSlow(GreenfilterError):
+    """The rules have used up the time that a message has.
+
+    Attributes:
+        pattern: what took longest.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        super().__init__(f"rules take too long; {pattern} took longest")
+        self.pattern = pattern
+
+
+class Budget:
+    """The processor time that rules may take for one message, whatever else the machine does.
+
+    A hostile message can be the worst case of each pattern for each of its fields.
+    """
+
+    def __init__(self) -> None:
+        self._left = MOST_SECONDS
+        self._end = 0.0
+        self._then = 0.0
+        self._pattern = ""
+        self._slowest = (0.0, "")
+
+    @contextmanager
+    def spent(self) -> Iterator[None]:
+        """Have what this thread does count."""
+        begun = self._then = time.thread_time()
+        self._end = begun + self._left
+        try:
+            yield
+        finally:
+            self._left -= time.thread_time() - begun
+
+    def check(self, pattern: str) -> None:
+        """Check that there is time left, before a pattern is tried.
+
+        Raises:
+            TooSlow: there is none.
+        """
+        now = time.thread_time()
+        self._slowest = max(self._slowest, (now - self._then, self._pattern))
+        self._then, self._pattern = now, pattern
+        if now >= self._end:
+            raise TooSlow(self._slowest[1])
 
 
 class Pattern:
@@ -41,13 +96,23 @@ class Pattern:
             raise ValueError(f"{text} is not a regular expression: {error}") from None
         self.groups = 0 if self._is_glob else self._regex.groups
 
-    def matches(self, value: str) -> bool:
-        """Return whether a value, or what is looked at of it, matches."""
+    def matches(self, value: str, budget: Budget) -> bool:
+        """Whether a value, or what is looked at of it, matches.
+
+        Raises:
+            TooSlow: there is no time for it.
+        """
+        budget.check(self.text)
         value = value[: self._limit]
         return bool(self._regex.match(value) if self._is_glob else self._regex.search(value))
 
-    def replaced(self, value: str, by: str) -> str:
-        """Return a value with what matches replaced; what is beyond the limit stays as it is."""
+    def replaced(self, value: str, by: str, budget: Budget) -> str:
+        """Give a value with what matches replaced; what is beyond the limit stays as it is.
+
+        Raises:
+            TooSlow: there is no time for it.
+        """
+        budget.check(self.text)
         head, rest = value[: self._limit], value[self._limit :]
         return (by if self._is_glob else self._regex.sub(by, head)) + rest
 

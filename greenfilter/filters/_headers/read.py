@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,43 +20,6 @@ _TEXTS = ("sender", "recipient", "helo", "rdns", "user")
 _ADDRESS = re.compile(r'[^\s@<>"(),;:\\]+@[A-Za-z0-9._-]+')
 _DOMAIN = re.compile(r"[A-Za-z0-9._-]+")
 _ACTIONS = ("remove", "replace", "set", "add", "masquerade", "strip_plus", "catch_all")
-
-
-class RulesFile:
-    """A file of rules, read again when it changes; a broken one is refused, the old rules go on.
-
-    Raises:
-        UsageError: it is broken now; each line tells one thing.
-    """
-
-    def __init__(self, path: str, log: Any) -> None:
-        self._path = path
-        self._log = log
-        self._lock = threading.Lock()
-        self._signature = self._signature_now()
-        self._rules = read(path)
-
-    def rules(self) -> list[Rule]:
-        """Return the rules that count now."""
-        with self._lock:
-            signature = self._signature_now()
-            if signature != self._signature:
-                self._signature = signature
-                try:
-                    self._rules = read(self._path)
-                    self._log.info("%s was read again", self._path)
-                except UsageError as error:
-                    for line in str(error).splitlines():
-                        self._log.warning("%s", line)
-                    self._log.warning("%s is not used; the rules before go on", self._path)
-            return self._rules
-
-    def _signature_now(self) -> tuple[int, ...] | None:
-        try:
-            stat = os.stat(self._path)
-        except OSError:
-            return None
-        return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
 
 
 def read(path: str) -> list[Rule]:

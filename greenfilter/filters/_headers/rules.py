@@ -1,4 +1,7 @@
-"""Rules: whom they are for, and what they do to header fields and addresses."""
+"""Rules: whom they are for, and what they do to header fields and addresses.
+
+What tries patterns raises TooSlow where there is no time left for them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from .addresses import map_field
 if TYPE_CHECKING:
     from ... import Headers, Session
     from .._options import Network
-    from .patterns import Pattern
+    from .patterns import Budget, Pattern
 
 ADDRESS_FIELDS = frozenset(
     [
@@ -50,8 +53,8 @@ class Conditions:
     authenticated: bool | None = None
     tls: bool | None = None
 
-    def hold(self, mail: Mail) -> bool:
-        """Return whether a rule with these conditions is for this mail."""
+    def hold(self, mail: Mail, budget: Budget) -> bool:
+        """Whether a rule with these conditions is for this mail."""
         session = mail.session
         if self.authenticated is not None and session.authenticated is not self.authenticated:
             return False
@@ -63,7 +66,7 @@ class Conditions:
                 return False
         facts = [(patterns, _facts(name, mail)) for name, patterns in self.texts.items()]
         fields = ((each, values(mail.headers, name)) for name, each in self.headers.items())
-        return all(_any(*each) for each in facts) and all(_any(*each) for each in fields)
+        return all(_any(*each, budget) for each in (*facts, *fields))
 
 
 @dataclass
@@ -93,27 +96,28 @@ class Rule:
     catch_all: list[tuple[Pattern, str]] = field(default_factory=list)
     known: list[Pattern] = field(default_factory=list)
 
-    def is_for(self, mail: Mail) -> bool:
-        """Return whether the rule's conditions hold."""
-        if self.match is not None and not self.match.hold(mail):
+    def is_for(self, mail: Mail, budget: Budget) -> bool:
+        """Whether the rule's conditions hold."""
+        if self.match is not None and not self.match.hold(mail, budget):
             return False
-        return self.unless is None or not self.unless.hold(mail)
+        return self.unless is None or not self.unless.hold(mail, budget)
 
-    def sender(self, address: str) -> str:
-        """Return the envelope sender that takes the place of another one."""
-        return self._masqueraded(address) if "envelope" in self.masquerade_in else address
+    def sender(self, address: str, budget: Budget) -> str:
+        """Give the envelope sender that takes the place of another one."""
+        return self._masqueraded(address, budget) if "envelope" in self.masquerade_in else address
 
-    def recipient(self, address: str) -> str:
-        """Return the recipient that takes the place of another one."""
+    def recipient(self, address: str, budget: Budget) -> str:
+        """Give the recipient that takes the place of another one."""
         local, _, domain = address.rpartition("@")
         short = local.partition(self.delimiter)[0]
-        if short and not local.startswith('"') and _any(self.strip_plus, [domain]):
+        if short and not local.startswith('"') and _any(self.strip_plus, [domain], budget):
             address = f"{short}@{domain}"
-        if _any(self.known, [address]):
+        if _any(self.known, [address], budget):
             return address
-        return next((to for pattern, to in self.catch_all if pattern.matches(domain)), address)
+        found = (to for pattern, to in self.catch_all if pattern.matches(domain, budget))
+        return next(found, address)
 
-    def edit(self, headers: Headers) -> list[str]:
+    def edit(self, headers: Headers, budget: Budget) -> list[str]:
         """Edit the header fields.
 
         Returns:
@@ -121,16 +125,20 @@ class Rule:
         """
         problems: list[str] = []
         for name in {name.lower(): name for name in headers}.values():
-            if _any(self.remove, [name]):
+            if _any(self.remove, [name], budget):
                 headers.remove(name)
         for name in self.masquerade_in:
             for index, value in enumerate(headers.get_all(name)):
-                self._write(headers, name, map_field(value, self._masqueraded), index, problems)
+                budget.check(f"masquerade_in {name}")
+                new = map_field(value, lambda address: self._masqueraded(address, budget))
+                if new != value:
+                    self._write(headers, name, new, index, problems)
         for each in self.replace:
             for index, value in enumerate(values(headers, each.header)):
-                if each.pattern.matches(value):
-                    new = " ".join(each.pattern.replaced(value, each.by).split("\n"))
-                    self._write(headers, each.header, new, index, problems)
+                if each.pattern.matches(value, budget):
+                    new = " ".join(each.pattern.replaced(value, each.by, budget).split("\n"))
+                    if new != value:
+                        self._write(headers, each.header, new, index, problems)
         for name, value in self.set.items():
             headers.replace(name, value)
         for name, added in self.add.items():
@@ -138,18 +146,16 @@ class Rule:
                 headers.append(name, value)
         return problems
 
-    def _masqueraded(self, address: str) -> str:
+    def _masqueraded(self, address: str, budget: Budget) -> str:
         local, _, domain = address.rpartition("@")
         for pattern, to in self.masquerade:
-            if pattern.matches(address if "@" in pattern.text else domain):
+            if pattern.matches(address if "@" in pattern.text else domain, budget):
                 return to if "@" in to else f"{local}@{to}"
         return address
 
     def _write(
         self, headers: Headers, name: str, value: str, index: int, problems: list[str]
     ) -> None:
-        if value == values(headers, name, most=None)[index]:
-            return
         try:
             if name.lower() in ADDRESS_FIELDS:
                 headers.replace(name, value, index=index)
@@ -159,17 +165,17 @@ class Rule:
             problems.append(str(error))
 
 
-def values(headers: Headers | None, name: str, most: int | None = _MOST_FIELDS) -> list[str]:
-    """Return the fields of a name as patterns see them: decoded, unless they hold addresses."""
+def values(headers: Headers | None, name: str) -> list[str]:
+    """Give the fields of a name as patterns see them: decoded, unless they hold addresses."""
     if headers is None:
         return []
     if name.lower() in ADDRESS_FIELDS:
-        return headers.get_all(name)[:most]
-    return headers.get_all_text(name)[:most]
+        return headers.get_all(name)[:_MOST_FIELDS]
+    return headers.get_all_text(name)[:_MOST_FIELDS]
 
 
-def _any(patterns: Sequence[Pattern], texts: Sequence[str]) -> bool:
-    return any(pattern.matches(text) for pattern in patterns for text in texts)
+def _any(patterns: Sequence[Pattern], texts: Sequence[str], budget: Budget) -> bool:
+    return any(pattern.matches(text, budget) for pattern in patterns for text in texts)
 
 
 def _facts(name: str, mail: Mail) -> Sequence[str]:

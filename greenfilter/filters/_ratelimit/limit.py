@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
-
-from limits import RateLimitItem, parse_many
+from typing import TYPE_CHECKING
 
 from .._options import parse_size
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
 
 SCOPES = ("network", "user", "sender")
 KINDS = ("messages", "recipients", "bytes")
@@ -44,6 +46,8 @@ def parse_limits(text: str) -> list[Limit]:
     Raises:
         ArgumentTypeError: it makes no sense.
     """
+    from limits import parse_many
+
     scope, colon, rest = text.partition(":")
     kind, equals, rates = rest.partition("=")
     if not (colon and equals and scope in SCOPES and kind in KINDS):

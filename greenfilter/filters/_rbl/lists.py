@@ -7,17 +7,11 @@ from typing import NamedTuple
 
 import gevent
 
+from .options import Code
 from .subjects import Subject
 from .zone import Zone
 
 _MAX_CODES = 8  # of one list that a reply or header tells
-
-
-class Code(NamedTuple):
-    """What an answer such as 127.0.0.2 means; without a weight, the list's own counts."""
-
-    name: str
-    weight: float | None = None
 
 
 class Hit(NamedTuple):

@@ -1,16 +1,34 @@
-"""The values of the options of ``rbl``."""
+"""The values of the options of ``rbl``. Needs no package, for ``--help``."""
 
 from __future__ import annotations
 
 import ipaddress
 import math
 import re
+from typing import NamedTuple
 
-from .._options import parse_seconds
-from .lists import Code
-from .zone import LISTED, ZoneOptions
+from .._options import seconds
 
 NAMES = ("sender", "helo", "rdns")
+LISTED = ipaddress.ip_network("127.0.0.0/8")  # RFC 5782, 2.1; anything else is no list's answer
+
+
+class ZoneOptions(NamedTuple):
+    """A list, as the options name it."""
+
+    name: str
+    weight: float = 1.0
+    timeout: float | None = None
+    """Seconds for a question; None for what all lists have."""
+    shown: str = ""
+    """The name that clients and the log are told; by default ours without a customer's key."""
+
+
+class Code(NamedTuple):
+    """What an answer such as 127.0.0.2 means; without a weight, the list's own counts."""
+
+    name: str
+    weight: float | None = None
 
 
 def parse_number(text: str) -> float:

@@ -7,36 +7,24 @@ import logging
 import re
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import gevent
 
 from .._dns import Answer, DnsError, Resolver
 from .._options import Server
+from .options import LISTED, ZoneOptions
 from .subjects import DOMAIN, Subject, tests
 
 _TTL = (60.0, 3600.0)  # seconds that an answer is kept at least and at most, whatever DNS says
 _FAILURES = 3  # in a row, after which a list is left alone
 _PAUSE = 60.0  # seconds, also between two log lines about the same list
 _TEST_EVERY = 3600.0  # seconds
-LISTED = ipaddress.ip_network("127.0.0.0/8")  # RFC 5782, 2.1; anything else is not a list's answer
 # What lists answer those who may not ask, or ask too often: Spamhaus, dnswl.org, DBL, URIBL, SURBL.
 _ERRORS = [ipaddress.ip_network("127.255.255.0/24")]
 _ERRORS += [ipaddress.ip_network(code) for code in ("127.0.0.255", "127.0.1.255", "127.0.0.1")]
 _KEY = re.compile(r".{20,}|(?=.*\d)(?=.*[a-z]).{10,}")  # a label that may be a customer's secret
 
 log = logging.getLogger("greenfilter.rbl")
-
-
-class ZoneOptions(NamedTuple):
-    """A list, as the options name it."""
-
-    name: str
-    weight: float = 1.0
-    timeout: float | None = None
-    """Seconds for a question; None for what all lists have."""
-    shown: str = ""
-    """The name that clients and the log are told; by default ours without a customer's key."""
 
 
 class Zone(Resolver):

@@ -11,12 +11,14 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from contextlib import closing
+from logging import Logger
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from cachetools import TTLCache
 
 from ...errors import GreenfilterError, UsageError
+from .._watched import Watched
 from .addresses import Owned
 
 _CACHE_SIZE = 10_000
@@ -54,55 +56,15 @@ class FileTable(Table):
         UsageError: it cannot be read now.
     """
 
-    def __init__(self, path: str, log: Any) -> None:
-        self._path = path
-        self._log = log
-        self._lock = threading.Lock()
-        self._signature = self._signature_now()
+    def __init__(self, path: str, log: Logger) -> None:
         try:
-            self._users = self._read()
+            self._users = Watched(path, _read_users, log)
         except TableError as error:
             raise UsageError(str(error)) from None
 
     def addresses(self, user: str) -> list[str]:
         """List a user's addresses."""
-        with self._lock:
-            signature = self._signature_now()
-            if signature != self._signature:
-                self._signature = signature
-                try:
-                    self._users = self._read()
-                    self._log.info("%s was read again", self._path)
-                except TableError as error:
-                    self._log.warning("%s; what was read before goes on", error)
-            return self._users.get(user.lower(), [])
-
-    def _signature_now(self) -> tuple[int, ...] | None:
-        try:
-            stat = os.stat(self._path)
-        except OSError:
-            return None
-        return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
-
-    def _read(self) -> dict[str, list[str]]:
-        try:
-            with open(self._path, encoding="utf-8") as file:
-                lines = file.read().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise TableError(f"{self._path}: {reason}") from None
-        users: dict[str, list[str]] = {}
-        for number, line in enumerate(lines, 1):
-            text = line.partition("#")[0].strip()
-            user, colon, rest = text.partition(":")
-            patterns = rest.replace(",", " ").split()
-            if not text:
-                continue
-            if not (colon and user.strip() and patterns):
-                raise TableError(f"{self._path}:{number}: not USER: ADDRESS, ...")
-            _check(f"{self._path}:{number}", patterns)
-            users.setdefault(user.strip().lower(), []).extend(patterns)
-        return users
+        return self._users.value.get(user.lower(), [])
 
 
 class SqliteTable(Table):
@@ -238,6 +200,27 @@ class CachedTable(Table):
             with self._lock:
                 self._kept[user] = kept
         return kept
+
+
+def _read_users(path: str) -> dict[str, list[str]]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TableError(f"{path}: {reason}") from None
+    users: dict[str, list[str]] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        user, colon, rest = text.partition(":")
+        patterns = rest.replace(",", " ").split()
+        if not text:
+            continue
+        if not (colon and user.strip() and patterns):
+            raise TableError(f"{path}:{number}: not USER: ADDRESS, ...")
+        _check(f"{path}:{number}", patterns)
+        users.setdefault(user.strip().lower(), []).extend(patterns)
+    return users
 
 
 def _check(where: str, patterns: list[str]) -> None:

@@ -20,7 +20,7 @@ PEER = "filter-dkimsign"
 ENDS = (b"|.\n", b"|proceed\n")
 
 
-def _key(folder: Path) -> tuple[Path, bytes]:
+def make_key(folder: Path) -> tuple[Path, bytes]:
     """A new RSA-2048 key: its file, and the DNS record of its public half."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
@@ -40,7 +40,7 @@ def _key(folder: Path) -> tuple[Path, bytes]:
     return path, b"v=DKIM1; k=rsa; p=" + base64.b64encode(public)
 
 
-def _message() -> list[bytes]:
+def make_message() -> list[bytes]:
     """4 KB with headers that no server has to complete."""
     headers = [
         b"From: Alice <alice@example.net>",
@@ -54,7 +54,7 @@ def _message() -> list[bytes]:
     return [*headers, *message_lines(4 + left // 72)[4:]]
 
 
-def _verifier(message: list[bytes], messages: int, record: bytes) -> Callable[[bytes], None]:
+def make_verifier(message: list[bytes], messages: int, record: bytes) -> Callable[[bytes], None]:
     """A check that every message came back whole, below one valid signature."""
     import dkim  # type: ignore[import-untyped]
 
@@ -78,10 +78,10 @@ def _verifier(message: list[bytes], messages: int, record: bytes) -> Callable[[b
 
 def _run(bench: Bench) -> list[Row]:
     case = "signing, 4 KB, RSA-2048"
-    message, messages = _message(), bench.size(1000, 40)
+    message, messages = make_message(), bench.size(1000, 40)
     try:
-        key, record = _key(bench.folder)
-        verify = _verifier(message, messages, record)
+        key, record = make_key(bench.folder)
+        verify = make_verifier(message, messages, record)
     except ImportError as error:
         return [failed(case, GREENFILTER, f"{error}; install greenfilter[bench]")]
 

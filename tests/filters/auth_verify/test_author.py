@@ -48,19 +48,25 @@ def test_the_domains_of_a_field(field, domains):
         assert found.problem
         assert found.domains == []
     else:
-        assert found == (domains, "")
+        assert found == (domains, "", False)
 
 
 def test_all_fields_count():
     found = find_authors(["a@example.com", "b@example.net"])
-    assert found == (["example.com", "example.net"], "")
+    assert found == (["example.com", "example.net"], "", False)
 
 
 def test_no_field_and_a_huge_one_are_told():
-    assert find_authors([]) == ([], "no From field")
+    assert find_authors([]) == ([], "no From field", False)
     assert find_authors(["a@example.com, " * 10_000]) == (
         ["example.com"],
         "the From field is too long",
+        True,
+    )
+    assert find_authors(["x" * 70_000 + " <a@example.com>"]) == (
+        [],
+        "the From field is too long",
+        True,
     )
 
 

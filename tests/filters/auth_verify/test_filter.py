@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from greenfilter.errors import UsageError
 from greenfilter.filters import auth_verify
+from greenfilter.filters._auth_verify import results as results_field
 from greenfilter.testing import FakeSmtpd
 from tests.filters.support import deliver, lines, log_all
-from tests.support.dns import SERVFAIL
+from tests.support.dns import DROP, SERVFAIL
 from tests.support.wait import wait_until
 
 from .signing import MAIL, record, seal, sign
@@ -73,6 +75,12 @@ def results(mail: bytes) -> str:
     name, _, value = re.split(rb"\r\n(?![ \t])", mail)[0].replace(b"\r\n", b"").partition(b":")
     assert name == b"Authentication-Results"
     return " ".join(value.decode("ascii").split())
+
+
+def by(authors: str) -> bytes:
+    """Give the mail with other authors, one in each line."""
+    folded = authors.replace(", ", ",\r\n ").encode()
+    return re.sub(rb"(?m)^From: .*?\r$", b"From: " + folded + b"\r", MAIL)
 
 
 def from_(domain: str) -> bytes:
@@ -177,22 +185,27 @@ def test_thousands_of_claims_are_removed_in_time(start):
     assert delivered.count(b"Authentication-Results") == 1
 
 
-def test_authenticated_mail_is_not_verified_but_cannot_claim_to_be(start, dns_server):
+def test_authenticated_mail_is_not_verified_but_cannot_claim_to_be(start, caplog, dns_server):
     with start("--enforce", "reject") as smtpd:
         reply, delivered = send(smtpd, FORGED + MAIL, "192.0.2.99:1", user="alice")
     assert reply.ok
     assert delivered.endswith(MAIL)
     assert b"Authentication-Results" not in delivered
     assert dns_server.queries == []
+    assert lines(caplog, "auth_verify") == [
+        "pass reason=authenticated user=alice client=192.0.2.99 from=alice@example.com"
+    ]
 
 
 @pytest.mark.parametrize("src", ["127.0.0.1:5", "[::1]:5", "198.51.100.7:5"])
-def test_mail_from_here_and_from_local_networks_is_left_as_it_is(start, src, dns_server):
+def test_mail_from_here_and_from_local_networks_is_left_as_it_is(start, src, caplog, dns_server):
     with start("--enforce", "reject", "--local", "198.51.100.0/24") as smtpd:
         reply, delivered = send(smtpd, FORGED + MAIL, src)
     assert reply.ok
     assert delivered.endswith(FORGED + MAIL)
     assert dns_server.queries == []
+    [line] = lines(caplog, "auth_verify")
+    assert line.startswith("pass reason=local client=")
 
 
 @pytest.mark.parametrize(
@@ -232,6 +245,57 @@ def test_a_group_of_one_domain_is_in_order(start):
     mail = MAIL.replace(b"Alice <alice@example.com>", b"We: a@example.com, b@EXAMPLE.com;")
     with start() as smtpd:
         assert "dmarc=pass header.from=example.com" in results(send(smtpd, mail)[1])
+
+
+MANY = ", ".join(f"x@free{number}.example" for number in range(8))
+
+
+@pytest.mark.parametrize(
+    "authors",
+    [
+        pytest.param(f"{MANY}, alice@example.com", id="eight domains before"),
+        pytest.param(f"{'x, ' * 35_000}alice@example.com", id="64 KiB of a name before"),
+        pytest.param(
+            f"{'x@free.example, ' * 5000}alice@example.com", id="64 KiB of addresses before"
+        ),
+    ],
+)
+def test_authors_behind_those_that_are_asked_about_are_treated_as_strictly(start, caplog, authors):
+    mail = by(authors)
+    with start() as smtpd:
+        reply, delivered = send(smtpd, mail, "192.0.2.99:1", "x@free.example")
+        assert reply.ok
+        assert "dmarc=permerror reason=" in results(delivered)
+    with start("--enforce", "junk") as smtpd:
+        reply, delivered = send(smtpd, mail, "192.0.2.99:1", "x@free.example")
+        assert reply.ok
+        assert b"X-Spam: Yes" in delivered
+    with start("--enforce", "reject", "--forwarder", "192.0.2.99") as smtpd:
+        assert send(smtpd, mail, "192.0.2.99:1", "x@free.example")[0].ok
+    caplog.clear()
+    with start("--enforce", "reject") as smtpd:
+        reply, _ = send(smtpd, mail, "192.0.2.99:1", "x@free.example")
+        assert reply.rejected(550, "5.7.1 It cannot be checked who wrote this mail: ")
+    assert lines(caplog, "auth_verify")[0].startswith("reject reason=authors ")
+
+
+def test_authors_whose_dns_is_silent_do_not_hide_the_policy_of_others(dns_server):
+    silent = [f"silent{number}.example" for number in range(7)]
+    dns_server.zones |= {f"_dmarc.{name}": DROP for name in silent}
+    authors = [*(f"x@{name}" for name in silent), "alice@example.com"]
+    options = ["--enforce=reject", "--timeout=2", "--dns-timeout=1"]
+    command = [sys.executable, "-m", "greenfilter", "run", "--no-supervisor", "auth_verify"]
+    with FakeSmtpd([*command, *options, f"--resolver=127.0.0.1@{dns_server.port}"]) as smtpd:
+        reply, _ = send(smtpd, by(", ".join(authors)), "192.0.2.99:1", "x@free.example")
+    assert reply.rejected(550, "5.7.1 Mail from example.com refused by the DMARC policy of")
+
+
+def test_authors_that_ask_much_do_not_hide_the_policy_of_others(start, dns_server):
+    deep = [f"x@{'a.' * 9}free{number}.example" for number in range(7)]
+    mail = by(", ".join([*deep, "alice@example.com"]))
+    with start("--enforce", "reject", "--queries", "12") as smtpd:
+        reply, _ = send(smtpd, mail, "192.0.2.99:1", "x@free.example")
+    assert reply.rejected(550, "5.7.1 Mail from example.com refused by the DMARC policy of")
 
 
 def test_domains_in_unicode_are_written_as_a_labels(start, dns_server):
@@ -397,7 +461,7 @@ def test_a_filter_that_fails_defers_mail_so_that_no_forged_header_passes(
     def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(auth_verify, "compose", fail)
+    monkeypatch.setattr(results_field, "compose", fail)
     with start() as smtpd:
         reply, delivered = send(smtpd, FORGED + MAIL)
         assert reply.rejected(451, "4.3.0")

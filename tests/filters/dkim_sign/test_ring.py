@@ -11,7 +11,7 @@ import pytest
 from greenfilter.errors import UsageError
 from greenfilter.filters import dkim_sign
 from greenfilter.filters._dkim_sign import ring as ring_module
-from greenfilter.filters._dkim_sign.keys import KeyProblem
+from greenfilter.filters._dkim_sign.places import KeyProblem
 from greenfilter.filters._dkim_sign.ring import KeyRing
 from greenfilter.testing import FakeSmtpd
 from tests.filters.support import begin, log_all

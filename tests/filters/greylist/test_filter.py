@@ -138,6 +138,30 @@ def test_fixed_white_lists(start, tmp_path, caplog):
     ]
 
 
+def test_white_lists_are_read_anew_and_a_broken_one_is_refused(start, tmp_path, caplog):
+    clients, senders, recipients = (tmp_path / name for name in ("clients", "senders", "names"))
+    for path in (clients, senders, recipients):
+        path.write_text("")
+    options = [f"--allow-client=@{clients}", f"--allow-sender=@{senders}"]
+    with start(*options, f"--allow-recipient=@{recipients}") as smtpd:
+        assert try_once(smtpd, "198.51.100.9:1").rejected(451)
+        clients.write_text("198.51.100.0/24\n")
+        assert try_once(smtpd, "198.51.100.9:1").ok
+        senders.write_text("bank.example\n")
+        assert try_once(smtpd, sender="info@bank.example").ok
+        recipients.write_text("abuse@\n")
+        assert try_once(smtpd, recipient="abuse@example.org").ok
+        assert try_once(smtpd, recipient="postmaster@example.org").ok
+        clients.write_text("203.0.113.0/24\n198.51.100.9/24\n")
+        assert try_once(smtpd, "198.51.100.9:1").ok
+        assert try_once(smtpd, "203.0.113.9:1").rejected(451)
+        clients.write_text("203.0.113.0/24\n")
+        assert try_once(smtpd, "198.51.100.9:1").rejected(451)
+        assert try_once(smtpd, "203.0.113.9:1").ok
+    [problem] = [text for text in caplog.messages if "goes on" in text]
+    assert problem.startswith(f"{clients}:2: '198.51.100.9/24' is no network")
+
+
 def test_a_name_that_does_not_lead_back_is_no_name(start):
     with start("--allow-client", "mailer.example") as smtpd:
         session = smtpd.connect(rdns="mx1.mailer.example", fcrdns="fail")
@@ -193,6 +217,16 @@ def test_a_retry_from_another_address_of_the_pool_counts_when_spf_passes(start, 
         assert try_once(smtpd, "198.51.100.1:1").ok
         assert try_once(smtpd, "198.51.100.1:1", "x@open.example").rejected(451, "5 minutes")
         assert try_once(smtpd, "198.51.100.1:1", "x@none.example").rejected(451, "5 minutes")
+
+
+def test_a_huge_spf_record_vouches_for_nobody(start, dns_server):
+    others = "".join(f" ip4:10.0.{number}.0/24" for number in range(256))
+    pool = "ip4:192.0.2.0/24 ip4:198.51.100.0/24"
+    dns_server.zones = {"example.net": {"TXT": f"v=spf1 {pool}{others} -all"}}
+    with start(*spf_options(dns_server), spf=True) as smtpd:
+        assert try_once(smtpd).rejected(451)
+        smtpd.clock.advance(301)
+        assert try_once(smtpd, "198.51.100.1:1").rejected(451, "5 minutes")
 
 
 def test_a_retry_counts_also_if_dns_failed_at_the_first_try_or_fails_at_the_second(

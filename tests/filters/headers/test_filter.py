@@ -111,6 +111,58 @@ def test_conditions_about_users(rules: Path) -> None:
     assert b"X-Held: yes" in sent(app, user="anna")
 
 
+SLOW = "/a*a?a?a?a?b/"
+HOSTILE = b"".join(b"X-A: " + b"a" * 500 + b"\r\n" for _ in range(50)) + b"Subject: x\r\n\r\nHi\r\n"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        f"match.header = {{ X-A = '{SLOW}' }}\nset = {{ X-Held = 'yes' }}",
+        f"replace = {{ header = 'X-A', pattern = '{SLOW}', with = '' }}",
+    ],
+)
+def test_a_hostile_message_cannot_take_long_with_many_slow_rules(
+    rules: Path, rule: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_all(caplog)
+    app = build(rules, f"[[rule]]\n{rule}\n" * 50)  # 100 s of work
+    with FakeSmtpd(app, received=False) as smtpd:
+        assert deliver(smtpd, message=HOSTILE).rejected(451, "4.3.0 Rules for your mail take too")
+        assert deliver(smtpd, message=MESSAGE).ok
+    assert lines(caplog, "headers") == [f"defer reason=too-slow pattern={SLOW}"]
+
+
+def test_recipients_of_a_message_share_its_time(rules: Path) -> None:
+    slow = "/[^#]*[^#]?[^#]?[^#]?[^#]?#/"
+    app = build(rules, f"[[rule]]\nknown = '{slow}'\ncatch_all = {{ x = 'a@x' }}\n" * 10)
+    domain = f"{'a' * 60}.{'a' * 60}.example.org"
+    with FakeSmtpd(app, received=False) as smtpd:
+        session = smtpd.connect()
+        session.ehlo("client.example.net")
+        session.mail_from("alice@example.net")
+        replies = [session.rcpt_to(f"{'a' * 60}{number}@{domain}") for number in range(100)]
+        assert replies[0].ok
+        assert replies[-1].rejected(451)
+        assert session.rset().ok
+        session.mail_from("alice@example.net")
+        assert session.rcpt_to("bob@example.org").ok
+
+
+def test_what_takes_too_long_passes_where_it_only_observes(
+    rules: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_all(caplog)
+    text = f"[[rule]]\nmatch.header = {{ X-A = '{SLOW}' }}\nset = {{ X-Held = 'yes' }}\n" * 50
+    assert sent(build(rules, text, "--log-only"), HOSTILE) == HOSTILE
+    assert lines(caplog, "headers")[0].startswith("defer log-only=yes reason=too-slow")
+
+
+def test_there_is_time_for_many_fields_of_one_name(rules: Path) -> None:
+    many = b"From: nobody\r\n" * 10_000 + b"\r\nHi\r\n"
+    assert sent(build(rules), many) == many
+
+
 def test_masquerading_of_sender_and_from(rules: Path, caplog: pytest.LogCaptureFixture) -> None:
     log_all(caplog)
     with FakeSmtpd(build(rules), received=False) as smtpd:
@@ -201,7 +253,7 @@ def test_a_file_is_read_anew_and_a_broken_one_refused(
     assert f"{rules}: maximum recursion depth exceeded" in caplog.text
     assert f"{rules}:1: rule 1: match.sender: /(?<=a+)x/ is not a regular expression" in caplog.text
     assert f"{rules}: No such file or directory" in caplog.text
-    assert caplog.text.count("the rules before go on") == len(broken)
+    assert caplog.text.count("what was read before goes on") == len(broken)
 
 
 def test_the_rules_in_the_manual_are_right(rules: Path) -> None:

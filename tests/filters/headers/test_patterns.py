@@ -7,11 +7,19 @@ import time
 import pytest
 
 from greenfilter.filters._headers.addresses import map_field
-from greenfilter.filters._headers.patterns import MOST_CHARS, Pattern
+from greenfilter.filters._headers.patterns import MOST_CHARS, MOST_SECONDS, Budget, Pattern, TooSlow
+
+SLOW = "/a*a?a?a?a?b/"
+
+
+def matches(pattern: str, value: str) -> bool:
+    budget = Budget()
+    with budget.spent():
+        return Pattern(pattern).matches(value, budget)
 
 
 @pytest.mark.parametrize(
-    ("pattern", "value", "matches"),
+    ("pattern", "value", "expected"),
     [
         ("*sale*", "The big SALE", True),
         ("sale", "The big sale", False),
@@ -26,13 +34,44 @@ from greenfilter.filters._headers.patterns import MOST_CHARS, Pattern
         ("*b", "a" * MOST_CHARS + "b", True),
     ],
 )
-def test_what_a_pattern_matches(pattern: str, value: str, matches: bool) -> None:
-    assert Pattern(pattern).matches(value) is matches
+def test_what_a_pattern_matches(pattern: str, value: str, expected: bool) -> None:
+    assert matches(pattern, value) is expected
 
 
 def test_what_is_beyond_the_limit_of_a_replacement_stays() -> None:
     value = "a" * MOST_CHARS + "aa"
-    assert Pattern("/a/").replaced(value, "b") == "b" * MOST_CHARS + "aa"
+    budget = Budget()
+    with budget.spent():
+        assert Pattern("/a/").replaced(value, "b", budget) == "b" * MOST_CHARS + "aa"
+
+
+def test_many_patterns_together_have_one_budget_of_processor_time() -> None:
+    slow, quick, budget = Pattern(SLOW), Pattern("/x/"), Budget()
+    started = time.thread_time()
+
+    def match_often() -> None:
+        for _ in range(10_000):
+            with budget.spent():  # in as many commands
+                slow.matches("a" * MOST_CHARS, budget)
+                quick.matches("a", budget)
+
+    with pytest.raises(TooSlow) as caught:
+        match_often()
+    assert MOST_SECONDS <= time.thread_time() - started < 3 * MOST_SECONDS
+    assert caught.value.pattern == SLOW
+    with pytest.raises(TooSlow), budget.spent():
+        quick.matches("a", budget)
+
+
+def test_what_others_take_does_not_count() -> None:
+    budget = Budget()
+    with budget.spent():
+        Pattern("/x/").matches("a", budget)
+    started = time.thread_time()
+    while time.thread_time() - started < MOST_SECONDS:
+        pass
+    with budget.spent():
+        assert Pattern("/x/").matches("x", budget)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +102,7 @@ def test_an_expression_that_could_take_long_is_refused(source: str) -> None:
 @pytest.mark.parametrize("pattern", ["/a*b/", "/^a*a*b/", "/(a*)\\1b/", "*a" * 100 + "b"])
 def test_what_is_accepted_takes_no_long_time(pattern: str) -> None:
     started = time.process_time()
-    assert not Pattern(pattern).matches("a" * 100_000)
+    assert not matches(pattern, "a" * 100_000)
     assert time.process_time() - started < 5
 
 
