@@ -126,7 +126,7 @@ class Options:
     def add_local(self) -> None:
         """Add ``--local``: clients that are left alone besides this host's own."""
         text = "network whose clients are left alone, as those of this host and authenticated ones"
-        self.add_watched_list("--local", network, text, "NETWORK")
+        self.add_watched_list("--local", parse_network, text, "NETWORK")
 
     def add_resolver(self) -> None:
         """Add ``--resolver``: which DNS servers to ask."""

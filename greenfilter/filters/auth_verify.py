@@ -16,7 +16,7 @@ from .. import Filter, junk
 from ._auth_verify.action import Action, choose
 from ._clients import client_ip, is_ours
 from ._decide import Decider
-from ._options import Options, network, seconds, whole
+from ._options import Options, parse_network, parse_seconds, parse_whole
 from ._paths import whole_value
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def make_options() -> Options:
     text = "who verifies, in the header (smtpd's own name)"
     options.add("--authserv-id", metavar="NAME", type=_parse_authserv_id, help=text)
     text = "another name of ours: headers that claim to be its are removed too"
-    options.add_watched_list("--remove-id", _authserv_id, text, "NAME")
+    options.add_watched_list("--remove-id", _parse_authserv_id, text, "NAME")
     text = f"how DMARC policies are enforced: {', '.join(ACTIONS)} (%(default)s)"
     options.add("--enforce", metavar="HOW", choices=ACTIONS, default="header", help=text)
     text = "what is done when SPF fails, and DMARC does not pass (%(default)s)"
@@ -165,7 +165,7 @@ def make_options() -> Options:
         "--public-suffix-list", path=whole_value, metavar="FILE", type=_suffix_list, help=text
     )
     text = "client whose mail is not refused, and not marked as junk"
-    options.add_watched_list("--forwarder", network, text, "NETWORK")
+    options.add_watched_list("--forwarder", parse_network, text, "NETWORK")
     text = "how long the DNS questions of one message may take (15s)"
     options.add("--timeout", metavar="TIME", type=parse_seconds, default=15.0, help=text)
     text = "how long one question may take (5s)"

@@ -13,7 +13,7 @@ from ._delivery_log.incoming import Incoming
 from ._delivery_log.join import Joins
 from ._delivery_log.outgoing import Outgoing
 from ._delivery_log.output import Output, open_output, path_of
-from ._options import Options, seconds
+from ._options import Options, parse_seconds
 from ._store import open_store
 
 SUMMARY = __doc__.rstrip(".\n")

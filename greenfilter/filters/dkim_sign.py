@@ -12,9 +12,9 @@ from .. import Filter, Headers, MessageTooBig, Need
 from ._clients import client_ip, is_in
 from ._decide import Decider
 from ._dkim_sign.canonical import BareReturn, body_lines
-from ._dkim_sign.places import KeyProblem, place
+from ._dkim_sign.places import KeyProblem
 from ._dkim_sign.signer import OVERSIGNED, SIGNED, Signer
-from ._options import Options, network
+from ._options import Options, parse_network
 from ._paths import whole_value
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def make_options() -> Options:
     text = "sign for subdomains of DOMAIN too"
     options.add("--parent-domains", action="store_true", help=text)
     text = "sign mail from this address or network too"
-    options.add_watched_list("--network", network, text, "NETWORK")
+    options.add_watched_list("--network", parse_network, text, "NETWORK")
     options.add("--sign-all", action="store_true", help="sign mail from any client")
     text = "headers to sign, instead of those of RFC 6376"
     options.add(

@@ -10,7 +10,13 @@ from .. import Filter, Status, reject
 from ._clients import client_ip, is_ours
 from ._decide import Decider, in_words
 from ._greylist.greylist import Client, Greylist, Outcome, Settings, Vouching
-from ._greylist.lists import Addresses, Clients, Lists, address_or_domain, network_or_domain
+from ._greylist.lists import (
+    Addresses,
+    Clients,
+    Lists,
+    parse_address_or_domain,
+    parse_network_or_domain,
+)
 from ._greylist.rules import Times
 from ._options import Options, parse_seconds, parse_whole
 from ._store import StoreError, open_store
@@ -181,11 +187,11 @@ def make_options() -> Options:
     options.add("--spf-timeout", metavar="TIME", type=parse_seconds, default=5.0, help=text)
     options.add_resolver()
     text = "client that need not wait: address, network, or domain of its confirmed rDNS name"
-    options.add_watched_list("--allow-client", network_or_domain, text, "CLIENT")
+    options.add_watched_list("--allow-client", parse_network_or_domain, text, "CLIENT")
     text = "sender that need not wait, which anyone can pretend to be: address, name@ or domain"
-    options.add_watched_list("--allow-sender", address_or_domain, text, "ADDRESS")
+    options.add_watched_list("--allow-sender", parse_address_or_domain, text, "ADDRESS")
     text = "recipient that nobody has to wait for: address, name@ or domain"
-    options.add_watched_list("--allow-recipient", address_or_domain, text, "ADDRESS")
+    options.add_watched_list("--allow-recipient", parse_address_or_domain, text, "ADDRESS")
     options.add_local()
     options.add_log_only()
     options.add_store(DEFAULT_STORE)

@@ -12,7 +12,7 @@ from typing import Any
 from .. import Decision, Filter, Status, reject
 from ._clients import client_ip, is_in
 from ._decide import Decider, in_words
-from ._options import Options, whole
+from ._options import Options, parse_whole
 from ._paths import program
 from ._ratelimit.ledger import Claim, Ledger, Refusal
 from ._ratelimit.limit import Limit, parse_limits
@@ -241,7 +241,7 @@ def make_options() -> Options:
     text = "bits of an IPv6 network that count as one client (%(default)d)"
     options.add("--ipv6-prefix", metavar="BITS", type=parse_whole(0, 128), default=64, help=text)
     text = "command to run once for each limit of a network, user or sender, and period"
-    options.add("--notify", path=program, metavar="COMMAND", type=command, help=text)
+    options.add("--notify", path=program, metavar="COMMAND", type=parse_command, help=text)
     text = "what to do while the store is away (%(default)s)"
     options.add("--store-away", choices=("proceed", "tempfail"), default="proceed", help=text)
     options.add_local()

@@ -16,7 +16,7 @@ from ._clients import Ip, client_ip, is_in
 from ._decide import Decider
 from ._options import Options, parse_network, parse_seconds
 from ._rbl import subjects
-from ._rbl.options import NAMES, code, number, which_names, zone
+from ._rbl.options import NAMES, parse_code, parse_names, parse_number, parse_zone
 
 if TYPE_CHECKING:
     from .. import Address, Decision
@@ -271,7 +271,7 @@ def make_options() -> Options:
     text = "what an answer means, and its weight instead of the list's, 0 to ignore it"
     options.add_list("--code", parse_code, text, "[ZONE/]127.X.X.X=NAME[,WEIGHT]")
     text = "address or network that is never looked up"
-    options.add_watched_list("--allow", network, text, "NETWORK")
+    options.add_watched_list("--allow", parse_network, text, "NETWORK")
     text = "time limit of lists without their own (3s)"
     options.add("--timeout", metavar="TIME", type=parse_seconds, default=3.0, help=text)
     options.add_resolver()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .. import Filter, Need, reject, rewrite
 from ..errors import UsageError
 from ._decide import Decider
-from ._options import Options, seconds
+from ._options import Options, parse_seconds
 from ._paths import after, program, whole_value
 from ._smtpd_edits import complete_addresses
 from ._submission_guard.addresses import Owned, display_name, in_field, normal

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .._options import read_list
 from .._watched import Signature, signature_of
 from .keys import Key, load
-from .places import KeyProblem, Place, place
+from .places import KeyProblem, Place, parse_place
 
 _EVERY_SECONDS = 1.0  # that it looks for changes, while there is mail
 _ENDINGS = (".pem", ".key", ".private")

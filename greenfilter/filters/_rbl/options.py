@@ -7,7 +7,7 @@ import math
 import re
 from typing import NamedTuple
 
-from .._options import seconds
+from .._options import parse_seconds
 
 NAMES = ("sender", "helo", "rdns")
 LISTED = ipaddress.ip_network("127.0.0.0/8")  # RFC 5782, 2.1; anything else is no list's answer
