@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .._options import read_list
 from .._watched import Signature, signature_of
 from .keys import Key, load
-from .places import KeyProblem, Place, parse_place
+from .places import KeyProblem, Place, place
 
 _EVERY_SECONDS = 1.0  # that it looks for changes, while there is mail
 _ENDINGS = (".pem", ".key", ".private")
@@ -132,7 +132,7 @@ def read_table(path: str) -> list[Place]:
     """
     directory = os.path.dirname(os.path.abspath(path))
     try:
-        return read_list(path, lambda line: parse_place(line.split()[-1], directory))
+        return read_list(path, lambda line: place(line.split()[-1], directory))
     except argparse.ArgumentTypeError as error:
         raise KeyProblem(str(error)) from None
 
@@ -152,7 +152,7 @@ def read_directory(path: str) -> list[Place]:
                 stem, ending = os.path.splitext(name)
                 if ending in _ENDINGS and not name.startswith("."):
                     file = os.path.join(domain.path, name)
-                    places.append(parse_place(f"{domain.name}:{stem}:{file}"))
+                    places.append(place(f"{domain.name}:{stem}:{file}"))
     except OSError as error:
         raise KeyProblem(f"{error.filename or path}: {error.strerror}") from error
     except argparse.ArgumentTypeError as error:
