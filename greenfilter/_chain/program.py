@@ -80,7 +80,7 @@ class Program(Filter):
 
         if self.child is not None:
             return
-        limit = self.max_message_bytes if engine is None else engine.app.max_message_bytes
+        limit = self.max_message_bytes if calls is None else calls.app.max_message_bytes
         child = Child(self.command, self.name, self._config(), limit)
         child.start()
         self.child = child
