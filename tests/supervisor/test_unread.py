@@ -266,25 +266,87 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_a_hostile_worker_writes_is_read(name):
-    world = World()
+def test_what_a_hostile_worker_writes_is_read(name, workers):
+    world = World(workers)
     for sid in (SID, OTHER):
         world.say(request("noop", sid=sid, token=TOKEN))
     data = HOSTILE[name].replace(b"SID", SID).replace(b"TOKEN", TOKEN)
-    world.answer(data)
-    world.answer(data)
+    for worker in world.workers * 2:
+        world.answer(data, worker)
     world.now += 60
     world.router.expire()
     assert world.smtpd.judge.unanswered() == 0
 
 
+PROCEED = b"filter-result|%b|%b|proceed\n"
+
+
+def test_a_worker_answers_only_for_its_own_sessions():
+    world = World(2)
+    world.say(request("noop", sid=SID, token=TOKEN), request("noop", sid=OTHER, token=TOKEN))
+    first, second = world.workers
+    assert SID in b"".join(second.link._out)
+    world.answer(PROCEED % (SID, TOKEN) + PROCEED % (OTHER, TOKEN), second)
+    assert world.smtpd.judge.unanswered() == 1
+    world.answer(PROCEED % (SID, TOKEN), first)
+    assert world.smtpd.judge.unanswered() == 1
+    world.work()
+    assert world.smtpd.judge.unanswered() == 0
+
+
+def test_what_a_silent_worker_would_get_is_read_until_its_sessions_are_at_home():
+    world = World(2)
+    first, second = world.workers
+    world.now += 2
+    first.beat = world.now
+    world.say(request("noop", sid=SID, token=TOKEN))
+    assert SID in b"".join(first.link._out)
+    assert second.link.given == 0
+    world.pass_time(0)
+    world.say(request("noop", sid=OTHER, token=TOKEN))
+    world.answer(PROCEED % (SID, TOKEN), second)
+    assert world.smtpd.judge.unanswered() == 2
+    world.work()
+    assert world.smtpd.judge.unanswered() == world.unread() == 0
+    world.say(report("link-disconnect", sid=SID))
+    world.say(request("noop", sid=SID, token=TOKEN), request("noop", sid=OTHER, token=TOKEN))
+    assert world.unread() == 2
+    assert SID in b"".join(second.link._out)
+    world.work()
+    assert world.smtpd.judge.unanswered() == 0
+
+
+@pytest.mark.parametrize("message", [False, True])
 @pytest.mark.parametrize("junk", [b"junk", b"rewrite|x", b"proceed|x", b"reject|no code"])
-def test_what_is_not_legal_at_commit_is_not_passed(junk):
+def test_what_is_not_legal_at_commit_is_not_passed(junk, message):
     world = World()
+    if message:
+        for line in (b"one", b"."):
+            world.say(request("data-line", line, sid=SID, token=TOKEN))
+        world.answer(world.worker.work())
     world.say(request("commit", sid=SID, token=TOKEN))
     world.answer(b"filter-result|%b|%b|%b\n" % (SID, TOKEN, junk))
     assert world.smtpd.judge.unanswered() == 0
+    assert world.smtpd.accepted == 0
+
+
+@pytest.mark.parametrize("extra", [b"more\n", b".\n"])
+@pytest.mark.parametrize("commit", [False, True])
+def test_nothing_of_a_message_passes_after_its_dot(extra, commit):
+    world = World()
+    for line in (b"one", b"two", b"."):
+        world.say(request("data-line", line, sid=SID, token=TOKEN))
+    world.answer(world.worker.work())
+    if commit:
+        world.say(request("commit", sid=SID, token=TOKEN))
+    world.answer(b"filter-dataline|%b|%b|%b" % (SID, TOKEN, extra))
+    if not commit:
+        world.say(request("commit", sid=SID, token=TOKEN))
+    world.answer(world.worker.work())
+    assert world.smtpd.judge.unanswered() == 0
+    assert world.smtpd.accepted == 1
 
 
 def test_an_answer_to_commit_that_was_decided_otherwise_is_not_passed():
@@ -385,33 +447,39 @@ def traffic(steps: list[tuple[str, bytes, object]]) -> list[bytes]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(STEP, max_size=12), st.lists(st.integers(1, 3_000), min_size=1, max_size=8))
-def test_what_passes_unread_is_what_passes_when_it_is_read(steps, sizes):
-    told, given_to_worker = [], []
-    for sole in (True, False):
-        world = World()
+@given(
+    st.lists(STEP, max_size=12),
+    st.lists(st.integers(1, 3_000), min_size=1, max_size=8),
+    st.sampled_from([1, 2]),
+)
+def test_what_passes_unread_is_what_passes_when_it_is_read(steps, sizes, workers):
+    told, given_to_workers = [], []
+    for unread in (True, False):
+        world = World(workers)
         out: list[bytes] = []
-        inputs: list[bytes] = []
+        inputs: list[list[bytes]] = [[] for _ in world.workers]
         world.router.answers.send = world.router._send = out.append
-        if not sole:
+        if not unread:
             world.router.trust([])
         for turn, unit in enumerate(traffic(steps)):
             size = sizes[turn % len(sizes)]
             for at in range(0, len(unit), size):
                 world.router.from_smtpd(unit[at : at + size])
-                inputs += world.worker.link._out
-                answers = world.worker.work()
-                for begin in range(0, len(answers), size):
-                    world.answer(answers[begin : begin + size])
+                for worker, its in zip(world.workers, inputs, strict=True):
+                    its += worker.link._out
+                    answers = worker.work()
+                    for begin in range(0, len(answers), size):
+                        world.answer(answers[begin : begin + size], worker)
         world.router.catch_up()
         told.append(b"".join(out))
-        given_to_worker.append(b"".join(inputs))
+        given_to_workers.append([b"".join(its) for its in inputs])
         assert len(world.router.answers.ledger) == 0
         assert list(world.router.answers.guard.owes()) == []
     assert told[0] == told[1]
-    assert [*map(without_time, given_to_worker[0].split(b"\n"))] == [
-        *map(without_time, given_to_worker[1].split(b"\n"))
-    ]
+    for unread_way, read_way in zip(*given_to_workers, strict=True):
+        assert [*map(without_time, unread_way.split(b"\n"))] == [
+            *map(without_time, read_way.split(b"\n"))
+        ]
 
 
 def without_time(line: bytes) -> list[bytes]:
