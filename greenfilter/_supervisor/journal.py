@@ -2,15 +2,19 @@
 
 Contract: a piece is noted when it is queued, with the time and, for requests, how many bytes the
 worker had been given before. Pieces are whole lines, in the order in which they passed. They hold
-no lines of messages. Whoever wants to know the state of any session, or to change it, reads the
-journal to its end first; it is read on the tick as well, before the oldest request in it can be
-late, and when it grows. Sessions that came and went in between need not be read at all.
+no lines of messages; what goes to several workers is a piece for each of them. Whoever wants to
+know the state of any session, or to change it, reads the journal to its end first; it is read on
+the tick as well, before the oldest request in it can be late, and when it grows. Sessions that came
+and went in between need not be read at all.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .process import WorkerProcess
 
 # A session's first line or its last; a client can say what looks like one, but not at a beginning.
 _CAME_OR_WENT = re.compile(
@@ -30,12 +34,14 @@ class Piece(NamedTuple):
 
     Attributes:
         time: when.
+        worker: who was given them, or has given them.
         lines: of smtpd's; empty if it is answers.
         position: bytes that the worker had been given before.
         answered: ids of the requests that the worker has answered with proceed.
     """
 
     time: float
+    worker: WorkerProcess
     lines: bytes
     position: int
     answered: list[bytes]
@@ -49,18 +55,18 @@ class Journal:
         self._bytes = 0
         self._oldest = 0.0
 
-    def note_requests(self, now: float, position: int, lines: bytes) -> None:
-        """Note lines of smtpd's."""
+    def note_requests(self, now: float, worker: WorkerProcess, lines: bytes) -> None:
+        """Note lines of smtpd's that a worker is about to be given."""
         if not self._pieces:
             self._oldest = now
-        self._pieces.append(Piece(now, lines, position, []))
+        self._pieces.append(Piece(now, worker, lines, worker.link.given, []))
         self._bytes += len(lines)
 
-    def note_answers(self, now: float, answered: list[bytes]) -> None:
+    def note_answers(self, now: float, worker: WorkerProcess, answered: list[bytes]) -> None:
         """Note what a worker has answered with proceed."""
         if not self._pieces:
             self._oldest = now
-        self._pieces.append(Piece(now, b"", 0, answered))
+        self._pieces.append(Piece(now, worker, b"", 0, answered))
 
     def is_due(self, now: float, shortest: float) -> bool:
         """Return whether it is to be read now.
@@ -83,6 +89,12 @@ class Journal:
         pieces, self._pieces = self._pieces, []
         self._bytes = 0
         return pieces
+
+
+def sessions_of(lines: bytes) -> list[bytes]:
+    """Return the id of each line's session, in order; fewer than lines if one makes no sense."""
+    found: list[bytes] = _SESSION.findall(b"\n" + lines)
+    return found
 
 
 def departures(pieces: list[Piece]) -> tuple[set[bytes], set[bytes]]:
@@ -113,18 +125,19 @@ def _filter(piece: Piece, sids: set[bytes], wanted: bool) -> Piece | None:
     """Return what a piece says of these sessions, or of all others; None for nothing."""
     if not piece.lines:
         answered = [pair for pair in piece.answered if (pair[:16] in sids) is wanted]
-        return Piece(piece.time, b"", 0, answered) if answered else None
-    found: list[bytes] = _SESSION.findall(b"\n" + piece.lines)
+        return Piece(piece.time, piece.worker, b"", 0, answered) if answered else None
     lines = piece.lines.split(b"\n")
-    if len(found) == len(lines) - 1:
+    lines.pop()
+    found = sessions_of(piece.lines)
+    if len(found) == len(lines):
         if not wanted and sids.issuperset(found):
             return None
-        kept = [line for line, sid in zip(lines, found, strict=False) if (sid in sids) is wanted]
+        kept = [line for line, sid in zip(lines, found, strict=True) if (sid in sids) is wanted]
     else:  # some line makes no sense
-        kept = [line for line in lines[:-1] if _is_of(line, sids) is wanted]
+        kept = [line for line in lines if _is_of(line, sids) is wanted]
     if not kept:
         return None
-    return Piece(piece.time, b"\n".join(kept) + b"\n", piece.position, [])
+    return Piece(piece.time, piece.worker, b"\n".join(kept) + b"\n", piece.position, [])
 
 
 def _is_of(line: bytes, sids: set[bytes]) -> bool:

@@ -42,14 +42,14 @@ class Ledger:
             return True
         return False
 
-    def pay(self, lines: bytes) -> list[bytes]:
-        """Cross out what a worker's lines answer, if they may pass unread.
+    def payable(self, lines: bytes) -> list[bytes]:
+        """Find out what a worker's lines answer.
 
         Args:
             lines: whole lines.
 
         Returns:
-            The pairs; none if the lines have to be read, and then nothing is crossed out.
+            The pairs, for :meth:`pay`; none if the lines have to be read.
         """
         pairs: list[bytes] = _PROCEED.findall(lines)
         if len(pairs) * _ANSWER_BYTES != len(lines):
@@ -57,8 +57,11 @@ class Ledger:
         paid = set(pairs)
         if len(paid) != len(pairs) or not paid <= self._owed:
             return []
-        self._owed -= paid
         return pairs
+
+    def pay(self, pairs: list[bytes]) -> None:
+        """Cross out what has been answered."""
+        self._owed.difference_update(pairs)
 
     def forget(self, sids: Iterable[bytes]) -> None:
         """Cross out what sessions are owed that have ended."""

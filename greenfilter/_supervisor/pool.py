@@ -96,12 +96,12 @@ class Pool:
 
     def settle(self) -> None:
         """Tell the router who is there now."""
-        router, place = self._router, self.places[0]
-        serving = [worker for worker in self.workers if worker.state is State.SERVING]
-        alone = len(self.workers) == len(self.places) == 1 and serving == [place.current]
-        router.set_sole(place.current if alone else None)
-        router.sessions.homes = [each.current for each in self.places]
-        router.sessions.adopt_all()
+        homes = [place.current for place in self.places]
+        there = [worker for worker in homes if worker is not None]
+        serve = all(worker.state is State.SERVING for worker in self.workers)
+        well = serve and len(there) == len(homes) == len(self.workers)
+        self._router.trust(there if well else [])
+        self._router.sessions.set_homes(homes)
 
     # They come
 

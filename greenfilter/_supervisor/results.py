@@ -122,8 +122,7 @@ class Results:
         call, session.owed = session.owed, None
         if call is None:
             session.stale = max(0, session.stale - 1)
-            if not session.stale:
-                self._sessions.apart.discard(session)
+            self._sessions.place(session)
             self._answers.once.warn("late", "an answer came late and was dropped")
             self._leave(worker, session)
             return

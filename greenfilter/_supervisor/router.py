@@ -4,9 +4,11 @@ Theory of operation: while all is well, the supervisor passes on what smtpd says
 the requests in a ledger, and notes the piece in a journal (``ledger.py``, ``journal.py``). Answers
 pass as they came too, if the ledger can tell that they are legal. Nobody has looked at any session
 then. Whatever is not so simple is read, line by line, by ``requests.py`` and ``results.py``, which
-know the state of each session; before that, they read the journal. All is well as long as there is
-one worker, which has every session, owes no late answer, and nothing that may have ended a worker
-is to be looked for. Data lines, commit, and each answer that is not proceed are always read.
+know the state of each session; before that, they read the journal. All is well as long as each of
+the ``--workers`` serves, has the sessions whose ids say so, and owes no late answer, there are no
+others, and nothing that may have ended a worker is to be looked for. Among several workers, lines
+are dealt out by the ids of their sessions. Data lines, commit, and each answer that is not proceed
+are always read.
 
     smtpd --> Router --> ledger, journal -------------------> worker
                  `-----> Sessions (parser) --> Requests ----> worker
@@ -27,7 +29,7 @@ from .._process.log import session_logger
 from ..errors import ProtocolError
 from ..protocol import EVENTS, LONGEST_MESSAGE
 from .answers import DEADLINE, GRACE, Answers
-from .journal import Journal, Piece, departures, only, without
+from .journal import Journal, Piece, departures, only, sessions_of, without
 from .message import passage_of
 from .poison import Poison, report_kind
 from .quarantine import Quarantine
@@ -66,7 +68,7 @@ class Router:
     ) -> None:
         self.flush = flush
         self.clock: Callable[[], float] = time.monotonic
-        self._sole: WorkerProcess | None = None  # whom everything may be passed to unread
+        self._trusted: list[WorkerProcess] = []  # whom lines may be passed to unread
         self._shortest = DEADLINE + GRACE  # a request can be late after these seconds
         self.answers = Answers(send)
         self.sessions = Sessions(
@@ -93,26 +95,26 @@ class Router:
         self._next_round = 0.0
         self._not_begun: list[tuple[SupervisedSession, Call]] = []
 
-    def set_sole(self, worker: WorkerProcess | None) -> None:
-        """Choose whom everything may be passed to unread.
+    def trust(self, workers: list[WorkerProcess]) -> None:
+        """Choose whom lines may be passed to unread.
 
         Args:
-            worker: one that has loaded, while there is no other; else None.
+            workers: all of the ``--workers``, if they have loaded and there are no others; or none.
         """
-        if worker is self._sole:
+        if workers == self._trusted:
             return
         self.catch_up()
-        self._sole, self._skipped = worker, []
-        if worker is not None and worker.hello is not None:
-            self._shortest = min(worker.hello.deadlines.values(), default=DEADLINE) + GRACE
+        self._trusted, self._skipped = workers, []
+        hellos = [worker.hello for worker in workers if worker.hello is not None]
+        deadlines = [seconds for hello in hellos for seconds in hello.deadlines.values()]
+        self._shortest = min(deadlines, default=DEADLINE) + GRACE
 
     # smtpd to workers
 
     def from_smtpd(self, data: bytes) -> None:
         """Take a piece of smtpd's output."""
         data, self._rest = self._rest + data, b""
-        worker = self._who_needs_no_reader()
-        if worker is None or not self.sessions.is_between_lines():
+        if not self._may_pass_unread() or not self.sessions.is_between_lines():
             self._read(data)
             return
         end = data.rfind(b"\n") + 1
@@ -129,11 +131,35 @@ class Router:
         if (self._has_messages and b"|commit|" in lines) or _control.PREFIX in lines:
             self._read(lines)
             return
+        shares = self._deal_out(lines)
+        if not shares:
+            self._read(lines)
+            return
         self._ledger.owe_all(lines)
-        self._journal.note_requests(self.clock(), worker.link.given, lines)
-        worker.link.send(lines)
+        now = self.clock()
+        for worker, share in shares:
+            self._journal.note_requests(now, worker, share)
+            worker.link.send(share)
         if self._journal.is_long:
             self.catch_up()
+
+    def _deal_out(self, lines: bytes) -> list[tuple[WorkerProcess, bytes]]:
+        """Return what each worker is to get of whole lines; nothing if they have to be read."""
+        workers = self._trusted
+        if len(workers) == 1:
+            return [(workers[0], lines)]
+        sids, separate = sessions_of(lines), lines.split(b"\n")
+        separate.pop()
+        if len(sids) != len(separate):
+            return []
+        shares: dict[WorkerProcess | None, list[bytes]] = {}
+        for sid, line in zip(sids, separate, strict=True):
+            shares.setdefault(self.sessions.deal(sid), []).append(line)
+        return [
+            (worker, b"\n".join(share) + b"\n")
+            for worker, share in shares.items()
+            if worker is not None
+        ]
 
     def _data_lines(self, lines: bytes) -> None:
         """Take a piece with lines of a message; they are in no journal."""
@@ -146,11 +172,12 @@ class Router:
         else:
             self._read(lines)
 
-    def _who_needs_no_reader(self) -> WorkerProcess | None:
-        """Return the worker that smtpd's lines may go to unread."""
-        if self.sessions.apart or self.poison.kinds:
-            return None
-        return self._sole
+    def _may_pass_unread(self) -> bool:
+        """Tell whether all is well."""
+        workers, sessions = self._trusted, self.sessions
+        if not workers or sessions.apart or self.poison.kinds:
+            return False
+        return len(workers) == 1 or all(map(sessions.is_lively, workers))
 
     def _read(self, data: bytes) -> None:
         self.catch_up()
@@ -167,19 +194,27 @@ class Router:
         lines, worker.tail = (data, b"") if end == len(data) else (data[:end], data[end:])
         if len(worker.tail) > _MAX_LINE:
             worker.tail = worker.tail[:_MAX_LINE]
-        if worker is self._sole:
+        if worker in self._trusted:
             if lines.startswith(_control.ALIVE):
                 worker.beat = self.clock()
                 lines = lines[len(_control.ALIVE) :]
-            answered = self._ledger.pay(lines)
-            if answered:
+            answered = self._ledger.payable(lines)
+            if answered and self._are_of(worker, answered):
                 worker.mute = None
-                self._journal.note_answers(self.clock(), answered)
+                self._ledger.pay(answered)
+                self._journal.note_answers(self.clock(), worker, answered)
                 self._send(lines)
                 return
         if lines:
             self.catch_up()
             self._results.take(worker, lines)
+
+    def _are_of(self, worker: WorkerProcess, pairs: list[bytes]) -> bool:
+        """Tell whether a worker has the sessions that it answers for."""
+        if len(self._trusted) == 1:
+            return True
+        deal = self.sessions.deal
+        return not self.sessions.apart and all(deal(pair[:16]) is worker for pair in pairs)
 
     # The journal
 
@@ -205,19 +240,17 @@ class Router:
             self._read_behind(only(self._skipped, sids))
 
     def _read_behind(self, pieces: list[Piece]) -> None:
-        worker = self._sole
-        if worker is None:
-            return  # then nothing passes unread
         self.answers.reading_behind = True
         try:
             for piece in pieces:
                 if piece.lines:
+                    self.sessions.dealt_to = piece.worker
                     self._requests.now, self._requests.position = piece.time, piece.position
                     self._requests.take(self.sessions.receive(piece.lines))
                 else:
-                    self._results.catch_up(worker, piece.answered)
+                    self._results.catch_up(piece.worker, piece.answered)
         finally:
-            self.answers.reading_behind = False
+            self.answers.reading_behind, self.sessions.dealt_to = False, None
 
     # Answers that no worker gives
 
@@ -254,7 +287,7 @@ class Router:
         if worker is None:
             return
         session.stale += 1
-        self.sessions.apart.add(session)
+        self.sessions.place(session)
         if session.sid not in self.quarantine.inside:  # where it may have come late
             worker.mute = self.clock() if worker.mute is None else worker.mute
 

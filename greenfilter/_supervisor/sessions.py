@@ -135,8 +135,9 @@ class Sessions(Connection):
     Attributes:
         homes: who gets new sessions, for each of the ``--workers``; None while there is nobody.
         clock: gives the time (seconds).
-        apart: sessions that no worker has, or that still get an answer that comes too late: their
-            lines cannot pass unread.
+        apart: sessions whose lines cannot pass unread: no worker has them, or another one than
+            their ids say, or they still get an answer that comes too late.
+        dealt_to: who has been given what is read now, if it has passed unread.
     """
 
     def __init__(
@@ -150,34 +151,57 @@ class Sessions(Connection):
         self.homes: list[WorkerProcess | None] = [None]
         self.clock = clock
         self.apart: set[SupervisedSession] = set()
+        self.dealt_to: WorkerProcess | None = None
+
+    def set_homes(self, homes: list[WorkerProcess | None]) -> None:
+        """Change who gets new sessions, and give those without a worker to one."""
+        if homes != self.homes:
+            self.homes = homes
+            everybody: list[Any] = list(self.sessions.values())
+            for session in everybody:
+                self.place(session)
+        self.adopt_all()
+
+    def place(self, session: SupervisedSession) -> None:
+        """Note whether lines of a session can pass unread."""
+        worker = session.worker
+        if worker is None or session.stale or worker is not self.deal(session.sid):
+            self.apart.add(session)
+        else:
+            self.apart.discard(session)
 
     def make_session(self, sid: bytes, incoming: bool) -> Session:
         """Make a session, and give it to a worker."""
         session = SupervisedSession(sid, incoming, self.needs)
-        worker = self._home_of(sid)
-        if worker is None:
-            self.apart.add(session)
-        else:
-            session.worker = worker
+        worker = session.worker = self.dealt_to or self._home_of(sid)
+        if worker is not None:
             worker.sessions[sid] = session
+        self.place(session)
         return session
 
+    def deal(self, sid: bytes) -> WorkerProcess | None:
+        """Return whose sessions with such an id are, while all workers are well."""
+        homes = self.homes
+        return homes[0] if len(homes) == 1 else homes[int(sid[-4:], 16) % len(homes)]
+
+    def is_lively(self, worker: WorkerProcess | None) -> bool:
+        """Tell whether a worker has loaded, and has said something lately."""
+        if worker is None or worker.hello is None:
+            return False
+        return worker.beat > self.clock() - _SILENT_SECONDS
+
     def _home_of(self, sid: bytes) -> WorkerProcess | None:
-        if len(self.homes) == 1:
-            return self.homes[0]
-        home = self.homes[int(sid[-4:], 16) % len(self.homes)]
-        since = self.clock() - _SILENT_SECONDS
-        if home is not None and home.hello is not None and home.beat > since:
+        home = self.deal(sid)
+        if len(self.homes) == 1 or self.is_lively(home):
             return home
-        loaded = [other for other in self.homes if other is not None and other.hello is not None]
-        lively = [other for other in loaded if other.beat > since]
+        lively = [other for other in self.homes if self.is_lively(other)]
         return lively[int(sid[-4:], 16) % len(lively)] if lively else home
 
     def move(self, session: SupervisedSession, worker: WorkerProcess) -> None:
         """Give a session to a worker that does not know it yet."""
         session.worker = worker
         worker.sessions[session.sid] = session
-        self.apart.discard(session)
+        self.place(session)
         replay = b"".join(_control.REPLAY + line + b"\n" for line in session.reports())
         worker.link.send(replay)
 
@@ -188,7 +212,7 @@ class Sessions(Connection):
             worker.sessions.pop(session.sid, None)
             worker.link.send(_control.FORGET + session.sid + b"\n")
             session.worker = None
-            self.apart.add(session)
+            self.place(session)
 
     def send_home(self, session: SupervisedSession) -> None:
         """Give a session that no worker has to the one that it belongs to, if it is there."""

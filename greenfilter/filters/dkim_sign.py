@@ -12,7 +12,7 @@ from .. import Filter, Headers, MessageTooBig, Need
 from ._clients import client_ip, is_in
 from ._decide import Decider
 from ._dkim_sign.canonical import BareReturn, body_lines
-from ._dkim_sign.places import KeyProblem
+from ._dkim_sign.places import KeyProblem, place
 from ._dkim_sign.signer import OVERSIGNED, SIGNED, Signer
 from ._options import Options, parse_network
 from ._paths import whole_value

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from greenfilter._control import Hello
 from greenfilter._supervisor.link import Link
 from greenfilter._supervisor.router import Router
+from greenfilter.protocol import PHASES
 
 SID, OTHER, TOKEN = b"00000000deadbeef", b"00000000cafebabe", b"0123456789abcdef"
 
@@ -118,15 +119,15 @@ def test_a_message_whose_session_is_let_go_is_ended_and_refused():
 
 
 def test_an_error_with_one_session_does_not_reach_the_others(caplog):
-    world, sent = World(), []
+    class Waiting(dict):
+        def __setitem__(self, call, deadline):
+            if call.session.sid == SID:
+                raise MemoryError
+            super().__setitem__(call, deadline)
 
-    def send(data):
-        if SID in data:
-            raise MemoryError
-        sent.append(data)
-
-    world.worker.link = SimpleNamespace(send=send, given=0)
+    world = World()
+    world.worker.waits[PHASES["noop"]] = (Waiting(), 30.0)
     for _ in range(2):
         world.router.from_smtpd(NOOP % (SID, TOKEN) + NOOP % (OTHER, TOKEN))
-    assert sent == [NOOP % (OTHER, TOKEN)] * 2
+    assert world.worker.link._out == [NOOP % (OTHER, TOKEN)] * 2
     assert caplog.text.count("survived an error of its own") == 2

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import selectors
 from collections import defaultdict
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from greenfilter._control import ALIVE, HELLO, Hello
 from greenfilter._supervisor.journal import Piece, departures, only, without
 from greenfilter._supervisor.lifecycle import State
+from greenfilter._supervisor.link import Link
 from greenfilter._supervisor.router import Router
 from greenfilter.protocol import PHASES, Guard, Stream
 from tests.protocol.driver import Driver, report, request
@@ -23,28 +27,16 @@ WIRE = [phase.wire for phase in PHASES.values()]
 HELLOS = Hello("fake", [("smtp-in", "tx-begin")], WIRE, dict.fromkeys(WIRE, 30.0), {})
 
 
-class FakeLink:
-    """Keeps what a worker is given."""
-
-    def __init__(self) -> None:
-        self.given, self.pending, self.closed = 0, 0, False
-        self.unread: list[bytes] = []
-
-    def send(self, data: bytes) -> None:
-        self.given += len(data)
-        self.unread.append(data)
-
-    def take(self) -> bytes:
-        data, self.unread = b"".join(self.unread), []
-        return data
+NOWHERE = os.open(os.devnull, os.O_RDWR)
 
 
 class FakeWorker(SimpleNamespace):
-    """A worker that echoes all, in this process."""
+    """A worker that echoes all, in this process. Its link is never flushed."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
+        link = Link(selectors.SelectSelector(), (NOWHERE, NOWHERE), bytes, lambda: None)
         super().__init__(
-            link=FakeLink(), tail=b"", sessions={}, departed=[], mute=None, waits={}, beat=0.0
+            link=link, tail=b"", sessions={}, departed=[], mute=None, waits={}, beat=now
         )
         self.hello, self.state = HELLOS, State.SERVING
         self.driver = Driver()
@@ -58,11 +50,13 @@ class FakeWorker(SimpleNamespace):
 
     def work(self) -> bytes:
         """Read all that was given, and return the answers."""
-        data = self.link.take()
+        data = b"".join(self.link._out)
+        self.link._out.clear()
         self.read += len(data)
         return self.driver.feed(data)
 
     __hash__ = object.__hash__
+    __eq__ = object.__eq__
 
 
 class Smtpd:
@@ -100,35 +94,50 @@ class Smtpd:
 
 
 class World:
-    """smtpd, a router, and one worker after another."""
+    """smtpd, a router, and one worker after another, or several at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 1) -> None:
         self.smtpd = Smtpd()
         self.router = Router(self.smtpd.hears)
         self.now = 1000.0
         self.router.clock = lambda: self.now
         self.router.answers.hello = HELLOS
-        self.worker = FakeWorker()
+        self.workers = [FakeWorker(self.now) for _ in range(workers)]
         self.publish()
 
+    @property
+    def worker(self) -> FakeWorker:
+        """The first one."""
+        return self.workers[0]
+
     def publish(self) -> None:
-        self.router.set_sole(self.worker)  # type: ignore[arg-type]
-        self.router.sessions.homes = [self.worker]  # type: ignore[list-item]
-        self.router.sessions.adopt_all()
+        self.router.trust([*self.workers])  # type: ignore[list-item]
+        self.router.sessions.set_homes([*self.workers])  # type: ignore[list-item]
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        for worker in self.workers:
+            worker.beat = self.now
 
     def say(self, *lines: bytes) -> None:
         self.router.from_smtpd(self.smtpd.says(b"".join(lines)))
 
-    def answer(self, data: bytes) -> None:
-        self.router.from_worker(self.worker, data)  # type: ignore[arg-type]
+    def answer(self, data: bytes, worker: FakeWorker | None = None) -> None:
+        self.router.from_worker(worker or self.worker, data)  # type: ignore[arg-type]
 
-    def replace(self) -> None:
-        """Have the worker die, and another one come, as the pool does."""
+    def work(self) -> None:
+        """Have every worker answer what it was given."""
+        for worker in self.workers:
+            self.answer(worker.work(), worker)
+
+    def replace(self, worker: FakeWorker) -> FakeWorker:
+        """Have a worker die, and another one come, as the pool does."""
         self.router.catch_up()
-        self.router.abandon(self.worker, self.worker.read)  # type: ignore[arg-type]
-        self.worker = FakeWorker()
+        self.router.abandon(worker, worker.read)  # type: ignore[arg-type]
+        self.workers[self.workers.index(worker)] = new = FakeWorker(self.now)
         self.publish()
         self.router.ask_again()
+        return new
 
     def unread(self) -> int:
         return len(self.router._journal._pieces)
@@ -156,28 +165,30 @@ def pieces() -> list[bytes]:
 PIECES = pieces()
 
 
-def play(cut: int, look: int, deaf: int) -> tuple[int, World]:
+def play(cut: int, look: int, deaf: int, workers: int = 1) -> tuple[int, World]:
     """Play the recording; return the bytes that workers have written.
 
     Args:
-        cut: bytes after which the first worker writes no more.
+        cut: bytes after which the worker that has written the last of them writes no more.
         look: the journal is read after so many pieces each.
         deaf: pieces for which the worker lives on without reading.
+        workers: how many there are.
     """
-    world, written, dies_at = World(), 0, -1
+    world, written, dies_at = World(workers), 0, -1
+    victim: FakeWorker | None = None
     for number, piece in enumerate(PIECES):
         world.say(piece)
-        if dies_at < 0 or number > dies_at:
-            output = world.worker.work()
-            if dies_at < 0 and written + len(output) >= cut:
-                output, dies_at = output[: cut - written], number + deaf
+        for worker in world.workers:
+            output = worker.work() if worker is not victim else b""
+            if victim is None and output and written + len(output) >= cut:
+                output, victim, dies_at = output[: cut - written], worker, number + deaf
             written += len(output)
-            world.answer(output)
-        if number == dies_at:
-            world.replace()
-            output = world.worker.work()
+            world.answer(output, worker)
+        if victim is not None and number == dies_at:
+            new = world.replace(victim)
+            output = new.work()
             written += len(output)
-            world.answer(output)
+            world.answer(output, new)
         if number % look == 0:
             world.router.catch_up()
     world.router.catch_up()
@@ -195,12 +206,13 @@ def test_all_passes_while_nobody_dies():
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("deaf", [0, 1])
 @pytest.mark.parametrize("look", [1, 3, 1000])
-def test_a_worker_may_die_at_every_byte_with_the_journal_in_every_state(look, deaf):
+def test_a_worker_may_die_at_every_byte_with_the_journal_in_every_state(look, deaf, workers):
     accepted = set()
     for cut in range(0, LENGTH, 1 + 4 * deaf):
-        _, world = play(cut, look, deaf)
+        _, world = play(cut, look, deaf, workers)
         assert world.smtpd.judge.unanswered() == 0, cut
         assert len(world.router.answers.ledger) == 0, cut
         assert list(world.router.answers.guard.owes()) == [], cut
@@ -216,7 +228,7 @@ def test_requests_that_a_dead_worker_had_not_read_are_answered_by_the_next_one()
     told: list[bytes] = []
     world.smtpd.hears = told.append  # type: ignore[method-assign]
     world.router.answers.send = told.append
-    world.replace()
+    world.replace(world.worker)
     assert len(told) == 2
     assert all(b"|reject|451 " in answer for answer in told)
     answer = world.worker.work()
@@ -254,25 +266,87 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_a_hostile_worker_writes_is_read(name):
-    world = World()
+def test_what_a_hostile_worker_writes_is_read(name, workers):
+    world = World(workers)
     for sid in (SID, OTHER):
         world.say(request("noop", sid=sid, token=TOKEN))
     data = HOSTILE[name].replace(b"SID", SID).replace(b"TOKEN", TOKEN)
-    world.answer(data)
-    world.answer(data)
+    for worker in world.workers * 2:
+        world.answer(data, worker)
     world.now += 60
     world.router.expire()
     assert world.smtpd.judge.unanswered() == 0
 
 
+PROCEED = b"filter-result|%b|%b|proceed\n"
+
+
+def test_a_worker_answers_only_for_its_own_sessions():
+    world = World(2)
+    world.say(request("noop", sid=SID, token=TOKEN), request("noop", sid=OTHER, token=TOKEN))
+    first, second = world.workers
+    assert SID in b"".join(second.link._out)
+    world.answer(PROCEED % (SID, TOKEN) + PROCEED % (OTHER, TOKEN), second)
+    assert world.smtpd.judge.unanswered() == 1
+    world.answer(PROCEED % (SID, TOKEN), first)
+    assert world.smtpd.judge.unanswered() == 1
+    world.work()
+    assert world.smtpd.judge.unanswered() == 0
+
+
+def test_what_a_silent_worker_would_get_is_read_until_its_sessions_are_at_home():
+    world = World(2)
+    first, second = world.workers
+    world.now += 2
+    first.beat = world.now
+    world.say(request("noop", sid=SID, token=TOKEN))
+    assert SID in b"".join(first.link._out)
+    assert second.link.given == 0
+    world.pass_time(0)
+    world.say(request("noop", sid=OTHER, token=TOKEN))
+    world.answer(PROCEED % (SID, TOKEN), second)
+    assert world.smtpd.judge.unanswered() == 2
+    world.work()
+    assert world.smtpd.judge.unanswered() == world.unread() == 0
+    world.say(report("link-disconnect", sid=SID))
+    world.say(request("noop", sid=SID, token=TOKEN), request("noop", sid=OTHER, token=TOKEN))
+    assert world.unread() == 2
+    assert SID in b"".join(second.link._out)
+    world.work()
+    assert world.smtpd.judge.unanswered() == 0
+
+
+@pytest.mark.parametrize("message", [False, True])
 @pytest.mark.parametrize("junk", [b"junk", b"rewrite|x", b"proceed|x", b"reject|no code"])
-def test_what_is_not_legal_at_commit_is_not_passed(junk):
+def test_what_is_not_legal_at_commit_is_not_passed(junk, message):
     world = World()
+    if message:
+        for line in (b"one", b"."):
+            world.say(request("data-line", line, sid=SID, token=TOKEN))
+        world.answer(world.worker.work())
     world.say(request("commit", sid=SID, token=TOKEN))
     world.answer(b"filter-result|%b|%b|%b\n" % (SID, TOKEN, junk))
     assert world.smtpd.judge.unanswered() == 0
+    assert world.smtpd.accepted == 0
+
+
+@pytest.mark.parametrize("extra", [b"more\n", b".\n"])
+@pytest.mark.parametrize("commit", [False, True])
+def test_nothing_of_a_message_passes_after_its_dot(extra, commit):
+    world = World()
+    for line in (b"one", b"two", b"."):
+        world.say(request("data-line", line, sid=SID, token=TOKEN))
+    world.answer(world.worker.work())
+    if commit:
+        world.say(request("commit", sid=SID, token=TOKEN))
+    world.answer(b"filter-dataline|%b|%b|%b" % (SID, TOKEN, extra))
+    if not commit:
+        world.say(request("commit", sid=SID, token=TOKEN))
+    world.answer(world.worker.work())
+    assert world.smtpd.judge.unanswered() == 0
+    assert world.smtpd.accepted == 1
 
 
 def test_an_answer_to_commit_that_was_decided_otherwise_is_not_passed():
@@ -373,33 +447,39 @@ def traffic(steps: list[tuple[str, bytes, object]]) -> list[bytes]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(STEP, max_size=12), st.lists(st.integers(1, 3_000), min_size=1, max_size=8))
-def test_what_passes_unread_is_what_passes_when_it_is_read(steps, sizes):
-    told, given_to_worker = [], []
-    for sole in (True, False):
-        world = World()
+@given(
+    st.lists(STEP, max_size=12),
+    st.lists(st.integers(1, 3_000), min_size=1, max_size=8),
+    st.sampled_from([1, 2]),
+)
+def test_what_passes_unread_is_what_passes_when_it_is_read(steps, sizes, workers):
+    told, given_to_workers = [], []
+    for unread in (True, False):
+        world = World(workers)
         out: list[bytes] = []
-        inputs: list[bytes] = []
+        inputs: list[list[bytes]] = [[] for _ in world.workers]
         world.router.answers.send = world.router._send = out.append
-        if not sole:
-            world.router.set_sole(None)
+        if not unread:
+            world.router.trust([])
         for turn, unit in enumerate(traffic(steps)):
             size = sizes[turn % len(sizes)]
             for at in range(0, len(unit), size):
                 world.router.from_smtpd(unit[at : at + size])
-                inputs += world.worker.link.unread
-                answers = world.worker.work()
-                for begin in range(0, len(answers), size):
-                    world.answer(answers[begin : begin + size])
+                for worker, its in zip(world.workers, inputs, strict=True):
+                    its += worker.link._out
+                    answers = worker.work()
+                    for begin in range(0, len(answers), size):
+                        world.answer(answers[begin : begin + size], worker)
         world.router.catch_up()
         told.append(b"".join(out))
-        given_to_worker.append(b"".join(inputs))
+        given_to_workers.append([b"".join(its) for its in inputs])
         assert len(world.router.answers.ledger) == 0
         assert list(world.router.answers.guard.owes()) == []
     assert told[0] == told[1]
-    assert [*map(without_time, given_to_worker[0].split(b"\n"))] == [
-        *map(without_time, given_to_worker[1].split(b"\n"))
-    ]
+    for unread_way, read_way in zip(*given_to_workers, strict=True):
+        assert [*map(without_time, unread_way.split(b"\n"))] == [
+            *map(without_time, read_way.split(b"\n"))
+        ]
 
 
 def without_time(line: bytes) -> list[bytes]:
@@ -444,7 +524,9 @@ def test_lines_that_make_no_sense_are_left_in_what_is_read():
     sid = b"%016x" % 7
     lines = [report("link-connect", *CAME, sid=sid), b"nonsense\n", request("noop", sid=SID)]
     lines += [request("noop", sid=sid), b"\n", report("link-disconnect", sid=sid)]
-    pieces = [Piece(1.0, b"".join(lines), 5, []), Piece(2.0, b"", 0, [SID + b"|x", sid + b"|x"])]
+    worker: Any = None
+    pieces = [Piece(1.0, worker, b"".join(lines), 5, [])]
+    pieces += [Piece(2.0, worker, b"", 0, [SID + b"|x", sid + b"|x"])]
     assert departures(pieces)[0] == {sid}
     read = [b"nonsense\n" + lines[2] + b"\n", [SID + b"|x"]]
     assert [piece.lines or piece.answered for piece in without(pieces, {sid})] == read
