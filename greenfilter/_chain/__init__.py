@@ -13,7 +13,7 @@ within the chain's, ``Filter.configure`` lets it begin what only then tells its 
 - ``stages.py``: the message.
 - ``program.py``, ``child.py``, ``life.py``: members that are other programs: as a filter, as what
   is started again and again, and as one process.
-- ``observer.py``: members that only look on.
+- ``observer.py``: members that only look on; ``edits.py``: who has edited a message.
 
 A member that answers later (``ctx.defer()``) holds up its own session only: smtpd says nothing more
 of it while it waits for the answer.

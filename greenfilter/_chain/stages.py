@@ -11,9 +11,11 @@ the message, as an earlier member's refusal goes first; the later ones are ended
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from .. import _control
 from .._filter.context import Context
 from .._filter.handlers import Handler
 from .._mail.message import Message, marked_as_spam, split_lines
@@ -22,6 +24,7 @@ from .._runtime.consumers import as_line, as_lines, stuff
 from .._runtime.taps import Tap
 from ..errors import MessageError, SessionClosed
 from ..protocol import BYPASS, DROP, JUNK, PROCEED, TEMPFAIL, Decision, Stream
+from .edits import Edits
 
 if TYPE_CHECKING:
     from .._runtime.engine import Engine
@@ -77,11 +80,18 @@ class Pipeline:
     def run(self, lines: Iterator[bytes]) -> Iterator[bytes]:
         """Give the lines as the last stage has left them."""
         source: Iterator[Batch] = _batches(lines)
-        for stage in self._stages.values():
+        edits = Edits() if _control.TELL_EDITS in os.environ else None
+        if edits is not None:
+            source = edits.watch("", source)
+        for member, stage in self._stages.items():
             source = stage.attach(source)
+            if edits is not None:
+                source = edits.watch(repr(member), source)
         try:
             for batch in source:
                 yield from batch
+            if edits is not None:
+                edits.log(self._real.id)
         except SessionClosed:
             if not any(stage.is_refused for stage in self._stages.values()):
                 raise
