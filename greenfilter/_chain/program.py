@@ -30,6 +30,7 @@ _KEPT = (
     *("link_connect", "link_greeting", "link_identify", "link_tls", "link_auth"),
     *("tx_begin", "tx_mail", "tx_rcpt", "tx_envelope", "tx_data", "tx_reset"),
 )
+_EVENTS = frozenset(event.wire.encode() for event in EVENTS.values())
 
 
 class Program(Filter):
@@ -158,13 +159,22 @@ class Program(Filter):
             message.close()
 
     def _tell(self, ctx: Context, *values: Any) -> None:
+        self._report(ctx.session.sid, ctx.line)
+
+    def on_replay(self, line: bytes) -> None:
+        """Tell it of a session that the program of another worker knew. Never switches."""
+        words = line.split(b"|", 6)
+        if words[4] in _EVENTS:  # no memo of the chain's
+            self._report(words[5], line)
+
+    def _report(self, sid: bytes, line: bytes) -> None:
         assert self.child is not None
-        line = self._translated(ctx.line)
-        words = ctx.line.split(b"|", 5)
-        self.child.session(ctx.session.sid, line).keep(line, words[4])
+        words = line.split(b"|", 5)
+        line = self._translated(line)
+        self.child.session(sid, line).keep(line, words[4])
         self.child.report(line, words[3].decode(), words[4].decode())
         if words[4] == b"link-disconnect":
-            self.child.forget(ctx.session.sid)
+            self.child.forget(sid)
 
     def _translated(self, line: bytes) -> bytes:
         return line if self.protocol is None else at_version(line, self.protocol)

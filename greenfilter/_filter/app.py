@@ -290,6 +290,9 @@ class Filter:
     def on_close(self, session: Any) -> None:
         """Take note that a client has left; for chains. Never switches greenlets."""
 
+    def on_replay(self, line: bytes) -> None:
+        """Take note of a report that another worker had; for chains. Never switches greenlets."""
+
     def freeze(self) -> None:
         """End registration: from now on it raises RegistrationError."""
         self._started = True
