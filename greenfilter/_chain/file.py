@@ -152,6 +152,8 @@ def _member(block: _Block, load: Loader) -> Member | None:
         name=table.get("name"),
     )
     member.where = block.where
+    what = table["exec"] if is_program else shlex.join([table["run"], *table.get("options", [])])
+    member.source = f"{kinds[0]} {what}"
     return member
 
 
