@@ -174,6 +174,7 @@ class Child:
             gevent.sleep(self._delay)
             try:
                 self.start()
+                logger.info("%s: it runs again", self.name)
                 return
             except UsageError as error:
                 self._delay = min(self._delay * 2, _LONGEST_DELAY)

@@ -4,7 +4,8 @@
 # Where that is not possible the tests say themselves what is missing.
 set -eu
 
-packages=(opensmtpd libopensmtpd-dev opensmtpd-filter-dkimsign gcc libc6-dev python3-dev
+packages=(opensmtpd libopensmtpd-dev opensmtpd-filter-dkimsign
+    opensmtpd-filter-rspamd opensmtpd-filter-senderscore gcc libc6-dev python3-dev
     chromium chromium-driver clamav-daemon redis-server rspamd postgresql slapd)
 if [ "${1:-}" = --all ]; then
     packages+=(mariadb-server memcached
