@@ -100,6 +100,40 @@ def test_a_c_filter_that_is_killed_under_load_loses_nothing_and_smtpd_does_not_n
     server.wait_for_log("it was ended by signal 9; it is started again")
 
 
+ASKED = """
+from greenfilter import Filter
+
+app = Filter("asked")
+for phase in ("connect", "ehlo", "mail_from", "rcpt_to", "data", "commit"):
+    getattr(app.filter, phase)(lambda ctx, *values: ctx.log.info("asked %s", ctx.phase))
+"""
+
+
+def test_smtpds_own_filters_in_front_hide_only_what_they_decide_about(smtpd, sink, tmp_path):
+    (tmp_path / "asked.py").write_text(ASKED)
+    chain = write(tmp_path / "mx.toml", "run = 'asked.py'")
+    conf = """
+        table bad { 127.0.0.2 }
+        table spammers { "marked@example.net" }
+        filter "refusing" phase connect match src <bad> disconnect "550 not you"
+        filter "marking" phase mail-from match mail-from <spammers> junk
+        filter "both" chain { "refusing", "marking", "chain" }
+    """
+    server = smtpd({"chain": command(chain)}, chain=["both"], extra_conf=conf, sink=sink)
+    with Client(server.port, source="127.0.0.2") as client:
+        assert client.reply() == ["550 not you"]
+    for sender, hidden in (("alice@example.net", set()), ("marked@example.net", {"mail_from"})):
+        begun = len(server.log)
+        with Client(server.port) as client:
+            client.greet()
+            client.envelope(sender, "bob@example.org")
+            assert client.data(b"Subject: x\r\n\r\nhello\r\n").startswith("250 ")
+        server.wait_for_log("asked commit", start=begun)
+        asked = {line.rpartition(" ")[2] for line in server.log[begun:] if "asked" in line}
+        assert asked == {"connect", "ehlo", "mail_from", "rcpt_to", "data", "commit"} - hidden
+    assert [message.headers["X-Spam"] for message in sink.wait_for(2)] == [None, "Yes"]
+
+
 def test_debians_filters_do_their_work_in_one_chain(smtpd, sink, tmp_path):
     paths = [f"/usr/libexec/opensmtpd/filter-{n}" for n in ("senderscore", "dkimsign")]
     if not all(os.access(path, os.X_OK) for path in paths):
