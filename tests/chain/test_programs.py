@@ -155,7 +155,7 @@ class TestMisbehaviour:
             "!",
             "!filter-result|%S|0123456789abcdef|proceed",
             "!filter-dataline|%S|%T|x",
-            "!register|filter|smtp-in|noop",
+            "!register|filter|smtp-in|vrfy",
             "!report|1.000001|smtp-in|%S|hi",
             "exit 0",
             "exit 3",
