@@ -186,6 +186,8 @@ def find_program(command: str) -> str:
     Raises:
         UsageError: there is no such program, or it is no command.
     """
+    if any(ord(char) < 32 or char == "\x7f" for char in command):
+        raise UsageError(f"{command!r} is no command: it has line breaks or control characters")
     try:
         words = shlex.split(command)
     except ValueError as error:
