@@ -31,6 +31,8 @@ HELLO = PREFIX + b"hello|"
 KEEP = PREFIX + b"keep|"
 REPLAY = PREFIX + b"replay|"
 FORGET = PREFIX + b"forget|"
+# In the environment of a chain: it is to log which of its members have edited a message.
+TELL_EDITS = "GREENFILTER_TELL_EDITS"
 # Seconds between two ALIVE lines.
 BEAT = 0.25
 

@@ -16,10 +16,11 @@ import textwrap
 from email.message import EmailMessage
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from greenfilter import Filter, reject
+from greenfilter import Chain, Filter, reject
 from greenfilter._commands import cli
 from greenfilter._filter import stock
 from greenfilter.testing import FakeSmtpd
@@ -209,6 +210,29 @@ def test_the_chain_file_and_the_chain_in_python_work(tmp_path):
             session.ehlo("client.example.net")
             session.mail_from("a@example.net")
             assert session.rcpt_to("b@example.org").code == code
+
+
+def test_smtpds_own_filters_as_a_member_decide_as_they_do(tmp_path):
+    (code,) = [block for block in blocks("python") if "match !fcrdns" in block]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    refusing = Filter("refusing")
+    refusing.filter.rcpt_to(lambda ctx, recipient: reject(550, "asked"))
+    with FakeSmtpd(Chain("mx").add(names["app"]).add(refusing)) as smtpd:
+        assert smtpd.connect(fcrdns="fail").junk
+        session = smtpd.connect(fcrdns="pass")
+        assert not session.junk
+        session.ehlo("client.example.net")
+        session.starttls()
+        session.ehlo("client.example.net")
+        session.auth("bulk", "secret")
+        assert session.mail_from("bob@old.example").ok
+        assert session.rcpt_to("b@example.org").ok
+        other = smtpd.connect()
+        other.ehlo("client.example.net")
+        assert other.mail_from("bob@old.example").ok
+        assert other.decisions[-1] == ("mail-from", "rewrite|<bob@new.example>")
+        assert other.rcpt_to("b@example.org").text == "asked"
 
 
 def _path_without_ours() -> str:

@@ -13,7 +13,7 @@ within the chain's, ``Registry.configure`` starts members that do not tell their
 - ``stages.py``: the message.
 - ``program.py``, ``child.py``, ``life.py``: members that are other programs: as a filter, as what
   is started again and again, and as one process.
-- ``observer.py``: members that only observe.
+- ``observer.py``: members that only observe; ``edits.py``: who has edited a message.
 
 A member that answers later (``ctx.defer()``) holds up its own session only: smtpd says nothing more
 of it while it waits for the answer.

@@ -66,7 +66,7 @@ class Asking:
             if type(decision) is not Decision:
                 raise DecisionError(f"returned {type(decision).__name__}, which is not a decision")
             calls.answers.guard.check(view, decision)
-            return decision
+            return PROCEED if decision.kind == PROCEED.kind else decision  # the others compare it
         except BaseException as error:
             if runner.abandoned:
                 raise

@@ -211,6 +211,11 @@ class ChainRegistry(Registry):
         assert self._host is not None, "freeze() comes first"
         self._host.close(session)
 
+    def on_replay(self, line: bytes) -> None:
+        """Tell members that are programs, and those who look on, what another worker was told."""
+        assert self._host is not None, "freeze() comes first"
+        self._host.replay(line)
+
     # Its own handlers
 
     def _compile(self, host: Host) -> None:

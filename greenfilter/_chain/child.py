@@ -6,26 +6,19 @@ do. Where smtpd would end, only the program does; it is started again, with a de
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import gevent
-import gevent.event
 
-from .._mail.spool import Spool
 from .._process.log import logger
-from .._smtpd.oracle import Answer, DataLine, EndOfData, Oracle, OracleError, SmtpdWouldDie
-from ..errors import GreenfilterError, UsageError
-from ..protocol import NEWEST, Decision
-from ..protocol._catalogue import ENDS_TRANSACTION, STATE_OF_SESSION, STATE_OF_TRANSACTION
+from .._smtpd.oracle import Oracle, hex_ids
+from ..errors import UsageError
+from ..protocol import NEWEST
 from ..protocol._fields import version_of
-from ..protocol._stuffing import stuff_line, unstuff_line
+from .child_session import ChildSession
 from .life import Life, ProgramError
 
 # smtpd waits for ever for a filter to register; a start that fails should be seen to.
 _HANDSHAKE_SECONDS = 30.0
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
-# Reports kept of one transaction, for the program that is started when this one dies.
-_MAX_HISTORY = 1000
 
 
 class Child:
@@ -58,6 +51,7 @@ class Child:
         self._starting: Life | None = None
         self._delay = 0.0  # seconds before the next start
         self._is_over = False
+        self._told_late: set[bytes] = set()
 
     def start(self) -> None:
         """Start it, and wait for its registration. Switches greenlets.
@@ -83,6 +77,9 @@ class Child:
             return
         if life.ended:  # right after it was ready
             raise UsageError(f"{self.name}: {life.ended}")
+        if self.oracle.ready and self.oracle.phases != life.oracle.phases:
+            life.kill()  # what is asked was told to smtpd at its start
+            raise UsageError(f"{self.name}: it has not registered the same phases as before")
         self.oracle = life.oracle
         self._take(life)
 
@@ -146,14 +143,29 @@ class Child:
         """
         words = line.split(b"|", 3)
         if len(words) == 4 and words[0] in (b"filter-result", b"filter-dataline"):
-            sid, token = words[1:3] if self.version >= (0, 5) else words[2:0:-1]
+            ids = words[1:3]
+            sid, token = ids if self.version >= (0, 5) else ids[::-1]
             session = self._sessions.get(sid)
             if session is not None:
                 session.judge(line, token)
                 return
+            plain = [word.encode() for word in hex_ids(ids[0], ids[1], line)]
+            if plain != ids:  # smtpd reads them as numbers
+                self.judge(b"|".join([words[0], *plain, words[3]]))
+                return
             if token not in self._sessions:  # else it swaps the two, which nobody forgives
                 return  # smtpd drops what comes for a session that is over
+        elif line.startswith(b"register|"):
+            self._register_late(line)
+            return
         self.oracle.receive(line)
+
+    def _register_late(self, line: bytes) -> None:
+        Oracle().receive(line)  # raises where smtpd would not take it
+        if line not in self._told_late:
+            self._told_late.add(line)
+            text = line.decode("utf-8", "backslashreplace")
+            logger.warning("%s: %s comes after its register|ready, too late", self.name, text)
 
     def lost(self, life: Life, why: str) -> None:
         """Tell whoever waits that the process has ended, and start another one."""
@@ -175,6 +187,7 @@ class Child:
             gevent.sleep(self._delay)
             try:
                 self.start()
+                logger.info("%s: it runs again", self.name)
                 return
             except UsageError as error:
                 self._delay = min(self._delay * 2, _LONGEST_DELAY)
@@ -187,219 +200,3 @@ class Child:
             for line in session.history():
                 words = line.split(b"|", 5)
                 self.report(line, words[3].decode(), words[4].decode())
-
-
-class ChildSession:
-    """One session, as the program is told of it.
-
-    Args:
-        child: the program.
-        sid: smtpd's id.
-    """
-
-    def __init__(self, child: Child, sid: bytes) -> None:
-        self._child = child
-        self._sid = sid
-        self._oracle = self._new_oracle()
-        self._token = b""  # of what is asked now
-        self._late: set[bytes] = set()  # of what was given up
-        self._waiter: gevent.event.AsyncResult[Answer] | None = None
-        self._message: ChildMessage | None = None
-        self._facts: dict[bytes, bytes] = {}
-        self._open: list[bytes] = []
-
-    def keep(self, line: bytes, event: bytes) -> None:
-        """Keep a report for a program that is started later."""
-        if event in STATE_OF_SESSION:
-            self._facts[event] = line
-        elif event in ENDS_TRANSACTION:
-            self._open = []
-        elif event in STATE_OF_TRANSACTION and len(self._open) < _MAX_HISTORY:
-            self._open.append(line)
-
-    def history(self) -> list[bytes]:
-        """Return the reports that lead to the present state, and forget what an ended one owes."""
-        self._oracle = self._new_oracle()
-        self._late.clear()
-        return [*self._facts.values(), *self._open]
-
-    def ask(self, line: bytes, body: int, phase: str) -> Decision:
-        """Ask the program to answer a request. Switches greenlets.
-
-        Args:
-            line: the request.
-            body: where its parameter begins.
-            phase: as on the wire.
-
-        Raises:
-            ProgramError: it does not run, dies meanwhile, or answers what the client would be
-                cut for.
-        """
-        self._child.check()
-        self._token = token = self._child.new_token()
-        self._oracle.ask(self._sid.decode(), phase, token.decode())
-        waiter = self._waiter = gevent.event.AsyncResult()
-        self._child.send(line[: body - 17] + token + b"|" + line[body:])
-        try:
-            answer: Answer = waiter.get()  # type: ignore[assignment]
-        except OracleError as error:
-            raise ProgramError(str(error)) from None
-        except BaseException:
-            self._late.add(token)
-            raise
-        finally:
-            self._waiter = None
-        return Decision(answer.kind, answer.parameter.decode("utf-8", "surrogateescape"))
-
-    def begin_message(self, line: bytes) -> ChildMessage:
-        """Begin a message.
-
-        Args:
-            line: its first request, of which the fields before the token are used.
-
-        Raises:
-            ProgramError: the program does not run.
-        """
-        self._child.check()
-        self._token = token = self._child.new_token()
-        head = b"|".join([*line.split(b"|", 6)[:6], token, b""])
-        self._message = ChildMessage(self._child, self, head)
-        return self._message
-
-    def note_data(self, line: bytes) -> None:
-        """Note that a line of the message is written."""
-        self._oracle.data_line(self._sid.decode(), self._token.decode(), line)
-
-    def end_message(self, message: ChildMessage) -> None:
-        """End the message; what still comes of it is dropped."""
-        if self._message is message:
-            self._message = None
-            if not message.ended:
-                self._late.add(self._token)
-
-    def judge(self, line: bytes, token: bytes) -> None:
-        """Take a line that the program has written for this session.
-
-        Raises:
-            SmtpdWouldDie: see there.
-        """
-        if token in self._late:
-            if line.startswith(b"filter-result") or line.endswith(b"|" + token + b"|."):
-                self._late.discard(token)
-            return
-        try:
-            effect = self._oracle.receive(line)
-        except SmtpdWouldDie:
-            raise
-        except OracleError as error:  # smtpd would leave this session waiting, or cut its client
-            self.fail(error)
-            return
-        if isinstance(effect, Answer) and self._waiter is not None:
-            self._waiter.set(effect)
-        elif self._message is not None and isinstance(effect, DataLine):
-            # All of it: what smtpd would cut is refused, where it is written to smtpd.
-            self._message.take(line.split(b"|", 3)[3])
-        elif self._message is not None and isinstance(effect, EndOfData):
-            self._message.finish()
-
-    def fail(self, error: GreenfilterError) -> None:
-        """Tell whoever waits for the program that it does not answer."""
-        if self._waiter is not None:
-            self._waiter.set_exception(error)
-        if self._message is not None:
-            self._message.fail(error)
-
-    def _new_oracle(self) -> Oracle:
-        oracle = Oracle(self._child.version, ready=True)
-        oracle.begin(self._sid.decode())
-        return oracle
-
-
-class ChildMessage:
-    """One message on its way through the program."""
-
-    def __init__(self, child: Child, session: ChildSession, head: bytes) -> None:
-        self.ended = False
-        self._child = child
-        self._session = session
-        self._head = head
-        # What the program has written, as it may be faster than who reads it.
-        self._spool = Spool(max_bytes=child.max_message_bytes)
-        self._position = 0
-        self._more = gevent.event.Event()
-        self._error: GreenfilterError | None = None
-        self._is_asked = False  # for its end
-        self._is_lost = False  # there was no room for what it wrote
-
-    def send(self, line: bytes) -> None:
-        """Send a line. May switch greenlets.
-
-        Raises:
-            ProgramError: the program has died.
-        """
-        if self._error is not None:
-            raise self._error
-        self._write(stuff_line(line))
-        self._child.wait_room()
-
-    def end(self) -> None:
-        """Send the final dot. Never switches."""
-        self._is_asked = True
-        self._write(b".")
-
-    def output(self) -> Iterator[bytes]:
-        """Yield the lines that have come by now.
-
-        Raises:
-            ProgramError: there was no room for them.
-        """
-        if self._is_lost and self._error is not None:
-            raise self._error
-        while self._position < self._spool.size:
-            lines, self._position = self._spool.read_lines(self._position)
-            for line in lines:
-                yield unstuff_line(line)
-
-    def wait(self) -> None:
-        """Wait for more of them. Switches greenlets.
-
-        Raises:
-            ProgramError: the program has died.
-        """
-        self._more.clear()
-        if self._error is None and not self.ended and self._position >= self._spool.size:
-            self._more.wait()
-        if self._error is not None:
-            raise self._error
-
-    def close(self) -> None:
-        """End it, wherever it is. The program gets the end that it waits for. Never switches."""
-        if not self._is_asked and self._error is None:
-            self.end()
-        self._session.end_message(self)
-        self._spool.close()
-
-    def take(self, line: bytes) -> None:
-        """Take a line of the program's."""
-        if self._is_lost:
-            return
-        try:
-            self._spool.append([line])
-        except GreenfilterError as error:
-            self._is_lost = True
-            self.fail(ProgramError(f"{self._child.name}: what it wrote is lost: {error}"))
-        self._more.set()
-
-    def finish(self) -> None:
-        """Note that the program has written the final dot."""
-        self.ended = True
-        self._more.set()
-
-    def fail(self, error: GreenfilterError) -> None:
-        """Note that no more will come."""
-        self._error = error if isinstance(error, ProgramError) else ProgramError(str(error))
-        self._more.set()
-
-    def _write(self, line: bytes) -> None:
-        self._session.note_data(line)
-        self._child.send(self._head + line)

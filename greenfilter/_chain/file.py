@@ -27,6 +27,7 @@ _KINDS = ("run", "exec", "milter")
 _COMMON = ("when", "unless", "deadline", "on_error", "observe", "name")
 _OF_KIND = {"run": ("options",), "exec": ("protocol",), "milter": ()}
 _PROTOCOLS = {"0.4": (0, 4), "0.5": (0, 5), "0.6": (0, 6), "0.7": (0, 7)}
+_NESTED = "a chain cannot be in a chain itself; put its filters here"
 _BLOCK = re.compile(r"^\s*\[\[\s*filter\s*\]\]")
 _NAME = re.compile(r"[\w.+-]+\Z")
 
@@ -152,6 +153,8 @@ def _member(block: _Block, load: Loader) -> Member | None:
         name=table.get("name"),
     )
     member.where = block.where
+    what = table["exec"] if is_program else shlex.join([table["run"], *table.get("options", [])])
+    member.source = f"{kinds[0]} {what}"
     return member
 
 
@@ -203,7 +206,12 @@ def _app(block: _Block, kind: str, load: Loader) -> Filter | None:
         if kind == "milter":
             block.wrong("milter", "this version has no milter members")
             return None
-        return load(target, options)
+        if target.endswith(".toml"):
+            raise UsageError(_NESTED)
+        app = load(target, options)
+        if isinstance(app, Chain):
+            raise UsageError(_NESTED)
+        return app
     except UsageError as error:
         block.wrong(kind, str(error))
     except RegistrationError as error:

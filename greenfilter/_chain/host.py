@@ -105,8 +105,8 @@ class Host:
         if real.extra is None:
             real.extra = state = ChainSession(self.members, real, self._asking)
             real._read()
-            if real.memo:
-                state.restore(real.memo)
+            if real.memos:
+                state.restore(real)
         found: ChainSession = real.extra
         return found
 
@@ -127,9 +127,10 @@ class Host:
     ) -> Decision:
         real = call.session
         state = self.state(real)
-        line, body = call.line, call.body
+        calls: Calls = real.runtime.calls
+        line, body, said = call.line, call.body, values
         pipeline = state.pipeline if name == "commit" else None
-        rewrites: list[tuple[int, str]] = []
+        rewrites: dict[str, str] = {}
         rewritten: Decision | None = None
         reported: Decision | None = None
         is_junk = False
@@ -158,50 +159,35 @@ class Host:
             kind = decision.kind
             if kind in _REFUSALS:
                 self._log_decision(call, member, decision)
-                rewrites = []
+                rewrites = {}
                 break
             if kind == "junk":
                 is_junk = True
             elif kind == "rewrite":
                 rewritten = decision
                 value = _value(name, decision.value)
-                rewrites.append((member.number, value))
+                rewrites[member.key] = value
                 values = (value,)
                 line = line[:body] + value.encode("utf-8", "surrogateescape")
             elif kind == "report":
                 reported = decision
             elif kind == BYPASS.kind:
                 state.bypassed = member.number + 1
-                state.keep(real.runtime.calls, real)
+                state.keep_marks(calls, real)
             self._log_decision(call, member, decision)
             decision = PROCEED
             if call not in call.owed:
                 return PROCEED
         if name == "commit":
             state.pipeline = None
-        self._note_rewrites(name, call, state, rewrites)
+        if name == "mail_from":
+            state.note_sender(calls, real, said[0], rewrites)
+        elif name == "rcpt_to":
+            state.note_recipient(calls, real, said[0], rewrites)
         if decision is not PROCEED:
             return decision
         answer = self._mark(name, call, state, is_junk, rewritten)
         return answer if answer is not PROCEED or reported is None else reported
-
-    def _note_rewrites(
-        self, name: str, call: Any, state: ChainSession, rewrites: list[tuple[int, str]]
-    ) -> None:
-        """Keep the address of each member for its view of the transaction."""
-        values: list[str] | None = None
-        if rewrites and name in ("mail_from", "rcpt_to"):
-            values = []
-            value = call.values()[0]
-            for number in range(len(self.members)):
-                value = next((new for at, new in rewrites if at == number), value)
-                values.append(value)
-        if name == "mail_from":
-            state.rewrites.begin(values)
-        elif name == "rcpt_to" and (values is not None or state.rewrites.recipients):
-            tx = call.session.open_tx()
-            if tx is not None:
-                state.rewrites.add(tx, values)
 
     def _mark(
         self,
@@ -220,7 +206,7 @@ class Host:
         if state.junk_message is not tx:
             state.junk_message = None  # its message has gone
         of_message = name in _MESSAGE_PHASES or tx is not None
-        was_pending = state.junk_session
+        pending = (state.junk_session, state.junk_message)
         if is_junk and of_message:
             state.junk_message = tx
         elif is_junk:
@@ -232,8 +218,8 @@ class Host:
             state.junk_message = None
             if not of_message:
                 state.junk_session = False
-        if state.junk_session != was_pending:
-            state.keep(call.session.runtime.calls, call.session)
+        if pending != (state.junk_session, state.junk_message):
+            state.keep_marks(call.session.runtime.calls, call.session)
         return answer
 
     def _log_decision(self, call: Any, member: Member, decision: Decision) -> None:
@@ -281,6 +267,14 @@ class Host:
                 calls.answers.log_failure(view, handler, error, "")
         for observer in self._observers.values():
             observer.report(key, call.line)
+
+    def replay(self, line: bytes) -> None:
+        """Hand on a report that another worker had. Never switches greenlets."""
+        for member in self.members:
+            if member.observe:
+                self._observers[member].replay(line)
+            else:
+                member.app._registry.on_replay(line)
 
     # Local objects
 

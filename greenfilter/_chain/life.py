@@ -22,6 +22,8 @@ _MAX_LINE_BYTES = 64_000
 # It is given this long to end after its end of file.
 _END_SECONDS = 1.0
 _POLL_SECONDS = 0.01
+# How often it is seen whether it has ended; mostly the end of its socket tells first.
+_LOOK_SECONDS = 0.5
 # A life this long is not a sign that the program cannot run.
 _LONG_LIFE = 60.0
 # A message waits above this; a program that does not even read reports is ended.
@@ -104,6 +106,7 @@ class Life:
             gevent.spawn(self._read),
             gevent.spawn(self._write),
             gevent.spawn(self._read_log, log),
+            gevent.spawn(self._look_for_end),
         ]
         self._out += config
         self._changed.set()
@@ -144,6 +147,14 @@ class Life:
         self._changed.set()
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _look_for_end(self) -> None:
+        """End it also where a child of it keeps its socket open: smtpd would have ended."""
+        assert self._process is not None, "begin() comes first"
+        while not self._is_over and self._process.poll() is None:
+            gevent.sleep(_LOOK_SECONDS)
+        gevent.sleep(_LOOK_SECONDS)  # for what it has written at last
+        self._fail(self._how_it_ended())
 
     def _write(self) -> None:
         while not self._is_over:

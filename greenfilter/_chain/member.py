@@ -35,6 +35,7 @@ class Member:
         number: its place in the chain, from 0.
         key: its name, with a number where another member of the chain has the same.
         where: file and line of its block in a chain file, or None.
+        source: what its block runs: ``run rbl --zone ...``; or the filter's name.
         is_conditional: there is anything to be asked before it is.
         needs: the fields of session and transaction that it may read, as bits.
         filters: its filter handlers by phase, with the chain's limits.
@@ -70,6 +71,7 @@ class Member:
         self._once = Once()
         self._copies: dict[Handler, Handler] = {}
         self.where: tuple[str, int] | None = None
+        self.source = f"filter {app.name}"
         self.needs = EVERYTHING
         self.filters: dict[str, Handler] = {}
         self.reports: dict[tuple[str, str], Handler] = {}

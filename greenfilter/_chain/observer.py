@@ -6,7 +6,6 @@ nobody waits for it; one that falls too far behind sees no more of the sessions 
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from ..errors import UsageError
 from ..protocol import EVENTS, Call, Phase
 from ..protocol._catalogue import TOKEN_FIRST_BEFORE
 from ..protocol._stuffing import stuff_line
+from .edits import Digest
 
 if TYPE_CHECKING:
     from .member import Member
@@ -27,23 +27,6 @@ if TYPE_CHECKING:
 _READ_BYTES = 65_536
 _START_SECONDS = 60.0
 _MOST_BYTES = 16 << 20
-
-
-class _Digest:
-    """What is remembered of one direction of a message: enough to tell whether it was edited."""
-
-    def __init__(self) -> None:
-        self.lines = 0
-        self._hash = hashlib.blake2b(digest_size=16)
-
-    def add(self, line: bytes) -> None:
-        """Add a line, dot-stuffed."""
-        self.lines += 1
-        self._hash.update(line + b"\n")
-
-    def same_as(self, other: _Digest) -> bool:
-        """Return whether the lines are the same."""
-        return self.lines == other.lines and self._hash.digest() == other._hash.digest()
 
 
 class Observer:
@@ -65,7 +48,7 @@ class Observer:
         # Before its own runtime makes the application use its own description of smtpd.
         config = member.app.config.wire()
         self._phases: dict[bytes, str] = {}  # what it was asked, by token: smtpd has one for each
-        self._messages: dict[bytes, tuple[_Digest, _Digest]] = {}
+        self._messages: dict[bytes, tuple[Digest, Digest]] = {}
         self._dropped: set[bytes] = set()
         self._out = bytearray()
         self._changed = gevent.event.Event()
@@ -91,6 +74,10 @@ class Observer:
             self._messages.pop(sid, None)
             self._dropped.discard(sid)
 
+    def replay(self, line: bytes) -> None:
+        """Have it know a session that another worker had. Never switches."""
+        self._runtime.restore(line)
+
     def ask(self, view: Call) -> None:
         """Ask it what it would answer to a request. Never switches."""
         if not isinstance(view.hook, Phase) or view.session.sid in self._dropped:
@@ -103,8 +90,8 @@ class Observer:
         """Show it a message as it streams by, unchanged."""
         sid = view.session.sid
         head = b"|".join([*view.line.split(b"|", 7)[:7], b""])
-        seen = _Digest()
-        self._messages[sid] = (seen, _Digest())
+        seen = Digest()
+        self._messages[sid] = (seen, Digest())
         for batch in source:
             if sid not in self._dropped:
                 for line in batch:

@@ -29,6 +29,7 @@ _DIRECTORIES = (
 
 # Reports that are kept for a program that is started again.
 _KEPT = [event.name for event in EVENTS.values() if event.state or event.ends == "transaction"]
+_EVENTS = frozenset(event.wire.encode() for event in EVENTS.values())
 
 
 class Program(Filter):
@@ -159,14 +160,17 @@ class Program(Filter):
             message.close()
 
     def _tell(self, ctx: Context, *values: Any) -> None:
+        self.note_report(ctx._call.session.sid, ctx._call.line)
+
+    def note_report(self, sid: bytes, line: bytes) -> None:
+        """Tell it a report. Never switches greenlets."""
         assert self.child is not None
-        call = ctx._call
-        line = self._translated(call.line)
-        words = call.line.split(b"|", 5)
-        self.child.session(call.session.sid, line).keep(line, words[4])
+        words = line.split(b"|", 5)
+        line = self._translated(line)
+        self.child.session(sid, line).keep(line, words[4])
         self.child.report(line, words[3].decode(), words[4].decode())
         if words[4] == b"link-disconnect":
-            self.child.forget(call.session.sid)
+            self.child.forget(sid)
 
     def _translated(self, line: bytes) -> bytes:
         return line if self.protocol is None else at_version(line, self.protocol)
@@ -190,6 +194,12 @@ class _ProgramRegistry(Registry):
     def on_end(self) -> None:
         """End the program. Switches greenlets."""
         self._program.stop()
+
+    def on_replay(self, line: bytes) -> None:
+        """Tell the program of a session that the one of another worker knew."""
+        words = line.split(b"|", 6)
+        if words[4] in _EVENTS:  # not a memo of the chain's
+            self._program.note_report(words[5], line)
 
 
 def find_program(command: str) -> str:

@@ -11,10 +11,12 @@ the message, as an earlier member's refusal goes first; the later ones are ended
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .. import _control
 from .._filter.context import Context
 from .._filter.handlers import Handler
 from .._mail.message import Message
@@ -25,6 +27,7 @@ from .._runtime.messages.whole_message import lines_of
 from ..errors import MessageError, SessionClosed
 from ..protocol import BYPASS, DROP, PROCEED, TEMPFAIL, Call, Decision, Stream
 from ..protocol._stuffing import stuff
+from .edits import Edits
 
 if TYPE_CHECKING:
     from .._runtime.calls import Calls
@@ -69,11 +72,18 @@ class Pipeline:
     def run(self, lines: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the lines as the last stage has left them."""
         source: Iterator[Batch] = _batches(lines)
-        for stage in self._stages.values():
+        edits = Edits() if _control.TELL_EDITS in os.environ else None
+        if edits is not None:
+            source = edits.watch("", source)
+        for member, stage in self._stages.items():
             source = stage.attach(source)
+            if edits is not None:
+                source = edits.watch(repr(member), source)
         try:
             for batch in source:
                 yield from batch
+            if edits is not None:
+                edits.log(self._real.id)
         except SessionClosed:
             if not any(stage.is_refused for stage in self._stages.values()):
                 raise

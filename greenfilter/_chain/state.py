@@ -1,7 +1,11 @@
-"""What a chain knows of one session, beside what smtpd reports of it."""
+"""What a chain knows of one session, beside what smtpd reports of it.
+
+It has to outlive the worker: what of it matters is kept by the supervisor, as JSON under a key.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from .. import _control
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
     from .._runtime.calls import Calls
 
 _NO_LIMIT = 1 << 30
+_MARKS, _SENDER, _RECIPIENT = b"marks", b"sender", b"recipient-"
 
 
 class ChainSession:
@@ -55,21 +60,68 @@ class ChainSession:
         self.junk_message: Transaction | None = None
         self.pipeline: Pipeline | None = None
 
-    def keep(self, calls: Calls, real: Any) -> None:
-        """Tell the next worker what smtpd would not, should this one die."""
-        by = self._members[self.bypassed - 1].key if self.bypassed <= len(self._members) else ""
-        real.memo = b"%d,%b" % (self.junk_session, _on_the_wire(by))
-        if calls.page is not None:  # there is a supervisor
-            calls.answers.send(_control.KEEP + memo_report(real) + b"\n")
+    def keep_marks(self, calls: Calls, real: Any) -> None:
+        """Tell the next worker of marks and of the bypass, should this one die."""
+        by = self._members[self.bypassed - 1].key if self.bypassed <= len(self._members) else None
+        marked = self.junk_message._message_id if self.junk_message is not None else None
+        kept = {"session": self.junk_session, "message": marked, "bypassed_by": by}
+        self._keep(calls, real, _MARKS, kept)
 
-    def restore(self, kept: bytes) -> None:
+    def note_sender(self, calls: Calls, real: Any, was: str, by: dict[str, str]) -> None:
+        """Note what members have made of the sender, here and for the next worker.
+
+        Args:
+            calls: of the chain.
+            real: the session, as the runtime has it.
+            was: what the client has said.
+            by: the new values by the keys of the members, in order; empty if none has rewritten.
+        """
+        self.rewrites.begin(self._values(was, by))
+        if by or _SENDER in real.memos:
+            self._keep(calls, real, _SENDER, {"was": was, "by": by})
+
+    def note_recipient(self, calls: Calls, real: Any, was: str, by: dict[str, str]) -> None:
+        """Note what members have made of a recipient. As :meth:`note_sender`."""
+        if not by and not self.rewrites.recipients:
+            return
+        tx = real.open_tx()
+        if tx is None:
+            return
+        position = len(tx._rcpt_to)
+        self.rewrites.add(tx, position, self._values(was, by))
+        key = _RECIPIENT + b"%d" % position
+        if by or key in real.memos:
+            self._keep(calls, real, key, {"message": tx._message_id, "was": was, "by": by})
+
+    def restore(self, real: Any) -> None:
         """Go on from what another worker has kept, perhaps of another version of the chain."""
-        is_junk, _, by = kept.partition(b",")
-        self.junk_session = is_junk == b"1"
+        kept = {key: json.loads(value) for key, value in real.memos.items()}
+        tx = real.open_tx()
+        message_id = tx._message_id if tx is not None else None
+        if marks := kept.pop(_MARKS, None):
+            self.junk_session = marks["session"]
+            self.junk_message = tx if marks["message"] == message_id else None
+            for member in self._members:
+                if member.key == marks["bypassed_by"]:
+                    self.bypassed = member.number + 1
+        if sender := kept.pop(_SENDER, None):
+            self.rewrites.begin(self._values(sender["was"], sender["by"]))
+        for key, rcpt in kept.items():
+            if tx is not None and rcpt["message"] == message_id:
+                position = int(key.removeprefix(_RECIPIENT))
+                self.rewrites.add(tx, position, self._values(rcpt["was"], rcpt["by"]))
+
+    def _values(self, value: str, by: dict[str, str]) -> list[str]:
+        """Return what an address was when each member had been asked; empty if always the same."""
+        if not by:
+            return []
+        values = []
         for member in self._members:
-            if by and _on_the_wire(member.key) == by:
-                self.bypassed = member.number + 1
+            value = by.get(member.key, value)
+            values.append(value)
+        return values
 
-
-def _on_the_wire(name: str) -> bytes:
-    return name.replace("\n", " ").encode("utf-8", "surrogateescape")
+    def _keep(self, calls: Calls, real: Any, key: bytes, fact: dict[str, Any]) -> None:
+        if calls.page is not None:  # there is a supervisor
+            real.add_memo(key, json.dumps(fact).encode("ascii"))
+            calls.answers.send(_control.KEEP + memo_report(real, key) + b"\n")

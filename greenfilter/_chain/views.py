@@ -54,13 +54,13 @@ class MemberSession(Session):
         own._envelope_ids = real._envelope_ids
         self._rewrites.belong_to(real)
         sender = self._rewrites.sender
-        is_changed = sender is not None and real._mail_from is not None
-        own._mail_from = sender[self._number] if is_changed and sender else real._mail_from
+        is_rewritten = bool(sender) and sender[-1] == real._mail_from
+        own._mail_from = sender[self._number] if is_rewritten else real._mail_from
         recipients = real._rcpt_to
         if self._rewrites.recipients:
             recipients = list(recipients)
             for index, values in self._rewrites.recipients.items():
-                if index < len(recipients):
+                if recipients[index : index + 1] == values[-1:]:
                     recipients[index] = values[self._number]
         own._rcpt_to = recipients
 
@@ -68,13 +68,15 @@ class MemberSession(Session):
 class Rewrites:
     """The addresses of a transaction that members have rewritten, as each member has left them.
 
+    They count while smtpd has the last of the values: it may have been answered something else.
+
     Attributes:
-        sender: one value for each member, or None where none was rewritten.
+        sender: one value for each member; empty where none was rewritten.
         recipients: the same for each accepted recipient that was rewritten, by its position.
     """
 
     def __init__(self) -> None:
-        self.sender: list[str] | None = None
+        self.sender: list[str] = []
         self.recipients: dict[int, list[str]] = {}
         self._tx: Transaction | None = None
 
@@ -82,21 +84,20 @@ class Rewrites:
         """Forget what was rewritten in another transaction than this one."""
         if self._tx is not tx:
             if self._tx is not None:
-                self.sender = None
+                self.sender = []
             self.recipients = {}
             self._tx = tx
 
-    def begin(self, sender: list[str] | None) -> None:
+    def begin(self, sender: list[str]) -> None:
         """Note the sender of a transaction that is about to begin."""
         self._tx = None
         self.sender = sender
         self.recipients = {}
 
-    def add(self, tx: Transaction, values: list[str] | None) -> None:
-        """Note the recipient that is asked for now; it counts if smtpd accepts it."""
+    def add(self, tx: Transaction, position: int, values: list[str]) -> None:
+        """Note a recipient; it counts if smtpd accepts it."""
         self.belong_to(tx)
-        position = len(tx._rcpt_to)
-        if values is not None:
+        if values:
             self.recipients[position] = values
         else:
             self.recipients.pop(position, None)

@@ -18,7 +18,8 @@ def _own_options(
 ) -> tuple[str, ...]:
     """Return the filter's own options; a ``--`` in front of them is not one.
 
-    A stock filter's manual is shown here: nobody needs a mail server to read it.
+    A stock filter's manual is shown here, and what a chain is made of: nobody needs a mail server
+    to read it.
     """
     own = args[1:] if args[:1] == ("--",) else args
     if {"-h", "--help"}.intersection(own):
@@ -27,6 +28,11 @@ def _own_options(
         target: str = ctx.params["target"]
         if stock.is_name(target):
             stock.build(target, ["--help"])
+        if target.endswith(".toml"):
+            from .chain_help import chain_help
+
+            click.echo(chain_help(target, ctx.command_path))
+            ctx.exit()
     return own
 
 

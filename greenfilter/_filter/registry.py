@@ -224,6 +224,9 @@ class Registry:
     def on_close(self, session: Any) -> None:
         """Note that a client has left; for chains. Never switches greenlets."""
 
+    def on_replay(self, line: bytes) -> None:
+        """Note a report that another worker had; for chains. Never switches greenlets."""
+
     def _subsystems(self) -> set[str]:
         subsystems = {subsystem for subsystem, _ in self.reports}
         if self.filters or self.data or self.taps or not subsystems:

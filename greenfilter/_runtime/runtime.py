@@ -209,11 +209,20 @@ class Runtime:
             reports, phases = self._registry.registered_reports(), self._registry.phases()
             self._channel.send(registration(reports, phases))
 
+    def restore(self, report: bytes) -> None:
+        """Take a report that only rebuilds what is known of a session. Never switches greenlets.
+
+        Raises:
+            RemoteProtocolError, IndexError: it is none.
+        """
+        self._connection.restore(report)
+        self._registry.on_replay(report)
+
     def _on_control(self, line: bytes) -> None:
         """Take a line of the supervisor's."""
         _, verb, rest = line.split(b"|", 2)
         if verb == b"replay":
-            self._connection.restore(rest)
+            self.restore(rest)
         elif verb == b"forget":
             session: Any = self._connection.sessions.get(rest)
             if session is not None:

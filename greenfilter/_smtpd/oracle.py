@@ -252,7 +252,7 @@ class Oracle:
         words = line.split(b"|", 3)
         if len(words) < 4:
             raise SmtpdWouldDie("a session, a token and a response belong here", whole)
-        session_id, token = _hex_ids(words[1], words[2], whole)
+        session_id, token = hex_ids(words[1], words[2], whole)
         if self.version < (0, 5):
             session_id, token = token, session_id
         session = self._sessions.get(session_id)
@@ -325,7 +325,12 @@ class Oracle:
             )
 
 
-def _hex_ids(first: bytes, second: bytes, line: bytes) -> tuple[str, str]:
+def hex_ids(first: bytes, second: bytes, line: bytes) -> tuple[str, str]:
+    """Read two ids as smtpd does, which takes them for numbers, and give them as it writes them.
+
+    Raises:
+        SmtpdWouldDie: one is no number.
+    """
     if not (_HEX.match(first) and _HEX.match(second)):
         raise SmtpdWouldDie("session and token are hexadecimal numbers", line)
     return f"{int(first, 16):016x}", f"{int(second, 16):016x}"

@@ -13,7 +13,7 @@ import gevent.socket
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .oracle import OracleError
 
@@ -57,13 +57,20 @@ class Process:
     Args:
         command: program and arguments. It runs in a session of its own: Ctrl-C does not reach it.
         on_log: called with each line that the command logs.
+        environment: what is added to its environment.
     """
 
-    def __init__(self, command: Sequence[str], on_log: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        on_log: Callable[[str], None] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.log: list[str] = []
         self.fault: OracleError | None = None
         self._on_log = on_log
         self._command = list(command)
+        self._environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._log_reader: gevent.Greenlet[..., None] | None = None
 
@@ -81,6 +88,7 @@ class Process:
                     stdout=fd,
                     stderr=theirs.fileno(),
                     start_new_session=True,
+                    env={**os.environ, **self._environment},
                 )
             except OSError:
                 ours.close()

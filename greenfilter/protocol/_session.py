@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 EVERYTHING = sum(need.value for need in Need)
 _TX_NEEDS = (Need.MESSAGE_ID | Need.MAIL_FROM | Need.RCPT_TO | Need.ENVELOPE_IDS).value
 _NO_MESSAGE = "00000000"
-_MEMO = b"greenfilter-memo"
+_MEMO = b"greenfilter-memo-"
+_NO_MEMOS: dict[bytes, bytes] = {}
 # Reports wait unread up to this number, so that a session that nobody asks about stays small.
 _MAX_UNREAD = 32
 
@@ -125,7 +126,7 @@ class Session:
         "incoming",
         "last_stream",
         "local",
-        "memo",
+        "memos",
         "queue",
         "queued",
         "seen",
@@ -146,7 +147,8 @@ class Session:
         self.queued = False  # in somebody's hands, or about to be
         self.worker: Any = None  # who has it in hand
         self.extra: Any = None  # what greenfilter.osmtpd or a chain keeps with it
-        self.memo = b""  # of a chain; it outlives a worker, see :func:`memo_report`
+        # What a chain has to know of it in the next worker too, see :func:`memo_report`.
+        self.memos: dict[bytes, bytes] = _NO_MEMOS
         self.view: Any = None  # what authors see of it
         self.born = self.seen = 0  # the parser's generation when it first, and last, saw a line
         self.stream: Stream | None = None  # the message whose lines are coming in
@@ -252,6 +254,12 @@ class Session:
         if len(self._unread) > _MAX_UNREAD:
             self._read()
 
+    def add_memo(self, key: bytes, value: bytes) -> None:
+        """Keep what a chain wants to know later, in place of the last one of this key."""
+        if self.memos is _NO_MEMOS:  # most sessions have none
+            self.memos = {}
+        self.memos[key] = value
+
     def _know(self, need: Need) -> None:
         _check_need(self._needs, need)
         self._read()
@@ -264,8 +272,8 @@ class Session:
             parts = line.split(b"|", 6)
             event = _EVENTS.get(parts[4])
             if event is None:
-                if parts[4] == _MEMO:
-                    self.memo = parts[6]
+                if parts[4].startswith(_MEMO):
+                    self.add_memo(parts[4].removeprefix(_MEMO), parts[6])
                 continue
             try:
                 rest = parts[6] if len(parts) > 6 else None
@@ -341,9 +349,9 @@ class Session:
             self._tx = None
 
 
-def memo_report(session: Session) -> bytes:
-    """Return ``session.memo`` as a report, which no smtpd writes, for another process."""
-    return b"report|0.7|0|smtp-in|%b|%b|%b" % (_MEMO, session.sid, session.memo)
+def memo_report(session: Session, key: bytes) -> bytes:
+    """Return one of ``session.memos`` as a report, which no smtpd writes, for another process."""
+    return b"report|0.7|0|smtp-in|%b%b|%b|%b" % (_MEMO, key, session.sid, session.memos[key])
 
 
 def _check_need(needs: int, need: Need) -> None:

@@ -77,8 +77,8 @@ class TestCheck:
         done = command("check", path)
         assert (done.returncode, done.stderr) == (0, "other: registered\n")
         lines = [line.strip() for line in done.stdout.splitlines()]
-        assert lines[:2] == [f"mx: {path}", "1. guard: filter guard"]
-        assert "2. second: filter guard, observes" in lines
+        assert lines[:2] == [f"mx: {path}", "1. guard: run guard.py carol"]
+        assert "2. second: run guard.py dave, observes" in lines
         assert "when tls = True, networks = ['192.0.2.0/24']" in lines
         (other,) = [line for line in lines if line.startswith("filter.ehlo")]
         assert " other: " in other
@@ -151,7 +151,7 @@ def test_serve_names_the_member_that_decided_and_takes_a_new_file(write):
             client.mail("alice@example.net")
             assert client.rcpt("dave@example.org")[0] == 550
         decided = server.wait_for("decided", decision="reject|550 no")
-        assert decided["handlers"] == ["guard: rcpt", "second: rcpt"]
+        assert decided["handlers"] == ["second (member 2)"]
         assert "by second (member 2)" in server.wait_for_log("rcpt-to: reject('550 no')")
         write(TWO.replace('"dave"', '"erin"'))
         server.wait_for("filter-started", again=True)
@@ -160,6 +160,91 @@ def test_serve_names_the_member_that_decided_and_takes_a_new_file(write):
             client.mail("alice@example.net")
             assert client.rcpt("dave@example.org")[0] == 250
             assert client.rcpt("erin@example.org")[0] == 550
+
+
+DATA = b"Subject: x\r\n\r\nhello\r\n"
+
+
+def decided_by(server: ServeCommand) -> list[tuple[str, str, list[str]]]:
+    """Phase, decision and who is named, for each answer."""
+    return [
+        (event["phase"], event["decision"].partition("|")[0], event["handlers"])
+        for event in server.events("decided")
+    ]
+
+
+def test_serve_names_who_has_edited_a_message_and_nobody_where_all_let_pass(write, tmp_path):
+    (tmp_path / "looking.py").write_text(
+        "from greenfilter import Filter\napp = Filter('looking')\n"
+        "@app.message\ndef look(ctx, message):\n    pass\n"
+    )
+    text = '[[filter]]\nrun = "looking.py"\n' + TWO
+    with ServeCommand(write(text)) as server:
+        with smtplib.SMTP("127.0.0.1", server.port, "me.example.net", TIMEOUT) as client:
+            client.sendmail("alice@example.net", ["bob@example.org"], DATA)
+        filtered = server.wait_for("filtered")
+        assert filtered["handlers"] == ["guard (member 2), second (member 3)"]
+        assert (filtered["changes"], filtered["refused"]) == (["+ -- ", "+ -- "], False)
+        server.wait_for("disconnected")
+        assert decided_by(server) == [
+            ("rcpt-to", "proceed", ["mx"]),
+            ("data", "proceed", ["mx"]),
+            ("commit", "proceed", ["mx"]),
+        ]
+
+
+def test_serve_tells_that_a_message_was_refused_and_by_whom(write, tmp_path):
+    (tmp_path / "refusing.py").write_text(
+        "from greenfilter import Filter, reject\napp = Filter('refusing')\n"
+        "@app.message\ndef refuse(ctx, message):\n    return reject(550, 'spam')\n"
+    )
+    text = TWO + '[[filter]]\nrun = "refusing.py"\n'
+    with ServeCommand(write(text)) as server:
+        with (
+            smtplib.SMTP("127.0.0.1", server.port, "me.example.net", TIMEOUT) as client,
+            pytest.raises(smtplib.SMTPDataError),
+        ):
+            client.sendmail("alice@example.net", ["bob@example.org"], DATA)
+        filtered = server.wait_for("filtered")
+        assert (filtered["changes"], filtered["refused"]) == ([], True)
+        decided = server.wait_for("decided", phase="commit")
+        assert decided["handlers"] == ["refusing (member 3)"]
+
+
+class TestHelp:
+    @pytest.mark.parametrize("words", [["run"], ["check"], ["serve"], ["bench"]])
+    def test_says_what_the_chain_is(self, write, words):
+        path = write(
+            TWO + 'unless = { authenticated = true }\n[[filter]]\nrun = "rbl"\n'
+            'options = ["--zone", "zen.example.org"]\n'
+        )
+        for option in ("--help", "-h"):
+            done = command(*words, path, option)
+            assert (done.returncode, done.stderr) == (0, "")
+            text = " ".join(done.stdout.split())
+            assert f"greenfilter {words[0]} [OPTIONS] {path}" in text
+            assert "1. guard: run guard.py carol hooks: rcpt-to, data-line" in text
+            assert "2. second: run guard.py dave unless authenticated = True" in text
+            assert "3. rbl: run rbl --zone zen.example.org hooks: " in text
+            assert "greenfilter run rbl --help" in text
+            assert "greenfilter run guard.py --help" not in text
+
+    def test_a_program_is_not_started_for_it(self, write, tmp_path):
+        path = write(f"[[filter]]\nexec = '/bin/sh -c \"touch {tmp_path}/started\"'\n")
+        done = command("run", path, "--help")
+        assert done.returncode == 0
+        assert "1. sh: exec /bin/sh -c" in done.stdout
+        assert not (tmp_path / "started").exists()
+
+    def test_a_broken_file_is_told(self, write):
+        done = command("run", write("[[filter]]\n"), "--help")
+        assert done.returncode == 2
+        assert "filter 1 (line 1): one of run, exec, milter is needed" in done.stderr
+
+    def test_other_options_are_refused_as_before(self, write):
+        done = command("check", write(TWO), "--zone", "x")
+        assert done.returncode == 1
+        assert "a chain takes no options" in done.stderr
 
 
 def test_a_broken_file_is_told_by_run(write):

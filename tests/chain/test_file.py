@@ -179,12 +179,20 @@ class TestErrors:
             ("deadline = 'x'\n[[filter]]\nrun = 'guard.py'", "deadline: a number"),
             ("[[filter]]\nrun = 'broken.py'", r"run: .*broken\.py:1: .*syntax"),
             ("[[filter]]\nrun = 'empty.py'", "run: .*no Filter in it"),
+            ("[[filter]]\nrun = 'mx.toml'", "run: a chain cannot be in a chain"),
+            ("[[filter]]\nrun = './mx.toml'", "run: a chain cannot be in a chain"),
+            ("[[filter]]\nrun = 'chain.py'", "run: a chain cannot be in a chain"),
+            ('[[filter]]\nexec = "/bin/true \\u0000"', "exec: .* control characters"),
+            ('[[filter]]\nexec = "/bin/true\\n-x"', "exec: .* line breaks"),
             ("[[filter]]\nrun = 'options.py'", "options: .* ended with status 3"),
         ],
     )
     def test_of_each_kind_are_told(self, text, problem, write, tmp_path):
         (tmp_path / "broken.py").write_text("def (\n")
         (tmp_path / "empty.py").write_text("")
+        (tmp_path / "chain.py").write_text(
+            "from greenfilter import Chain\nimport guard\napp = Chain('x').add(guard.app)\n"
+        )
         (tmp_path / "options.py").write_text("raise SystemExit(3)")
         path = write(text)
         with pytest.raises(UsageError, match=problem):

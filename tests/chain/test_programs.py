@@ -114,6 +114,13 @@ def test_each_decision_passes(answer, sent):
         assert answers(smtpd, "mail-from") == [sent]
 
 
+def test_that_it_lets_pass_is_no_decision_to_log(caplog):
+    caplog.set_level("INFO")
+    with FakeSmtpd(chain(program())) as smtpd:
+        assert in_transaction(smtpd).data(DATA).ok
+    assert [record for record in caplog.records if "proceed" in record.getMessage()] == []
+
+
 def test_it_is_asked_about_what_earlier_members_have_rewritten(tmp_path):
     seen = tmp_path / "seen"
     script = tmp_path / "see.py"
@@ -148,7 +155,7 @@ class TestMisbehaviour:
             "!",
             "!filter-result|%S|0123456789abcdef|proceed",
             "!filter-dataline|%S|%T|x",
-            "!register|filter|smtp-in|noop",
+            "!register|filter|smtp-in|vrfy",
             "!report|1.000001|smtp-in|%S|hi",
             "exit 0",
             "exit 3",

@@ -104,6 +104,27 @@ def test_reload_reads_the_file_anew_and_refuses_a_broken_one(run, write):
     until(says_new, "the new chain")
 
 
+def test_an_open_session_goes_on_whatever_becomes_of_the_file(run, write):
+    path = write(block("old", "reject", "noop"))
+    smtpd = run(path)
+    session = smtpd.client()
+    assert session.mail_from("alice@example.net").ok
+    write("[[filter]]\nrun = 'member.py'\nunless = {}\n")
+    smtpd.reload()
+    smtpd.wait_for_log(r"unless: is empty")
+    assert session.rcpt_to("bob@example.org").ok
+    assert session.noop().text == "old"
+    path.unlink()
+    smtpd.reload()
+    smtpd.wait_for_log(r"mx\.toml: No such file")
+    assert session.noop().text == "old"
+    write(block("new", "reject", "noop"))
+    smtpd.reload()
+    until(lambda: smtpd.client().noop().text == "new", "the new chain")
+    assert session.noop().text == "old"
+    assert session.data(b"x: y\r\n").ok
+
+
 def test_a_worker_that_dies_is_replaced_by_one_with_the_file_that_was_accepted(run, write):
     path = write(block("old", "reject", "rcpt_to"))
     smtpd = run(path)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from greenfilter._commands.check import permissions, report
+
 from .checking import ME, call
 
 NEED_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root is not nobody's equal here")
@@ -81,6 +83,50 @@ def test_a_program_that_the_user_cannot_execute_is_told(nobodys, tmp_path):
     assert "user nobody cannot execute this file" in line
     nobodys.chmod(0o755)
     assert about(nobodys.parent, call("--smtpd-conf", conf, nobodys)) == []
+
+
+@pytest.fixture
+def closed_python(nobodys, monkeypatch):
+    """A command in a place for all, whose Python is a link to one in somebody's own directory."""
+    home = nobodys.with_name("home")
+    real = home / "versions" / "bin" / "python3"
+    real.parent.mkdir(parents=True)
+    real.write_text("#!/bin/sh\n")
+    real.chmod(0o755)
+    home.chmod(0o700)
+    link = nobodys.with_name("python")
+    link.symlink_to(real)
+    command = nobodys.with_name("greenfilter")
+    command.write_text(f"#!{link}\n")
+    command.chmod(0o755)
+    monkeypatch.setattr("sys.base_prefix", str(home / "versions"))
+    monkeypatch.setattr(permissions, "own_command", lambda: str(command))
+    return home, link, real, command
+
+
+@NEED_ROOT
+def test_a_python_that_is_a_link_to_where_the_user_may_not_be_is_told(nobodys, closed_python):
+    home, link, real, command = closed_python
+    problems = permissions.check_permissions(str(nobodys), "nobody", [str(command)])
+    (text,) = (problem.text for problem in problems if problem.file == str(home))
+    assert text == (
+        f"user nobody cannot search this directory (drwx------, owner {ME}), on the way to {link},"
+        f" which is {real}; install Python and greenfilter where every user can read them, as"
+        " below /opt"
+    )
+
+
+@NEED_ROOT
+def test_check_says_below_the_lines_of_smtpd_conf_that_smtpd_cannot_run_it(
+    nobodys, closed_python, monkeypatch, capsys
+):
+    home = closed_python[0]
+    monkeypatch.setattr(report, "default_user", lambda: "nobody")
+    assert report.check(report.CheckOptions(str(nobodys), [])) == 0
+    assert f"\n  # {home}: user nobody cannot search" in capsys.readouterr().out
+    home.chmod(0o755)
+    assert report.check(report.CheckOptions(str(nobodys), [])) == 0
+    assert " # " not in capsys.readouterr().out
 
 
 def test_the_user_of_these_tests_may_read_all(nobodys):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
 import subprocess
 import threading
@@ -16,6 +18,7 @@ from tests.conftest import unavailable
 from tests.support.client import Client
 from tests.support.filters import command
 from tests.support.wait import wait_until
+from tests.testing.driving import tap
 
 SENDERS, EACH = 4, 12
 
@@ -98,6 +101,98 @@ def test_a_c_filter_that_is_killed_under_load_loses_nothing_and_smtpd_does_not_n
     assert {message.body for message in received} == {b"line\r\n" * 200}
     assert smtpds(server) == before
     server.wait_for_log("it was ended by signal 9; it is started again")
+
+
+# Each of them ends smtpd, hangs the session, or cuts the client if a filter of smtpd's writes it.
+FATAL = [
+    "nonsense|x",
+    "reject",
+    "proceed|x",
+    "proceed\r",
+    "print hello",
+    "!",
+    "!filter-result|%S|0123456789abcdef|proceed",
+    "!filter-result|%T|%S|proceed",
+    "!filter-result|%S|%T|proceed\nfilter-result|%S|%T|proceed",
+    "!filter-dataline|%S|%T|x",
+    "!register|filter|smtp-out|connect",
+    "!report|1.000001|smtp-in|%S|hi",
+    "report|hello",
+    "reject|250 fine",
+    "reject|" + "x" * 20_000,
+    "none",
+    "exit 0",
+    "exit 3",
+]
+
+
+def test_nothing_that_programs_write_is_noticed_by_smtpd(smtpd, sink, tmp_path):
+    blocks = [
+        f"exec = {json.dumps(shlex.join(tap(answers={phase: [answer]})))}\n"
+        "deadline = 0.5\non_error = 'proceed'"
+        for answer in [*FATAL, "junk", "rewrite|x"]
+        for phase in (["commit"] if answer in ("junk", "rewrite|x") else ["noop"])
+    ]
+    blocks += [
+        f"exec = {json.dumps(shlex.join(tap(data=mode)))}\ndeadline = 0.5\non_error = 'proceed'"
+        for mode in ("result", "after-dot", "without-dot")
+    ]
+    server = smtpd({"mx": command(write(tmp_path / "mx.toml", *blocks))}, sink=sink)
+    before = smtpds(server)
+    workers = [pid for pid in server.filter_pids() if "worker" in command_line(pid)]
+    assert len(workers) == 1
+    with Client(server.port) as client:
+        client.greet()
+        assert client.command("NOOP").startswith("250 ")
+        client.envelope("alice@example.net", "bob@example.org")
+        data = b"Subject: hello\r\n\r\n" + b"line\r\n" * 100
+        assert client.data(data).startswith("250 ")
+        assert client.command("NOOP").startswith("250 ")
+    (message,) = sink.wait_for(1)
+    assert message.body == b"line\r\n" * 100
+    assert smtpds(server) == before
+    assert [pid for pid in server.filter_pids() if "worker" in command_line(pid)] == workers
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+ASKED = """
+from greenfilter import Filter
+
+app = Filter("asked")
+for phase in ("connect", "ehlo", "mail_from", "rcpt_to", "data", "commit"):
+    getattr(app.filter, phase)(lambda ctx, *values: ctx.log.info("asked %s", ctx.phase))
+"""
+
+
+def test_smtpds_own_filters_in_front_hide_only_what_they_decide_about(smtpd, sink, tmp_path):
+    (tmp_path / "asked.py").write_text(ASKED)
+    chain = write(tmp_path / "mx.toml", "run = 'asked.py'")
+    conf = """
+        table bad { 127.0.0.2 }
+        table spammers { "marked@example.net" }
+        filter "refusing" phase connect match src <bad> disconnect "550 not you"
+        filter "marking" phase mail-from match mail-from <spammers> junk
+        filter "both" chain { "refusing", "marking", "chain" }
+    """
+    server = smtpd({"chain": command(chain)}, chain=["both"], extra_conf=conf, sink=sink)
+    with Client(server.port, source="127.0.0.2") as client:
+        assert client.reply() == ["550 not you"]
+    for sender, hidden in (("alice@example.net", set()), ("marked@example.net", {"mail_from"})):
+        begun = len(server.log)
+        with Client(server.port) as client:
+            client.greet()
+            client.envelope(sender, "bob@example.org")
+            assert client.data(b"Subject: x\r\n\r\nhello\r\n").startswith("250 ")
+        server.wait_for_log("asked commit", start=begun)
+        asked = {line.rpartition(" ")[2] for line in server.log[begun:] if "asked" in line}
+        assert asked == {"connect", "ehlo", "mail_from", "rcpt_to", "data", "commit"} - hidden
+    assert [message.headers["X-Spam"] for message in sink.wait_for(2)] == [None, "Yes"]
 
 
 def test_debians_filters_do_their_work_in_one_chain(smtpd, sink, tmp_path):

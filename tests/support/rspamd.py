@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -12,6 +13,8 @@ from tests.support.daemon import Daemon
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+BODY = b"X-A: 1\nx-a: 2\nX-A: 3\nSubject: hello\n\nhello \xff\n.\n"
 
 # X-Test holds JSON: action, message, and what set_milter_reply takes; what task:set_message does.
 # X-Facts asks for what rspamd was told.
@@ -76,6 +79,11 @@ rspamd_config:register_symbol({
 def missing() -> str | None:
     """Return why rspamd cannot run here, or None if it can."""
     return None if shutil.which("rspamd") else "rspamd is not installed (Debian: rspamd)"
+
+
+def asking_for(**test: Any) -> bytes:
+    """Make a message that tells this rspamd what to answer."""
+    return b"X-Test: " + json.dumps(test).encode() + b"\n" + BODY
 
 
 def _private_key() -> bytes:

@@ -45,10 +45,8 @@ def start_programs(chain: Chain) -> list[Problem]:
 
 def describe(member: Member) -> Iterator[str]:
     """Return the lines that say what a member is, above its handlers."""
-    app = member.app
-    what = f"exec {app.command}" if isinstance(app, Program) else f"filter {app.name}"
     observes = ", observes" if member.observe else ""
-    yield f"{member.number + 1}. {member.name}: {what}{observes}"
+    yield f"{member.number + 1}. {member.name}: {member.source}{observes}"
     for word, condition in (("when", member.when), ("unless", member.unless)):
         if condition is not None:
             yield f"   {word} {condition}"

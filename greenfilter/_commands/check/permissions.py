@@ -53,6 +53,15 @@ def check_permissions(target: str, user: str, command: list[str]) -> list[Proble
     return list(found.values())
 
 
+def python_problem(user: str) -> str | None:
+    """Tell why a user cannot run the command ``greenfilter`` of this Python; None if he can."""
+    account = _Account(user)
+    for path, wanted in _executables(own_command()):
+        for problem in account.problems(path, wanted):
+            return f"{problem.file}: {problem.text}"
+    return None
+
+
 def _files(target: str, command: list[str]) -> Iterator[tuple[str, int]]:
     """Return the files, and whether each is to be read (4) or executed (1)."""
     for program in command[:1]:
@@ -101,7 +110,8 @@ class _Account:
             needed = 1 if is_directory else wanted
             if not self._may(mode, needed):
                 verb = "search this directory" if is_directory else _VERBS[wanted]
-                way = f", on the way to {path}" if is_directory else ""
+                way = f", on the way to {_named(path)}" if is_directory else ""
+                way += _ADVICE if _is_of_python(path) else ""
                 text = f"user {self._name} cannot {verb} ({_shown(mode)}){way}"
                 yield Problem(part, 1, text)
                 return
@@ -116,6 +126,7 @@ class _Account:
         return bool(mode.st_mode & wanted)
 
 
+_ADVICE = "; install Python and greenfilter where every user can read them, as below /opt"
 _VERBS = {4: "read this file", 1: "execute this file"}
 
 
@@ -124,6 +135,18 @@ def _way(path: str) -> Iterable[str]:
     real = os.path.realpath(path)
     parts = real.split(os.path.sep)
     return [os.path.sep.join(parts[: count + 1]) or os.path.sep for count in range(len(parts))]
+
+
+def _named(path: str) -> str:
+    real = os.path.realpath(path)
+    return path if real == path else f"{path}, which is {real}"
+
+
+def _is_of_python(path: str) -> bool:
+    """Whether a file belongs to this Python or its environment."""
+    real = os.path.realpath(path)
+    prefixes = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)}
+    return any(real.startswith(prefix + os.path.sep) for prefix in prefixes)
 
 
 def _shown(mode: os.stat_result) -> str:

@@ -20,7 +20,7 @@ from .conf import Conf, find_filters, read_conf
 from .deployment import check_deployment, check_syntax, smtpd_command
 from .handler_body import check_handlers
 from .paths import relative_paths
-from .permissions import check_permissions, default_user, own_command
+from .permissions import check_permissions, default_user, own_command, python_problem
 from .problem import Problem
 from .top import check_top
 
@@ -147,6 +147,9 @@ def _describe(app: Filter, options: CheckOptions) -> None:
     click.echo("smtpd.conf:")
     for line in conf_lines(app, options.target, options.args):
         click.echo(f"  {line}")
+    user = default_user()
+    if user is not None and (problem := python_problem(user)) is not None:
+        click.echo(f"  # {problem}")
 
 
 def _tell_handlers(app: Filter, handlers: list[Handler], indent: str) -> None:

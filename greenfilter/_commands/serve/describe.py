@@ -11,6 +11,7 @@ import sys
 import traceback
 from typing import NoReturn
 
+from ..._chain.chain import Chain
 from ..._filter.app import Filter
 from ..._filter.load import file_of, load
 from ...errors import UsageError
@@ -86,7 +87,12 @@ def main() -> NoReturn:
     except UsageError as error:
         found = {"error": str(error), "files": files(target, error)}
     else:
-        found = {"name": app.name, "handlers": handlers(app), "files": files(target)}
+        found = {
+            "name": app.name,
+            "handlers": handlers(app),
+            "files": files(target),
+            "is_chain": isinstance(app, Chain),
+        }
     with stdout:
         json.dump(found, stdout)
     sys.stdout.flush()

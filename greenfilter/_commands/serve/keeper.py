@@ -15,11 +15,13 @@ import gevent
 import greenlet
 from gevent.pool import Group
 
+from ..._control import TELL_EDITS
 from ..._smtpd.link import FilterLink
 from ..._smtpd.oracle import OracleError, SmtpdWouldDie, SmtpdWouldHang
 from ..._smtpd.target import Process
 from ..._smtpd.wire import Version
 from ...errors import UsageError
+from .members import Members
 from .protocol_watch import Watch
 from .transcript import Transcript
 
@@ -41,11 +43,13 @@ class Described:
         name: as its author calls it.
         handlers: names of the functions that decide, by phase.
         files: a change of one of them restarts the filter.
+        is_chain: it consists of several filters.
     """
 
     name: str
     handlers: dict[str, list[str]] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    is_chain: bool = False
 
 
 class NotLoaded(UsageError):
@@ -107,7 +111,8 @@ class Source:
             raise UsageError(text.splitlines()[-1], exit_code=1) from None
         if "error" in found:
             raise NotLoaded(found["error"], tuple(found["files"]))
-        return Described(found["name"], found["handlers"], tuple(found["files"]))
+        files = tuple(found["files"])
+        return Described(found["name"], found["handlers"], files, found["is_chain"])
 
 
 def _run(command: list[str], late: UsageError) -> tuple[int, str, str]:
@@ -155,11 +160,31 @@ class RunningFilter:
         self.described = described
         self.watch = Watch(transcript.protocol if transcript.wants_protocol else None)
         self.users: set[greenlet.greenlet] = set()
-        process = Process(source.command, transcript.log)
+        self._members = Members(described.name) if described.is_chain else None
+        self._transcript = transcript
+        process = Process(source.command, self._log, {TELL_EDITS: "1"})
         self.link = FilterLink(
             process, version, _START_SECONDS, self.watch, on_error=self._found_wrong
         )
         self._on_error = on_error
+
+    def who(self, session_id: str, phase: str, *, decided: bool) -> list[str]:
+        """Name what has decided, or edited, at a phase: functions, or members of a chain.
+
+        Args:
+            session_id: of the client.
+            phase: on the wire.
+            decided: whether anything was. May switch greenlets then.
+        """
+        if self._members is None:
+            return self.described.handlers.get(phase, [])
+        return self._members.who(session_id, phase, wait=decided)
+
+    def forget(self, session_id: str) -> None:
+        """A session is over. Never switches."""
+        self.watch.forget(session_id)
+        if self._members is not None:
+            self._members.forget(session_id)
 
     def open(self, config: Sequence[bytes]) -> None:
         """Start the process. Switches greenlets.
@@ -175,6 +200,11 @@ class RunningFilter:
         """End the process. Switches greenlets."""
         self.link.timeout = _CLOSE_SECONDS
         self.link.close()
+
+    def _log(self, line: str) -> None:
+        self._transcript.log(line)
+        if self._members is not None:
+            self._members.note(line)
 
     def _found_wrong(self, error: OracleError) -> None:
         self._on_error(self, error)

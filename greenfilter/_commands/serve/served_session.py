@@ -49,6 +49,7 @@ class ServedSession(SmtpIn):
         self._transcript = transcript
         self._body_lines = self._body_bytes = 0
         self._message_ends = False
+        self._filtered: tuple[float | None, list[str] | None] | None = None  # until it is decided
 
     def check_password(self, username: str, password: str) -> str:
         """Look a user up."""
@@ -67,7 +68,7 @@ class ServedSession(SmtpIn):
 
     def free(self) -> None:
         """Note that the connection is closed."""
-        self._running.watch.forget(self.id)
+        self._running.forget(self.id)
         super().free()
 
     def report(self, event: str, *fields: str) -> None:
@@ -96,18 +97,30 @@ class ServedSession(SmtpIn):
         self._body_lines = self._body_bytes = 0
         if "data-line" in self._running.link.oracle.phases:
             watch = self._running.watch
-            seconds, changes = watch.seconds(self.id), watch.changes(self.id)
-            names = self._running.described.handlers.get("data-line", [])
-            self._transcript.filtered(self.id, names, seconds, changes)
+            self._filtered = watch.seconds(self.id), watch.changes(self.id)
+
+    def _tell_filtered(
+        self, decision: str, seconds: float | None, changes: list[str] | None
+    ) -> None:
+        """Tell what became of the lines of a message: nothing, if it was refused."""
+        is_refused = decision in ("reject", "disconnect")
+        decided = not is_refused and changes != []
+        names = self._running.who(self.id, "data-line", decided=decided)
+        self._transcript.filtered(
+            self.id, names, seconds, [] if is_refused else changes, refused=is_refused
+        )
 
     def _tell_decision(self, phase: str, words: tuple[str, ...]) -> None:
         phase = _PHASES.get(phase, phase)
+        if phase == "commit" and self._filtered is not None:
+            (seconds, changes), self._filtered = self._filtered, None
+            self._tell_filtered(words[0], seconds, changes)
         if phase not in self._running.link.oracle.phases:
             return
         if phase == "auth" and len(words) > 1 and words[0] == "rewrite":
             words = (words[0], _shown(redact_auth, words[1]))
-        names = self._running.described.handlers.get(phase, [])
         seconds = self._running.watch.seconds(self.id)
+        names = self._running.who(self.id, phase, decided=words[0] != "proceed")
         self._transcript.decided(self.id, phase, "|".join(words), names, seconds)
 
     def _accepted(self, message: Message) -> None:

@@ -151,11 +151,28 @@ class Transcript:
         handlers: Sequence[str],
         seconds: float | None,
         changes: list[str] | None,
+        *,
+        refused: bool = False,
     ) -> None:
-        """Show that the filter passed a message on; ``changes`` are ``+ line`` and ``- line``."""
+        """Show that the filter passed a message on.
+
+        Args:
+            session_id: of the client.
+            handlers: who may have changed it.
+            seconds: how long its end took.
+            changes: ``+ line`` and ``- line``; None where it is too long to be compared.
+            refused: it was refused, so that nobody sees what became of its lines.
+        """
         verdict = "message left as it was" if changes == [] else "message changed"
+        if refused:
+            verdict = "message refused"
         text = f"   {_who('data-line', handlers)} {verdict} {_duration(seconds)}"
-        fields = {"handlers": list(handlers), "seconds": seconds, "changes": changes}
+        fields = {
+            "handlers": list(handlers),
+            "seconds": seconds,
+            "changes": changes,
+            "refused": refused,
+        }
         shown = (changes or [])[:_MAX_CHANGES]
         more = len(changes or []) - len(shown)
         lines = [_style(f"      {line}", fg="magenta") for line in shown]

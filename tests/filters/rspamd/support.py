@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tests.support.rspamd import BODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -11,13 +13,7 @@ if TYPE_CHECKING:
     from greenfilter.testing import FakeSmtpd
     from tests.support.scripted import Connection
 
-BODY = b"X-A: 1\nx-a: 2\nX-A: 3\nSubject: hello\n\nhello \xff\n.\n"
 FAILED = "4.7.1 Spam check failed, try again later"
-
-
-def asking_for(**test: Any) -> bytes:
-    """Make a message that tells tests.support.rspamd what to answer."""
-    return b"X-Test: " + json.dumps(test).encode() + b"\n" + BODY
 
 
 def delivered(smtpd: FakeSmtpd, sent: bytes = BODY) -> tuple[list[str], bytes]:

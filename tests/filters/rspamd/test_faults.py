@@ -13,8 +13,9 @@ import pytest
 
 from greenfilter.filters import rspamd
 from greenfilter.testing import FakeSmtpd
-from tests.filters.rspamd.support import BODY, FAILED, answering, delivered
+from tests.filters.rspamd.support import FAILED, answering, delivered
 from tests.filters.support import begin, deliver, lines, log_all
+from tests.support.rspamd import BODY
 from tests.support.scripted import Connection, ScriptedServer
 
 if TYPE_CHECKING:

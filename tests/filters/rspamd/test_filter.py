@@ -21,11 +21,11 @@ from greenfilter.filters._rspamd.verdict import read
 from greenfilter.filters._servers import Deadline, Server
 from greenfilter.testing import FakeSmtpd
 from tests.conftest import unavailable
-from tests.filters.rspamd.support import BODY, asking_for, delivered
+from tests.filters.rspamd.support import delivered
 from tests.filters.support import begin, deliver, lines, log_all
 from tests.support import rspamd as rspamd_support
 from tests.support.client import Client as SmtpClient
-from tests.support.rspamd import RspamdServer
+from tests.support.rspamd import BODY, RspamdServer, asking_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
