@@ -11,8 +11,12 @@ def split_command(command: str) -> list[str]:
     """Split a command line as a shell does.
 
     Raises:
-        UsageError: there is nothing in it, or a quote without its end.
+        UsageError: there is nothing in it, a quote without its end, or a control character.
     """
+    if any(ord(char) < 32 or char == "\x7f" for char in command):
+        raise UsageError(
+            f"{command!r} is not a valid command: it has line breaks or control characters"
+        )
     try:
         words = shlex.split(command)
     except ValueError as error:
