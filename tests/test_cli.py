@@ -408,7 +408,8 @@ def test_check_lists_hooks_needs_and_the_lines_for_smtpd_conf(write):
     # smtpd looks for a bare name in its own directory, so the command is named in full.
     output = checked(path, "--zone", "example.org").replace(f"{COMMAND} run", f"{MODULE} run")
     lines = [" ".join(line.split()) for line in output.splitlines()]
-    assert lines == [
+    # smtpd's user may not get to the Python of the tests, which is told in a comment.
+    assert [line for line in lines if not line.startswith("# ")] == [
         f"my guard: {path}",
         f"filter.connect blocklist ({path}:5) deadline=5, on_error=proceed(), thread",
         f"report.tx_commit count ({path}:8) deadline=30, outgoing",
