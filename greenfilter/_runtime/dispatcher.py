@@ -32,7 +32,7 @@ class _ReportGivenUp(NamedTuple):
 
 
 class Dispatcher:
-    """Deals with the events of all sessions.
+    """Handles the events of all sessions.
 
     Args:
         calls: calls the handlers.
@@ -240,5 +240,5 @@ def _ends_message(item: Any) -> bool:
 
 
 def _ends(call: Call) -> str:
-    """Return what is over with a report, as the catalogue has it."""
+    """Return what a report ends, as the catalogue says."""
     return call.hook.ends if isinstance(call.hook, Event) else ""

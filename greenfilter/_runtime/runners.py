@@ -58,7 +58,7 @@ class Runner:
         greenlet: the greenlet itself.
         running: what it is doing in the author's code, or None; the clock of deadlines looks here.
         since: time at which that began.
-        warned: how often it has been told that it is late.
+        warned: how often HandlerTimeout was raised in it.
         abandoned: it did not listen; its session has gone on with another runner.
         call: the event of the handler that was called last, but for those of plain requests.
         task: what it works on.
