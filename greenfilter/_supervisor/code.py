@@ -24,7 +24,7 @@ class Code:
 
     Attributes:
         fd: of the archive; None if there is no room for one: then each worker loads from disk.
-        sealed: it has been written, and nobody can change it any more.
+        sealed: it has been written, and can no longer be changed.
     """
 
     def __init__(self) -> None:

@@ -84,7 +84,7 @@ class Link:
             self._watch()
 
     def hung_up(self) -> bool:
-        """Return whether the other end has closed, which nobody sees who does not read."""
+        """Return whether the other end has closed, which only a reader would notice otherwise."""
         poll = select.poll()
         poll.register(self._fds[0], 0)
         return bool(poll.poll(0))

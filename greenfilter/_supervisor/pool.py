@@ -39,7 +39,7 @@ class Pool:
 
     Attributes:
         workers: all that serve sessions or are about to, with their places.
-        ending: those that may still run and serve nobody.
+        ending: those that may still run, but serve no session.
         places: one for each of the ``--workers``.
         ward: the place of the worker in quarantine.
         exit_code: what to end with, if the filter cannot be loaded at the start; else None.
@@ -95,7 +95,7 @@ class Pool:
                 self.relieve(worker, "has no threads left that do not hang")
 
     def settle(self) -> None:
-        """Tell the router who is there now."""
+        """Tell the router which workers are there now."""
         router, place = self._router, self.places[0]
         serving = [worker for worker in self.workers if worker.state is State.SERVING]
         alone = len(self.workers) == len(self.places) == 1 and serving == [place.current]

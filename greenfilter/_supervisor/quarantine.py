@@ -3,7 +3,7 @@
 A session is there for one request or one message, and alone if it has to be; then it goes back to
 its own worker. To either it is told as after a death: state is rebuilt from reports, local objects
 are made again. Others wait for their turn, and who would wait past the deadline is answered by
-policy. Why anyone is here is told in ``poison.py``.
+policy. ``poison.py`` says why a session gets here.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ class Quarantine:
     """The ward.
 
     Args:
-        poison: is told how they have done.
+        poison: learns how they have done.
         sessions: the table.
         answers: what smtpd is owed.
         clock: gives the time (monotonic seconds).
 
     Attributes:
-        worker: who is in charge of it, once it has loaded the filter; else None.
+        worker: the worker in charge, once it has loaded the filter; else None.
         inside: those that are in its hands, by session id.
         waiting: those whose turn has not come.
     """
@@ -181,7 +181,7 @@ class Quarantine:
         return late
 
     def lose(self, blamed: bool) -> None:
-        """Judge after its worker has ended: who was alone in it is poison, of others each may be.
+        """Judge after its worker has ended: a patient alone in it is poison, others may be.
 
         Args:
             blamed: what was inside may be the reason.
@@ -206,11 +206,11 @@ class Quarantine:
         self._poison.suspect([patient.key for patient in marked or inside], alone=True)
 
     def retire(self) -> None:
-        """Let another worker take over, when nobody is in the hands of this one."""
+        """Let another worker take over, when this one has no patient."""
         self._retired = True
 
     def is_wanted(self) -> bool:
-        """Return whether somebody waits for a worker that is not there."""
+        """Return whether a patient waits for a worker that is not there."""
         return self.worker is None and len(self.waiting) > 0
 
     def is_done(self) -> bool:

@@ -93,7 +93,7 @@ class Watch:
             self._pool.settle()
 
     def _patience_with(self, worker: WorkerProcess) -> float:
-        """Return how long a worker may be silent (seconds): not long if somebody waits for it."""
+        """Return how long a worker may be silent (seconds): less if an answer is owed."""
         patience = self._options.hang_seconds
         if worker.link.pending > CROWDED_BYTES:
             patience = min(patience, _CROWDED_SECONDS)
