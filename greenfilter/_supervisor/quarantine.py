@@ -1,9 +1,9 @@
-"""Where suspects are tried: a worker of its own, started when one comes.
+"""The worker in which suspects are tried; it is started when there is one.
 
-A session is there for one request or one message, and alone if it has to be; then it goes back to
-its own worker. To either it is told as after a death: state is rebuilt from reports, local objects
-are made again. Others wait for their turn, and who would wait past the deadline is answered by
-policy. ``poison.py`` says why a session gets here.
+A session stays for one request or one message, alone if it has to be, and then returns to its own
+worker. Each worker learns of it as after a death: state is rebuilt from reports, and local objects
+are made again. Other suspects wait for their turn; those that would wait past the deadline are
+answered by policy. ``poison.py`` says why a session gets here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .process import WorkerProcess
 
 _IDLE_SECONDS = 5.0
-# Who ends itself so is running, and has left its mark.
+# A filter that sends itself one of these is running code, and has left its mark.
 _FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
 # Its worker keeps the deadline itself.
 _GRACE_SECONDS = 2.0
@@ -37,12 +37,12 @@ class Patient:
         session: the session that it belongs to.
         key: of the suspect.
         alone: not together with others.
-        deadline: seconds that it may wait, and then be in the worker's hands.
+        deadline: seconds that it may wait, and the same again that the worker may take.
         call: the request, or None.
         stream: the message, or None.
 
     Attributes:
-        until: time at which it has waited, or been at it, for too long.
+        until: time at which it has waited, or taken, too long.
     """
 
     __slots__ = ("alone", "call", "deadline", "key", "session", "stream", "until")
