@@ -60,7 +60,7 @@ class Dispatcher:
         self._fast.take_handlers(self._filters)
 
     def work(self, runner: Runner, session: LiveSession) -> None:
-        """Deal with everything in a session's queue, in order. May switch greenlets."""
+        """Handle everything in a session's queue, in order. May switch greenlets."""
         queue, fast = session.queue, self._fast
         while queue:
             item = queue.popleft()
@@ -72,7 +72,7 @@ class Dispatcher:
                 return
 
     def _handle(self, runner: Runner, session: LiveSession, item: Any) -> None:
-        """Deal with one item of a session's queue. May switch greenlets."""
+        """Handle one item of a session's queue. May switch greenlets."""
         if type(item) is bytes:
             session.add_report(item)
         elif type(item) is Chunk:

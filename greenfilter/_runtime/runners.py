@@ -43,7 +43,7 @@ class Task(Protocol):
     """Who is inside it. A task that is ready and has one waits there for more input."""
 
     def work(self, runner: Runner) -> None:
-        """Do it. May switch greenlets."""
+        """Run it. May switch greenlets."""
 
 
 class Runner:
@@ -164,7 +164,7 @@ class Runners:
             self._parked -= 1
 
     def start(self, task: Task) -> None:
-        """Do a task soon. In the loop's thread; never switches greenlets."""
+        """Run a task soon. In the loop's thread; never switches greenlets."""
         self.ready.append(task)
         self.schedule()
 
