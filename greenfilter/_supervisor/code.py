@@ -129,7 +129,7 @@ class Generations:
             self.current.seal()
 
     def give_up(self) -> None:
-        """Go on with the old code."""
+        """Keep the old code."""
         if self.coming is not None:
             self.coming.close()
             self.coming = None

@@ -90,7 +90,7 @@ class Link:
         return bool(poll.poll(0))
 
     def on_event(self, mask: int) -> None:
-        """Deal with what the selector says of one of the descriptors."""
+        """Handle what the selector says of one of the descriptors."""
         if mask & selectors.EVENT_WRITE and not self.closed:
             self._put(self._stuck)
             if not self.stuck:

@@ -79,7 +79,7 @@ class Pool:
             worker.link.send_first(config)
 
     def listen(self) -> None:
-        """Deal with what the workers have said to the supervisor itself."""
+        """Handle what the workers have said to the supervisor itself."""
         said = self._router.said
         while said:
             worker, line = said.pop(0)
@@ -216,7 +216,7 @@ class Pool:
         self._router.quarantine.retire()
 
     def _refuse(self, place: Place, reason: str) -> None:
-        """Go on with the old code."""
+        """Keep the old code."""
         if place.replaces_alone:
             delay = place.failed(self._router.clock(), 0.0)
             logger.error("not replaced: %s; next try in %g s", reason, delay)

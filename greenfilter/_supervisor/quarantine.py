@@ -149,7 +149,7 @@ class Quarantine:
             self._answers.release_held(stream, passage)
 
     def release(self, sid: bytes, *, well: bool) -> None:
-        """Let a session go home.
+        """Send a session back to its own worker.
 
         Args:
             sid: its id.

@@ -55,7 +55,7 @@ class Requests:
         self.position = 0
 
     def take(self, sessions: Iterable[Session]) -> None:
-        """Deal with what the parser has put into the queues of sessions."""
+        """Handle what the parser has put into the queues of sessions."""
         for session in sessions:
             while session.queue:
                 try:
