@@ -73,7 +73,7 @@ class Source:
 
     @cached_property
     def enclosing(self) -> dict[ast.AST, ast.AST | None]:
-        """Return the function or class around each function and class."""
+        """The function or class around each function and class."""
         found: dict[ast.AST, ast.AST | None] = {}
         todo: list[tuple[ast.AST, ast.AST | None]] = [(self.tree, None)]
         for node, around in todo:
