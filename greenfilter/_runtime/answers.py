@@ -1,4 +1,4 @@
-"""Decisions, errors and policies become answers here, whoever they come from."""
+"""Turn decisions, errors and policies into answers, wherever they come from."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class _ReportGivenUp(NamedTuple):
 
 
 class Dispatcher:
-    """Deals with the events of all sessions.
+    """Handles the events of all sessions.
 
     Args:
         calls: calls the handlers.
@@ -60,7 +60,7 @@ class Dispatcher:
         self._fast.take_handlers(self._filters)
 
     def work(self, runner: Runner, session: LiveSession) -> None:
-        """Deal with everything in a session's queue, in order. May switch greenlets."""
+        """Handle everything in a session's queue, in order. May switch greenlets."""
         queue, fast = session.queue, self._fast
         while queue:
             item = queue.popleft()
@@ -72,7 +72,7 @@ class Dispatcher:
                 return
 
     def _handle(self, runner: Runner, session: LiveSession, item: Any) -> None:
-        """Deal with one item of a session's queue. May switch greenlets."""
+        """Handle one item of a session's queue. May switch greenlets."""
         if type(item) is bytes:
             session.add_report(item)
         elif type(item) is Chunk:
@@ -240,5 +240,5 @@ def _ends_message(item: Any) -> bool:
 
 
 def _ends(call: Call) -> str:
-    """Return what is over with a report, as the catalogue has it."""
+    """Return what a report ends, as the catalogue says."""
     return call.hook.ends if isinstance(call.hook, Event) else ""

@@ -44,7 +44,7 @@ class Task(Protocol):
     """Who is inside it. A task that is ready and has one waits there for more input."""
 
     def work(self, runner: Runner) -> None:
-        """Do it. May switch greenlets."""
+        """Run it. May switch greenlets."""
 
 
 class Runner:
@@ -59,7 +59,7 @@ class Runner:
         greenlet: the greenlet itself.
         running: what it is doing in the author's code, or None; the clock of deadlines looks here.
         since: time at which that began.
-        warned: how often it has been told that it is late.
+        warned: how often HandlerTimeout was raised in it.
         abandoned: it did not listen; its session has gone on with another runner.
         call: the event of the handler that was called last, but for those of plain requests.
         task: what it works on.
@@ -165,7 +165,7 @@ class Runners:
             self._parked -= 1
 
     def start(self, task: Task) -> None:
-        """Do a task soon. In the loop's thread; never switches greenlets."""
+        """Run a task soon. In the loop's thread; never switches greenlets."""
         self.ready.append(task)
         self.schedule()
 

@@ -242,7 +242,7 @@ class Runtime:
         self._dispatcher.abandon_session(session)
 
     def _on_close(self, session: Any) -> None:
-        """End what asked to be ended when the client leaves, which it has done."""
+        """End callbacks with ``cancel_on_close``: the client has left."""
         self._housekeeper.drop(session)
         self._registry.on_close(session)
         if session.queued:

@@ -15,7 +15,7 @@ class Dispatches(Protocol):
     """Who deals with what waits in the queues of sessions."""
 
     def work(self, runner: Runner, session: LiveSession) -> None:
-        """Deal with everything in a session's queue, in order. May switch greenlets."""
+        """Handle everything in a session's queue, in order. May switch greenlets."""
 
     def spoil_message(self, session: LiveSession) -> None:
         """Refuse the message that a session is at."""
@@ -45,7 +45,7 @@ class LiveSession(Session):
         self.message: Any = None
 
     def work(self, runner: Runner) -> None:
-        """Deal with everything in the queue, in order. May switch greenlets."""
+        """Handle everything in the queue, in order. May switch greenlets."""
         self.runner = runner
         while not runner.abandoned:
             try:

@@ -31,7 +31,7 @@ _REPLACED = 4
 class Threads:
     """A pool of OS threads, apart from the one that gevent resolves names in.
 
-    A thread whose call nobody waits for any more is replaced by another one for as long as it
+    A thread whose call was given up is replaced by another one for as long as it
     does not come back, up to a limit.
 
     Args:
@@ -179,7 +179,7 @@ class _Call:
         self.error: BaseException | None = None
 
     def make(self) -> None:
-        """Make it, in a thread, unless nobody waits for it any more."""
+        """Make it, in a thread, unless it was given up."""
         self.begun = True
         try:
             if self.awaited:

@@ -53,7 +53,7 @@ class Turn:
         self.end = time.monotonic() + TURN
 
     def stop(self) -> None:
-        """Watch the loop no more: who is woken now goes on at once."""
+        """Stop watching the loop: whoever is woken now goes on at once."""
         self._round.close()
         self.end = math.inf
 

@@ -1,4 +1,4 @@
-"""A small process that holds smtpd's socket, so that a filter that dies stops nobody's mail.
+"""A small process that holds smtpd's socket, so that a filter that dies does not stop mail.
 
 It imports neither gevent nor anything of the author's. smtpd's lines go through it to worker
 processes, and their answers back through the same guard that a worker has itself: whatever a

@@ -1,4 +1,4 @@
-"""Every line for smtpd is made here, whoever has said what it says."""
+"""Make every line for smtpd, wherever its content comes from."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Code:
 
     Attributes:
         fd: of the archive; None if there is no room for one: then each worker loads from disk.
-        sealed: it has been written, and nobody can change it any more.
+        sealed: it has been written, and can no longer be changed.
     """
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class Generations:
             self.current.seal()
 
     def give_up(self) -> None:
-        """Go on with the old code."""
+        """Keep the old code."""
         if self.coming is not None:
             self.coming.close()
             self.coming = None

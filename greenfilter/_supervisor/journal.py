@@ -48,7 +48,7 @@ class Piece(NamedTuple):
 
 
 class Journal:
-    """The pieces that nobody has read yet."""
+    """The pieces that have not been read yet."""
 
     def __init__(self) -> None:
         self._pieces: list[Piece] = []

@@ -84,13 +84,13 @@ class Link:
             self._watch()
 
     def hung_up(self) -> bool:
-        """Return whether the other end has closed, which nobody sees who does not read."""
+        """Return whether the other end has closed, which only a reader would notice otherwise."""
         poll = select.poll()
         poll.register(self._fds[0], 0)
         return bool(poll.poll(0))
 
     def on_event(self, mask: int) -> None:
-        """Deal with what the selector says of one of the descriptors."""
+        """Handle what the selector says of one of the descriptors."""
         if mask & selectors.EVENT_WRITE and not self.closed:
             self._put(self._stuck)
             if not self.stuck:

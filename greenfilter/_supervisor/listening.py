@@ -31,7 +31,7 @@ class ListeningTime:
         self._real = real
 
     def set_listening(self, listens: bool) -> None:
-        """Go on, or stand still."""
+        """Run, or stop the clock."""
         if listens != self._listens:
             self.turn()
             self._listens = listens

@@ -1,4 +1,4 @@
-"""How much memory the workers have, without waiting for who knows it."""
+"""How much memory the workers have, without waiting for the answer."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Passage:
     """The way that the lines of one message take.
 
     Attributes:
-        worker: who gets them; None: they go back to smtpd unchanged.
+        worker: the worker that gets them; None: they go back to smtpd unchanged.
         prefix: what each line begins with on its way to the worker.
         header: the first lines, to know the message again by.
         header_ended: no more of them are kept.

@@ -30,6 +30,6 @@ class Options:
     log_format: str = "text"
 
     def for_worker(self) -> dict[str, object]:
-        """Return what a worker process is told of them."""
+        """Return what a worker process has to know of them."""
         names = ("target", "args", "log_level", "log_format")
         return {name: getattr(self, name) for name in names}

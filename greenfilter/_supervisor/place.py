@@ -20,8 +20,8 @@ class Place:
     """One of the ``--workers``.
 
     Attributes:
-        current: who gets new sessions; None while it waits for the next start.
-        coming: who is being started in its place.
+        current: the worker that gets new sessions; None while it waits for the next start.
+        coming: the worker that is being started in its place.
         replaces_alone: ``coming`` takes over as soon as it has loaded (not a reload of all).
         next_start: time at which the next worker may be started.
     """

@@ -1,32 +1,32 @@
-"""What has ended workers, and what may have.
+"""Requests, messages and reports that have ended workers, or may have.
 
-Theory of operation: when a worker dies (or hangs, or eats all memory), one of the requests and
-messages that it had is the reason, or none is: somebody has killed it. All that it owed is
+Theory of operation: when a worker dies, hangs, or eats all memory, either one of the requests and
+messages that it had is the reason, or none is, as when somebody has killed it. All that it owed is
 answered by policy. Suspects are those whose code ran at that moment (``_process/mark.py``) or, if
-nobody's did, all that it had in hand (``suspects.py``).
+no code was marked, all that it had in hand (``blame.py``).
 
-A suspect is refused nothing. But when the same request, or the same message, comes again, it is
-tried in quarantine (``quarantine.py``): in a worker of its own, where it can hurt nobody else.
+A suspect is not refused anything. But when the same request or message comes again, it is tried in
+quarantine (``quarantine.py``), in a worker of its own, where it cannot hurt others.
 
 * If it is answered there, it was innocent, and is forgotten here.
 * If it ends that worker too, and was alone in it, it is poison: for five minutes it is answered by
-  policy at once. Tried again after that, in quarantine as before, it is refused for twice as long,
-  up to 40 minutes.
-* What only was in hand may be in quarantine together with its like, so that one kill from outside
-  does not make a queue of hundreds. If their worker ends as well, each is tried alone.
-* SIGKILL and SIGTERM that end the worker in quarantine while nobody's code runs come from outside,
+  policy at once. After that it is tried in quarantine again; if it fails, it is refused for twice
+  as long, up to 40 minutes.
+* Suspects that were only in hand may share a quarantine, so that one kill from outside does not
+  make a queue of hundreds. If their worker ends as well, each is tried alone.
+* SIGKILL and SIGTERM that end the worker in quarantine while no code is marked come from outside,
   and prove nothing.
 
-A report waits for no answer, so nobody can tell that its handler has done well. A report whose
-handler ran at a death is told to the next worker as history, without calling the handler, for as
+A report has no answer, so it cannot be seen that its handler has done well. If a report's handler
+ran at a death, the next worker learns the report as history, without calling the handler, for as
 long as poison is refused.
 
-New code may be mended code: a reload clears everything.
+A reload clears everything, since the new code may be mended code.
 
-What makes an input the same when it comes again: a request's phase and parameter, the client's
-address, how it has introduced itself, as whom it has logged in, and the sender; where the phase
-has no parameter, also the recipients; a message's sender and header but for trace fields, wherever
-it comes from. Of parameters only a digest is kept: at auth they are passwords.
+These make an input the same when it comes again. For a request: its phase and parameter, the
+client's address, its HELO or EHLO, its user name, and the sender; where the phase has no parameter,
+also the recipients. For a message: its sender and its header but for trace fields, whoever sends
+it. Of parameters only a digest is kept, since at auth they are passwords.
 """
 
 from __future__ import annotations

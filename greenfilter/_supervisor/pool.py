@@ -39,7 +39,7 @@ class Pool:
 
     Attributes:
         workers: all that serve sessions or are about to, with their places.
-        ending: those that may still run and serve nobody.
+        ending: those that may still run, but serve no session.
         places: one for each of the ``--workers``.
         ward: the place of the worker in quarantine.
         exit_code: what to end with, if the filter cannot be loaded at the start; else None.
@@ -79,7 +79,7 @@ class Pool:
             worker.link.send_first(config)
 
     def listen(self) -> None:
-        """Deal with what the workers have said to the supervisor itself."""
+        """Handle what the workers have said to the supervisor itself."""
         said = self._router.said
         while said:
             worker, line = said.pop(0)
@@ -95,7 +95,7 @@ class Pool:
                 self.relieve(worker, "has no threads left that do not hang")
 
     def settle(self) -> None:
-        """Tell the router who is there now."""
+        """Tell the router which workers are there now."""
         homes = [place.current for place in self.places]
         there = [worker for worker in homes if worker is not None]
         serve = all(worker.state is State.SERVING for worker in self.workers)
@@ -216,7 +216,7 @@ class Pool:
         self._router.quarantine.retire()
 
     def _refuse(self, place: Place, reason: str) -> None:
-        """Go on with the old code."""
+        """Keep the old code."""
         if place.replaces_alone:
             delay = place.failed(self._router.clock(), 0.0)
             logger.error("not replaced: %s; next try in %g s", reason, delay)

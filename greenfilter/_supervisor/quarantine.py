@@ -1,9 +1,9 @@
-"""Where suspects are tried: a worker of its own, started when one comes.
+"""The worker in which suspects are tried; it is started when there is one.
 
-A session is there for one request or one message, and alone if it has to be; then it goes back to
-its own worker. To either it is told as after a death: state is rebuilt from reports, local objects
-are made again. Others wait for their turn, and who would wait past the deadline is answered by
-policy. Why anyone is here is told in ``poison.py``.
+A session stays for one request or one message, alone if it has to be, and then returns to its own
+worker. Each worker learns of it as after a death: state is rebuilt from reports, and local objects
+are made again. Other suspects wait for their turn; those that would wait past the deadline are
+answered by policy. ``poison.py`` says why a session gets here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .process import WorkerProcess
 
 _IDLE_SECONDS = 5.0
-# Who ends itself so is running, and has left its mark.
+# A filter that sends itself one of these is running code, and has left its mark.
 _FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
 # Its worker keeps the deadline itself.
 _GRACE_SECONDS = 2.0
@@ -37,12 +37,12 @@ class Patient:
         session: the session that it belongs to.
         key: of the suspect.
         alone: not together with others.
-        deadline: seconds that it may wait, and then be in the worker's hands.
+        deadline: seconds that it may wait, and the same again that the worker may take.
         call: the request, or None.
         stream: the message, or None.
 
     Attributes:
-        until: time at which it has waited, or been at it, for too long.
+        until: time at which it has waited, or taken, too long.
     """
 
     __slots__ = ("alone", "call", "deadline", "key", "session", "stream", "until")
@@ -77,13 +77,13 @@ class Quarantine:
     """The ward.
 
     Args:
-        poison: is told how they have done.
+        poison: learns how they have done.
         sessions: the table.
         answers: what smtpd is owed.
         clock: gives the time (monotonic seconds).
 
     Attributes:
-        worker: who is in charge of it, once it has loaded the filter; else None.
+        worker: the worker in charge, once it has loaded the filter; else None.
         inside: those that are in its hands, by session id.
         waiting: those whose turn has not come.
     """
@@ -149,7 +149,7 @@ class Quarantine:
             self._answers.release_held(stream, passage)
 
     def release(self, sid: bytes, *, well: bool) -> None:
-        """Let a session go home.
+        """Send a session back to its own worker.
 
         Args:
             sid: its id.
@@ -181,7 +181,7 @@ class Quarantine:
         return late
 
     def lose(self, blamed: bool) -> None:
-        """Judge after its worker has ended: who was alone in it is poison, of others each may be.
+        """Judge after its worker has ended: a patient alone in it is poison, others may be.
 
         Args:
             blamed: what was inside may be the reason.
@@ -206,11 +206,11 @@ class Quarantine:
         self._poison.suspect([patient.key for patient in marked or inside], alone=True)
 
     def retire(self) -> None:
-        """Let another worker take over, when nobody is in the hands of this one."""
+        """Let another worker take over, when this one has no patient."""
         self._retired = True
 
     def is_wanted(self) -> bool:
-        """Return whether somebody waits for a worker that is not there."""
+        """Return whether a patient waits for a worker that is not there."""
         return self.worker is None and len(self.waiting) > 0
 
     def is_done(self) -> bool:

@@ -55,7 +55,7 @@ class Requests:
         self.position = 0
 
     def take(self, sessions: Iterable[Session]) -> None:
-        """Deal with what the parser has put into the queues of sessions."""
+        """Handle what the parser has put into the queues of sessions."""
         for session in sessions:
             while session.queue:
                 try:
@@ -174,7 +174,7 @@ class Requests:
         if verdict == REFUSED:
             session_logger(session.id).error("%s has ended workers before: not tried again", wire)
             self._answers.give_policy(session, call)
-        elif session.overflowed:  # its state cannot be told to another worker
+        elif session.overflowed:  # another worker could not learn its state
             self._answers.give_policy(session, call)
         else:
             deadline, alone = self._answers.deadline(session, wire), verdict == ALONE
@@ -200,7 +200,7 @@ class Requests:
             self._look_at_message(session, stream, passage, chunk.ended)
 
     def may_pass(self, session: SupervisedSession, lines: bytes) -> WorkerProcess | None:
-        """Return who may get a piece as it is: nothing but lines from the middle of a message.
+        """Return the worker that may get a piece as it is: only lines from the middle of a message.
 
         Args:
             session: whose message it seems to be.

@@ -167,7 +167,7 @@ class Results:
         self._answers.send_lines(stream, run[: run.index(b".")] if ended else run, ended)
 
     def _stream_of(self, worker: WorkerProcess, head: bytes) -> Stream | None:
-        """Find the message that lines of a worker's belong to, if it has it."""
+        """Find the message that a worker's lines belong to, if it has it."""
         session = self._sessions.of_line(worker, head)
         stream = session.last_stream if session is not None else None
         passage = passage_of(stream) if stream is not None and stream.head == head else None

@@ -327,7 +327,7 @@ class Router:
         table.generation += 1
 
     def abandon(self, worker: WorkerProcess, begun: int | None = None) -> int:
-        """Answer what a worker owed that is no more, and let go its sessions.
+        """Answer what a worker that is gone owed, and release its sessions.
 
         Args:
             worker: which.

@@ -1,4 +1,4 @@
-"""All sessions, with what a new worker would have to be told of each, and whose hands it is in."""
+"""All sessions, with what a new worker would have to know of each, and the worker that has it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _SILENT_SECONDS = 1.0
 
 
 class SupervisedSession(Session):
-    """A session with what a new worker would have to be told of it.
+    """A session with what a new worker would have to know of it.
 
     Reports are kept as they came. They are sorted only when there are many, and read only when a
     worker has died.
 
     Attributes:
-        worker: whose hands it is in; None while there is no worker.
+        worker: the worker that has it; None while there is none.
         owed: the request that smtpd waits for and the worker works on.
         asked_at: bytes that the worker had been given before that request.
         overflowed: the transaction has too many reports to keep: no new worker could know the
@@ -95,7 +95,7 @@ class SupervisedSession(Session):
         return len(self._open) > 0
 
     def is_between_transactions(self) -> bool:
-        """Return whether another worker could go on with it, and nobody would notice."""
+        """Return whether another worker could go on with it unnoticed."""
         if self.owed is not None or self.stale or self.last_stream is not None:
             return False  # what was decided about a message is known to its worker until commit
         return not self.in_transaction()
@@ -133,7 +133,7 @@ class Sessions(Connection):
         on_problem, on_evict, on_close: as for the parser.
 
     Attributes:
-        homes: who gets new sessions, for each of the ``--workers``; None while there is nobody.
+        homes: the worker that gets new sessions, for each of the ``--workers``, or None.
         clock: gives the time (seconds).
         apart: sessions whose lines cannot pass unread: no worker has them, or another one than
             their ids say, or they still get an answer that comes too late.
@@ -206,7 +206,7 @@ class Sessions(Connection):
         worker.link.send(replay)
 
     def take_away(self, session: SupervisedSession) -> None:
-        """Leave a session without a worker; its own is told so."""
+        """Leave a session without a worker, and tell its own."""
         worker = session.worker
         if worker is not None:
             worker.sessions.pop(session.sid, None)

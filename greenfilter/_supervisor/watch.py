@@ -1,4 +1,4 @@
-"""Who of the workers has to go: the dead, the silent, the stuck, the fat and the old."""
+"""Find the workers that have to go: the dead, the silent, the stuck, the fat and the old."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from .router import Router
 
 _MEMORY_TICK = 0.25
-# A filter that has not loaded by then never will; smtpd's clients are waiting.
+# A filter that has not loaded after this time never will; smtpd's clients are waiting.
 _LOAD_SECONDS = 60.0
-# A worker that is above its memory from the start on would be replaced forever.
+# A worker that starts above its memory limit would be replaced for ever.
 _MEMORY_SECONDS = 10.0
-# One of several workers for which this much waits may be silent for these seconds only.
+# One of several workers may be silent only for this long when this much waits for it.
 CROWDED_BYTES = 32 << 20
 _CROWDED_SECONDS = 2.0
-# So may one that has let a deadline pass.
+# The same holds for a worker that has let a deadline pass.
 _STUCK_SECONDS = 2.0
-# So many old workers of each place may finish their sessions as they like; those of older ones are
-# moved to the newest between two transactions.
+# This many old workers of each place may finish their sessions; those of older workers are moved to
+# the newest between two transactions.
 _MAX_OLD = 2
-# What is read of a worker before it is judged.
+# Reads from a worker before it is judged.
 _MOST_READS = 64
 
 
@@ -93,7 +93,7 @@ class Watch:
             self._pool.settle()
 
     def _patience_with(self, worker: WorkerProcess) -> float:
-        """Return how long a worker may be silent (seconds): not long if somebody waits for it."""
+        """Return how long a worker may be silent (seconds): less if an answer is owed."""
         patience = self._options.hang_seconds
         if worker.link.pending > CROWDED_BYTES:
             patience = min(patience, _CROWDED_SECONDS)

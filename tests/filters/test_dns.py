@@ -204,7 +204,8 @@ def test_servers_are_an_option() -> None:
     parsed = options.parse(["--resolver=192.0.2.53", "--resolver", "::1@5353"])
     assert parsed.resolver == [("192.0.2.53", 53), ("::1", 5353)]
     for wrong in ("dns.example.org", "192.0.2.1@0", "192.0.2.1@x"):
-        with pytest.raises(UsageError, match=r"is no (address, nor ADDRESS@PORT|number from 1 to)"):
+        text = r"is not (an address or ADDRESS@PORT|a number from 1 to)"
+        with pytest.raises(UsageError, match=text):
             options.parse(["--resolver", wrong])
 
 

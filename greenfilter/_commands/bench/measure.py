@@ -239,7 +239,7 @@ class _Run:
         self._progress(self.figures)
 
     def _bear(self, silence: float) -> None:
-        """Go on waiting for the filter, or not."""
+        """Keep waiting for the filter, or give up."""
         if self._patience.signal is None and silence >= _HANG_SECONDS and self._log_has(_KEPT):
             raise HangError(f"the filter hangs: no answer for {silence:.0f} s to {self._owed()}:")
         if silence >= self._patience.silence:

@@ -47,7 +47,7 @@ class Consumer:
         ]
 
     def take(self, runner: Runner, chunk: Chunk) -> None:
-        """Deal with a run of lines. May switch greenlets."""
+        """Handle a run of lines. May switch greenlets."""
         self.write(self.open(chunk), chunk.ended)
 
     def close(self) -> None:

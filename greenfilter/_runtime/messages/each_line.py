@@ -15,7 +15,7 @@ class EachLine(HandledConsumer):
     """``filter.data_line``: the handler is called for every line."""
 
     def take(self, runner: Runner, chunk: Chunk) -> None:
-        """Deal with a run of lines. May switch greenlets."""
+        """Handle a run of lines. May switch greenlets."""
         lines = self.open(chunk)
         if not self.failed:
             rest = iter(lines)

@@ -32,7 +32,7 @@ class Reader:
     Attributes:
         sid: of the session.
         runner: who is inside it.
-        done: it has ended, or nobody waits for it any more.
+        done: it has ended, or is no longer waited for.
         ended: the last lines have been put.
         error: what the handler gets in place of more lines.
     """

@@ -10,8 +10,8 @@ import pytest
 from greenfilter.filters._greylist.lists import (
     Addresses,
     Clients,
-    address_or_domain,
-    network_or_domain,
+    parse_address_or_domain,
+    parse_network_or_domain,
 )
 
 
@@ -28,24 +28,27 @@ from greenfilter.filters._greylist.lists import (
     ],
 )
 def test_clients_are_networks_or_domains(text: str, value: object):
-    assert network_or_domain(text) == value
+    assert parse_network_or_domain(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "192.0.2.300", "192.0.2", "2001:db8::/129", "a b", "x..y"])
 def test_what_is_no_client_is_refused(text: str):
     with pytest.raises(ArgumentTypeError, match="is no"):
-        network_or_domain(text)
+        parse_network_or_domain(text)
 
 
 @pytest.mark.parametrize("text", ["", "@", "a@b c.example", "a@-", "exa mple.org"])
 def test_what_is_no_address_is_refused(text: str):
     with pytest.raises(ArgumentTypeError, match="is no"):
-        address_or_domain(text)
+        parse_address_or_domain(text)
 
 
 def test_addresses_names_and_domains():
     some = Addresses.of(
-        map(address_or_domain, ["News@List.example", "abuse@", "bank.example", "@shop.example"])
+        map(
+            parse_address_or_domain,
+            ["News@List.example", "abuse@", "bank.example", "@shop.example"],
+        )
     )
     for address in (
         *("news@list.EXAMPLE", "abuse@any.example", "x@bank.example", "x@mail.bank.example"),

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from greenfilter import reject
 from greenfilter.filters import ratelimit
 from greenfilter.filters._ratelimit.ledger import Claim, Ledger
-from greenfilter.filters._ratelimit.limit import limits_of
+from greenfilter.filters._ratelimit.limit import parse_limits
 from greenfilter.filters._store import open_store
 from greenfilter.testing import FakeSmtpd
 from tests.filters.support import begin, deliver, lines, log_all, try_once
@@ -352,7 +352,7 @@ class Sessions(RuleBasedStateMachine):
     def the_count_is_what_was_delivered(self) -> None:
         self.smtpd.settle()
         store = open_store(self.url, 5.0)
-        [limit] = limits_of(f"user:recipients={self.LIMIT}/day")
+        [limit] = parse_limits(f"user:recipients={self.LIMIT}/day")
         assert Ledger(store).delivered(Claim(limit, "alice", 0)) == self.delivered
         store.close()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from greenfilter.filters._ratelimit.ledger import Claim, Ledger
-from greenfilter.filters._ratelimit.limit import limits_of
+from greenfilter.filters._ratelimit.limit import parse_limits
 from greenfilter.filters._store import StoreError, open_store
 from tests.support.wait import wait_until
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from greenfilter.filters._store import Store
     from tests.support.redis import RedisServer
 
-HOUR, DAY = limits_of("user:recipients=10/hour,12/day")
+HOUR, DAY = parse_limits("user:recipients=10/hour,12/day")
 
 
 @pytest.fixture
@@ -73,9 +73,9 @@ def test_a_forced_reservation_tells_the_refusal_all_the_same(store: Store):
 WORK = """
 import sys
 from greenfilter.filters._ratelimit.ledger import Claim, Ledger
-from greenfilter.filters._ratelimit.limit import limits_of
+from greenfilter.filters._ratelimit.limit import parse_limits
 from greenfilter.filters._store import open_store
-[limit] = limits_of("user:recipients=30/day")
+[limit] = parse_limits("user:recipients=30/day")
 ledger = Ledger(open_store(sys.argv[1], 30.0))
 granted = 0
 for number in range(24):
@@ -99,7 +99,7 @@ def test_processes_that_reserve_at_the_same_time_do_not_pass_the_limit(store, st
         for number in range(3)
     ]
     delivered = sum(int(worker.communicate(timeout=60)[0]) for worker in workers)
-    [limit] = limits_of("user:recipients=30/day")
+    [limit] = parse_limits("user:recipients=30/day")
     assert delivered == 30
     assert Ledger(store).delivered(Claim(limit, "alice", 0)) == 30
 

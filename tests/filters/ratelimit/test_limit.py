@@ -6,7 +6,7 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from greenfilter.filters._ratelimit.limit import Limit, limits_of
+from greenfilter.filters._ratelimit.limit import Limit, parse_limits
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from greenfilter.filters._ratelimit.limit import Limit, limits_of
     ],
 )
 def test_limits(text: str, limits: list[Limit]):
-    assert limits_of(text) == limits
+    assert parse_limits(text) == limits
 
 
 @pytest.mark.parametrize(
@@ -57,5 +57,5 @@ def test_limits(text: str, limits: list[Limit]):
 )
 def test_what_is_no_limit_is_told_in_one_line(text: str):
     with pytest.raises(ArgumentTypeError) as raised:
-        limits_of(text)
+        parse_limits(text)
     assert "\n" not in str(raised.value)
