@@ -64,7 +64,7 @@ class Answers:
         worker = session.worker
         hello = worker.hello if worker is not None else None
         if worker is not None and hello is not None and call.hook.wire in hello.deadlines:
-            worker.waits[call.hook] = (self.guard.group(deadline), deadline)
+            worker.waits[call.hook] = deadline
 
     def proceed(self, call: Call) -> None:
         """Answer a request other than commit with proceed."""

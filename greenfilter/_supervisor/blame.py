@@ -76,7 +76,7 @@ def _in_hand(worker: WorkerProcess) -> Iterator[Suspect]:
 
 
 def blame(poison: Poison, worker: WorkerProcess, found: list[Suspect]) -> None:
-    """Suspect each. Takes 0.1 ms for each too: first answer what waits."""
+    """Suspect each. It takes its time: first answer what waits."""
     for number, suspect in enumerate(found):
         alone = suspect.ran or len(found) == 1
         what = _blame_one(poison, suspect, alone)

@@ -52,7 +52,7 @@ class WorkerProcess:
         departed: the last that the client has ended, each with the request that was owed.
         born, loaded, beat: when it was started, when its filter had loaded, and when it last said
             that it is alive.
-        waits: phase -> where the guard keeps its requests, and seconds to their deadline.
+        waits: phase -> seconds that smtpd waits for its answer to a request.
         mute: time at which it let a deadline pass, unless it has answered anything since.
         state: where it is in its life; only :meth:`move_on` changes it.
         leave_by: when a worker that is leaving has to be done.
@@ -104,7 +104,7 @@ class WorkerProcess:
         self.sessions: dict[bytes, SupervisedSession] = {}
         self.departed: deque[tuple[SupervisedSession, Call | None]] = deque(maxlen=_MAX_DEPARTED)
         self.born = self.loaded = self.beat = now
-        self.waits: dict[Phase | Report, tuple[dict[Call, float], float]] = {}
+        self.waits: dict[Phase | Report, float] = {}
         self.mute: float | None = None
         self.state = State.LOADING
         self.leave_by = 0.0

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .._process.log import session_logger
-from ..protocol import Call, Stream
+from ..protocol import Call, Guard, Stream
 from .answers import Answers
 from .message import passage_of
 from .poison import Key, Poison
@@ -64,12 +64,12 @@ class Patient:
         self.stream = stream
         self.until = 0.0
 
-    def waits(self) -> bool:
+    def waits(self, guard: Guard) -> bool:
         """Return whether smtpd still waits for it, and no policy has answered."""
         if self.session.closed:
             return False
         if self.call is not None:
-            return self.call.owed is not None and self.call in self.call.owed
+            return guard.is_owed(self.call)
         return self.stream is not None and self.stream.consumer.held is not None
 
 
@@ -118,7 +118,7 @@ class Quarantine:
         """Admit whose turn it is."""
         while self.waiting:
             patient = self.waiting[0]
-            if not patient.waits():
+            if not patient.waits(self._answers.guard):
                 self.waiting.popleft()
                 continue
             if self.worker is None:
@@ -175,7 +175,8 @@ class Quarantine:
         for patient in self.inside.values():
             if patient.call is not None and now > patient.until and self.worker is not None:
                 self.worker.mute = self.worker.mute or patient.until
-        late = [p for p in self.waiting if p.call is None and p.waits() and now > p.until]
+        guard = self._answers.guard
+        late = [p for p in self.waiting if p.call is None and p.waits(guard) and now > p.until]
         for patient in late:
             self.waiting.remove(patient)
         return late

@@ -120,8 +120,8 @@ class Requests:
         if wait is None or session.stale or session.closed or self._poison.kinds or has_message:
             self.ask(session, call, self.now)
             return
-        # What nearly all requests are: half the cost of the way that looks at everything.
-        self._answers.guard.expect_in(wait[0], call, self.now + wait[1])
+        # What nearly all requests are.
+        self._answers.guard.expect(call, wait, self.now)
         self._give_request(session, worker, call)
 
     def _give_request(self, session: SupervisedSession, worker: WorkerProcess, call: Call) -> None:

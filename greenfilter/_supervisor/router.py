@@ -257,8 +257,9 @@ class Router:
     def expire(self) -> None:
         """Answer by policy what waits past its deadline; its worker may be in a busy loop."""
         now = self.clock()
-        if self._journal.is_due(now, self._shortest):
-            self.catch_up()
+        guard = self.answers.guard
+        if self._journal.is_due(now, self._shortest) or guard.expired(now):
+            self.catch_up()  # what seems to be late may have been answered unread
         self.poison.expire()
         self.look_at_reports()
         for patient in self.quarantine.late(now):
@@ -271,7 +272,7 @@ class Router:
             if now >= self._next_round:
                 self.catch_up()
                 self._forget_silent(hello, now)
-        for call in self.answers.guard.expired(now):
+        for call in guard.expired(now):
             session: Any = call.session
             if session.owed is call:
                 self._overtake(session)

@@ -2,12 +2,12 @@
 
 import os
 import selectors
+from itertools import cycle
 from types import SimpleNamespace
 
 from greenfilter._control import Hello
 from greenfilter._supervisor.link import Link
 from greenfilter._supervisor.router import Router
-from greenfilter.protocol import PHASES
 
 SID, OTHER, TOKEN = b"00000000deadbeef", b"00000000cafebabe", b"0123456789abcdef"
 
@@ -119,14 +119,16 @@ def test_a_message_whose_session_is_let_go_is_ended_and_refused():
 
 
 def test_an_error_with_one_session_does_not_reach_the_others(caplog):
-    class Waiting(dict):
-        def __setitem__(self, call, deadline):
-            if call.session.sid == SID:
+    class Waits(dict):
+        fails = cycle([True, False])
+
+        def get(self, hook, default=None):
+            if next(self.fails):
                 raise MemoryError
-            super().__setitem__(call, deadline)
+            return super().get(hook, default)
 
     world = World()
-    world.worker.waits[PHASES["noop"]] = (Waiting(), 30.0)
+    world.worker.waits = Waits()
     for _ in range(2):
         world.router.from_smtpd(NOOP % (SID, TOKEN) + NOOP % (OTHER, TOKEN))
     assert world.worker.link._out == [NOOP % (OTHER, TOKEN)] * 2

@@ -381,6 +381,19 @@ def test_a_request_that_passed_unread_is_answered_by_policy_at_its_deadline():
     assert world.smtpd.judge.unanswered() == 0
 
 
+def test_a_request_that_was_read_and_its_answer_was_not_is_not_late():
+    world = World()
+    world.router.expire()  # which also looks for silent sessions, for the first time
+    world.say(request("noop", sid=SID, token=TOKEN))
+    world.router.catch_up()
+    world.pass_time(29.9)
+    world.work()
+    world.pass_time(0.5)
+    world.router.expire()
+    assert world.smtpd.judge.unanswered() == 0
+    assert world.worker.mute is None
+
+
 def test_sessions_let_go_while_the_journal_is_read_get_no_second_answer():
     world = World()
     world.router.sessions.max_sessions = 2
