@@ -5,20 +5,23 @@ from __future__ import annotations
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from greenfilter._filter import stock as stock_filters
-from tests.benchmarks import peers, procinfo
+from tests.benchmarks import driver, peers, procinfo
 from tests.benchmarks.bench import C_LIBRARY, GREENFILTER, SUPERVISED, Bench, Row, limited
 from tests.benchmarks.cases import CASES
-from tests.benchmarks.cases.filters import STOCK
+from tests.benchmarks.cases.filters import LIST, STOCK, Services
 from tests.benchmarks.chart import svg
 from tests.benchmarks.driver import FilterProcess, Run, WrongReplies, check
 from tests.benchmarks.report import shown, table
 from tests.benchmarks.wire import SESSION_OF_14, Sessions, Traffic, build, message_lines
 from tests.conftest import unavailable
+from tests.support.dns import DnsServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,6 +192,44 @@ def test_the_work_of_a_stock_filter_is_checked(
     monkeypatch.setattr(FilterProcess, "exchange", exchange_and_spoil)
     [stock] = (stock for stock in STOCK if stock.name == name)
     assert [row.values for row in stock.run(bench)] == [(), ()]
+
+
+def list_all(dns: DnsServer, name: str) -> dict[str, str] | None:
+    """Have all clients, and the entry that a list has to have, on the list."""
+    is_listed = name.endswith(f".203.{LIST}") or name == f"2.0.0.127.{LIST}"
+    return {"A": "127.0.0.2"} if is_listed else None
+
+
+def refusing(name: str, services: Services) -> list[str]:
+    """Give options with which a filter refuses what all come with."""
+    store = f"--store=sqlite:{services.folder}/store"
+    return {
+        "greylist": [store, "--no-spf"],
+        "ratelimit": [store, "--limit=network:bytes=1/day"],
+        "rbl": ["--zone", LIST, "--resolver", services.resolver],
+        "submission_guard": [f"--table=file:{services.write('senders', 'alice: bob@example.org')}"],
+    }[name]
+
+
+@pytest.mark.parametrize("name", ["greylist", "ratelimit", "rbl", "submission_guard"])
+def test_what_stock_filters_do_in_their_cases_depends_on_the_mail(
+    bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = FilterProcess.exchange
+
+    def exchange_without_patience(process: FilterProcess, traffic: Traffic) -> Run:
+        with monkeypatch.context() as patch:
+            patch.setattr(driver, "SILENCE", 3.0)
+            return exchange(process, traffic)
+
+    monkeypatch.setattr(FilterProcess, "exchange", exchange_without_patience)
+    monkeypatch.setattr(DnsServer, "_lookup", list_all)
+    [stock] = (stock for stock in STOCK if stock.name == name)
+    stock = replace(stock, options=partial(refusing, name), peer=None)
+    for row in stock.run(bench):
+        assert row.values == ()
+        # What is shorter than what was expected is waited for.
+        assert "instead of" in row.note or "silence" in row.note
 
 
 def test_each_stock_filter_has_a_case() -> None:
