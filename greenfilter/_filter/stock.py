@@ -67,7 +67,7 @@ def build(name: str, arguments: Sequence[str]) -> Filter:
 
 
 def relative_paths(app: Filter) -> list[tuple[str, str]]:
-    """Give the options, and their values, that name files relative to where smtpd starts.
+    """Return the options, and their values, that name files relative to where smtpd starts.
 
     Of a filter that is no stock filter nobody knows.
     """

@@ -20,11 +20,11 @@ def client_ip(address: Address | None) -> Ip | None:
 
 
 def is_in(ip: Ip, networks: Iterable[Network]) -> bool:
-    """Whether an address is in any of some networks."""
+    """Return whether an address is in any of some networks."""
     return any(ip in network for network in networks)
 
 
 def is_ours(session: Session, networks: Iterable[Network]) -> bool:
-    """Whether a client is on this host, in one of our networks, or has authenticated."""
+    """Return whether a client is on this host, in one of our networks, or has authenticated."""
     ip = client_ip(session.src)
     return ip is None or session.authenticated or ip.is_loopback or is_in(ip, networks)

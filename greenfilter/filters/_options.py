@@ -148,7 +148,7 @@ class Options:
         return self._parser.parse_args(words)
 
     def relative_paths(self, arguments: Sequence[str]) -> list[tuple[str, str]]:
-        """Give all options, and their values, that name files relative to where smtpd starts.
+        """Return all options, and their values, that name files relative to where smtpd starts.
 
         Args:
             arguments: without a mistake.

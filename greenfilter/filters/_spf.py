@@ -28,7 +28,7 @@ class Query(spf.query):  # type: ignore[misc]
         """Ask for no explanation: nobody reads what a stranger has written."""
 
     def validated_ptrs(self) -> list[str]:
-        """Give the client's names that lead back to it; errors skip a name (RFC 7208, 5.5)."""
+        """Return the client's names that lead back to it; errors skip a name (RFC 7208, 5.5)."""
         with contextlib.suppress(spf.TempError):
             return [name for name in self.dns_ptr(self.i)[: spf.MAX_PTR] if self._leads_back(name)]
         return []

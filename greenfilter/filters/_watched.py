@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 
 
 def signature_of(path: str) -> Signature | None:
-    """Give what changes with a file's content, or with who may read it; None if it is not there."""
+    """Return what changes with a file, or with who may read it; None if it is not there."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -79,11 +79,11 @@ class WatchedList(Iterable[Any]):
         return chain.from_iterable(self.lists())
 
     def lists(self) -> list[list[Any]]:
-        """Give what each part has now: the same object as before, unless it was read anew."""
+        """Return what each part has now: the same object as before, unless it was read anew."""
         return [part.value if isinstance(part, Watched) else part for part in self._parts]
 
     def plus(self, part: list[Any] | Watched[list[Any]]) -> WatchedList:
-        """Give a list with one part more."""
+        """Return a list with one part more."""
         return WatchedList((*self._parts, part))
 
 

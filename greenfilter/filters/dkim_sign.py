@@ -111,7 +111,7 @@ def _sign(signer: Signer, ctx: Any, message: Message, *, edit: bool) -> list[Key
 
 
 def is_own(session: Session, networks: Iterable[Any]) -> bool:
-    """Whether a client may have its mail signed: authenticated, local, or of ``networks``."""
+    """Return whether a client has its mail signed: authenticated, local, or of ``networks``."""
     if session.authenticated or session.src is None:
         return session.authenticated
     ip = client_ip(session.src)

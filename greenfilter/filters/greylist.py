@@ -145,7 +145,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _lists(options: argparse.Namespace) -> Callable[[], Lists]:
-    """Give what gives the white lists as they are now."""
+    """Return what gives the white lists as they are now."""
     clients = Derived(options.allow_client, Clients.of)
     senders = Derived(options.allow_sender, Addresses.of)
     recipients = Derived(

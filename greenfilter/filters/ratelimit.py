@@ -150,7 +150,7 @@ class _Limiter:
             self._ledger.settle(message.holder, claims, reserved=message.recipients > 0)
 
     def give_back(self, message: Message) -> None:
-        """Give back what a message had reserved that was not delivered."""
+        """Return back what a message had reserved that was not delivered."""
         if message.recipients and not message.settled:
             self._ledger.settle(message.holder, message.wants(0, 0))
 

@@ -102,12 +102,12 @@ def recorded(log: Path, filter_name: str, *arguments: str) -> list[str]:
 
 
 def has_supervisor() -> bool:
-    """Whether this greenfilter has a supervisor."""
+    """Return whether this greenfilter has a supervisor."""
     return "--no-supervisor" in _help()
 
 
 def has_workers() -> bool:
-    """Whether this greenfilter shares sessions over several worker processes."""
+    """Return whether this greenfilter shares sessions over several worker processes."""
     return "--workers" in _help()
 
 

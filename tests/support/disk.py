@@ -54,7 +54,7 @@ class SmallDisk:
                 self._write_all(file.fileno(), b"x" * size)
 
     def empty(self) -> None:
-        """Give the room back."""
+        """Return the room back."""
         (self.path / "filler").unlink()
 
     @staticmethod

@@ -143,7 +143,7 @@ def _named(path: str) -> str:
 
 
 def _is_of_python(path: str) -> bool:
-    """Whether a file belongs to this Python or its environment."""
+    """Return whether a file belongs to this Python or its environment."""
     real = os.path.realpath(path)
     prefixes = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)}
     return any(real.startswith(prefix + os.path.sep) for prefix in prefixes)

@@ -196,13 +196,13 @@ class _Slot:
             raise TimeoutError
 
     def give_back(self) -> None:
-        """Give it back, if it is here."""
+        """Return it back, if it is here."""
         if self._taken:
             self._taken = False
             self._slots.release()
 
     def go_over(self, stream: Stream) -> None:
-        """Give it back when clamd has answered, or after a long time."""
+        """Return it back when clamd has answered, or after a long time."""
         self._taken = False
 
         def wait() -> None:

@@ -216,7 +216,7 @@ class SocketOutput(Output):
 
 
 def path_of(text: str) -> str:
-    """Give the path in a text as :func:`open_output` takes it; "" for none."""
+    """Return the path in a text as :func:`open_output` takes it; "" for none."""
     kind, _, rest = text.partition(":")
     if text == "stderr" or kind == "tcp":
         return ""

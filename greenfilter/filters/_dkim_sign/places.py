@@ -52,7 +52,7 @@ def place(text: str, directory: str = "") -> Place:
 
 
 def _published(name: str, labels: int, what: str) -> str:
-    """Give a domain or selector as A-labels, if verifiers take it (RFC 6376, 3.1 and 3.5)."""
+    """Return a domain or selector as A-labels, if verifiers take it (RFC 6376, 3.1 and 3.5)."""
     try:
         found = to_a_labels(name.rstrip(".")).split(".")
         if len(found) < labels or not all(map(_LABEL.fullmatch, found)):

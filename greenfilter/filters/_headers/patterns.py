@@ -97,7 +97,7 @@ class Pattern:
         self.groups = 0 if self._is_glob else self._regex.groups
 
     def matches(self, value: str, budget: Budget) -> bool:
-        """Whether a value, or what is looked at of it, matches.
+        """Return whether a value, or what is looked at of it, matches.
 
         Raises:
             TooSlow: there is no time for it.
@@ -107,7 +107,7 @@ class Pattern:
         return bool(self._regex.match(value) if self._is_glob else self._regex.search(value))
 
     def replaced(self, value: str, by: str, budget: Budget) -> str:
-        """Give a value with what matches replaced; what is beyond the limit stays as it is.
+        """Return a value with what matches replaced; what is beyond the limit stays as it is.
 
         Raises:
             TooSlow: there is no time for it.

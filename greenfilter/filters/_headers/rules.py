@@ -54,7 +54,7 @@ class Conditions:
     tls: bool | None = None
 
     def hold(self, mail: Mail, budget: Budget) -> bool:
-        """Whether a rule with these conditions is for this mail."""
+        """Return whether a rule with these conditions is for this mail."""
         session = mail.session
         if self.authenticated is not None and session.authenticated is not self.authenticated:
             return False
@@ -97,17 +97,17 @@ class Rule:
     known: list[Pattern] = field(default_factory=list)
 
     def is_for(self, mail: Mail, budget: Budget) -> bool:
-        """Whether the rule's conditions hold."""
+        """Return whether the rule's conditions hold."""
         if self.match is not None and not self.match.hold(mail, budget):
             return False
         return self.unless is None or not self.unless.hold(mail, budget)
 
     def sender(self, address: str, budget: Budget) -> str:
-        """Give the envelope sender that takes the place of another one."""
+        """Return the envelope sender that takes the place of another one."""
         return self._masqueraded(address, budget) if "envelope" in self.masquerade_in else address
 
     def recipient(self, address: str, budget: Budget) -> str:
-        """Give the recipient that takes the place of another one."""
+        """Return the recipient that takes the place of another one."""
         local, _, domain = address.rpartition("@")
         short = local.partition(self.delimiter)[0]
         if short and not local.startswith('"') and _any(self.strip_plus, [domain], budget):
@@ -166,7 +166,7 @@ class Rule:
 
 
 def values(headers: Headers | None, name: str) -> list[str]:
-    """Give the fields of a name as patterns see them: decoded, unless they hold addresses."""
+    """Return the fields of a name as patterns see them: decoded, unless they hold addresses."""
     if headers is None:
         return []
     if name.lower() in ADDRESS_FIELDS:

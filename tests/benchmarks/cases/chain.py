@@ -93,7 +93,7 @@ def _under_smtpd(bench: Bench) -> list[Row]:
 def _measure(
     filters: dict[str, str], messages: int, runs: int, lines: int
 ) -> tuple[list[float], list[float]]:
-    """Give the processor time of a message in microseconds, and messages per second, by run."""
+    """Return the processor time of a message in microseconds, and messages per second, by run."""
     body = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * lines
     cpus: list[float] = []
     rates: list[float] = []

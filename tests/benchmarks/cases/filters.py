@@ -162,7 +162,7 @@ class Stock:
     def _measure(
         self, bench: Bench, subject: str, command: Sequence[str], services: Services
     ) -> tuple[float, ...]:
-        """Give the microseconds per message of each run, after one that does not count."""
+        """Return the microseconds per message of each run, after one that does not count."""
         messages = bench.size(500, 20)
         message = _signed(services) if self.signed else make_message()
         verify = self._verifier(services, message, messages)
