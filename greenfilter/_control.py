@@ -82,9 +82,8 @@ def format_hello(app: Filter) -> bytes:
         if registry.taps and policies["commit"][0] == "proceed":
             # Commit may be late because of a tap, which may have something against the message.
             policies["commit"] = policies["data-line"]
-        deadlines["commit"] = max(
-            deadlines.get("commit", app.deadline), *(tap.deadline for tap in taps)
-        )
+        deadlines["data-line"] = max(tap.deadline for tap in taps)
+        deadlines["commit"] = registry.commit_deadline()
     fact = Hello(
         app.name,
         sorted(registry.registered_reports()),

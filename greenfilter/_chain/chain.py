@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._filter.app import Filter
-from .._filter.handlers import Handler, Policy, make_error
+from .._filter.handlers import Handler, Policy, locate, make_error
 from .._filter.registry import LocalStorage, Registry
+from ..errors import RegistrationError
 from ..protocol import EVENTS, EVERYTHING, PHASES, PROCEED, Decision, Need
 from .member import Member, When
 
@@ -149,6 +150,31 @@ class ChainRegistry(Registry):
         self.members: list[Member] = []
         self._host: Host | None = None
         self._marks = False  # what one member finds may have to wait for a rewrite of another
+
+    def add(self, kind: str, name: str, fn: Any, options: dict[str, Any]) -> None:
+        """Refuse a handler: it would be asked by nobody.
+
+        Raises:
+            RegistrationError: always.
+        """
+        raise self._no_hook(name if kind == "data" else f"{kind}.{name}", fn)
+
+    def add_session_storage(
+        self, create: Callable[..., Any], delete: Callable[..., Any] | None
+    ) -> None:
+        """Refuse it, as :meth:`add`."""
+        raise self._no_hook("local_session", create)
+
+    def add_message_storage(
+        self, create: Callable[..., Any], delete: Callable[..., Any] | None
+    ) -> None:
+        """Refuse it, as :meth:`add`."""
+        raise self._no_hook("local_message", create)
+
+    @staticmethod
+    def _no_hook(hook: str, fn: Any) -> RegistrationError:
+        text = f"a chain has no {hook} of its own: register it with one of its members"
+        return make_error(text, locate(fn))
 
     def add_member(self, member: Member) -> None:
         """Add a member at the end.

@@ -63,11 +63,13 @@ class Observer:
             self._registered.get(timeout=_START_SECONDS)
         except (gevent.Timeout, ConnectionError) as error:
             raise UsageError(f"{member!r} does not start: {error}") from None
+        self._wanted = member.app._registry.registered_reports()
+        self._asked = member.app._registry.phases()
 
     def report(self, key: tuple[str, str], line: bytes) -> None:
         """Tell it a report. Never switches."""
         subsystem, name = key
-        if (subsystem, EVENTS[name].wire) in self._member.app._registry.registered_reports():
+        if (subsystem, EVENTS[name].wire) in self._wanted:
             self._send(line)
         if name == "link_disconnect":
             sid = line.split(b"|", 6)[5]
@@ -82,7 +84,7 @@ class Observer:
         """Ask it what it would answer to a request. Never switches."""
         if not isinstance(view.hook, Phase) or view.session.sid in self._dropped:
             return
-        if view.hook.wire in self._member.app._registry.phases():
+        if view.hook.wire in self._asked:
             self._phases[view.token or b""] = view.hook.wire
             self._send(view.line)
 

@@ -166,6 +166,12 @@ class Registry:
             raise make_error("local_message is set already", locate(create))
         self.message_storage = LocalStorage(create, delete, "local_message")
 
+    def commit_deadline(self) -> float:
+        """Return the seconds that smtpd may have to wait at commit: for the taps too."""
+        handler = self.filters.get("commit")
+        own = handler.deadline if handler is not None else self._app.deadline
+        return max([own, *(tap.deadline for tap in self.taps)])
+
     # What smtpd has to send
 
     def phases(self) -> set[str]:

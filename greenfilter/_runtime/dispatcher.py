@@ -193,11 +193,10 @@ class Dispatcher:
 
     def deadline_of(self, call: Call) -> float:
         """Return the seconds that smtpd may have to wait for the answer to a request."""
+        if call.hook is _COMMIT:
+            return self.calls.registry.commit_deadline()
         handler = self._filters.get(call.hook)
-        deadline = handler.deadline if handler is not None else self.app.deadline
-        if call.hook is _COMMIT:  # which waits for the taps
-            return max([deadline, *(tap.deadline for tap in self.calls.registry.taps)])
-        return deadline
+        return handler.deadline if handler is not None else self.app.deadline
 
     def end_stream(self, stream: Stream) -> None:
         """Give up a message: nothing more is written of it, and what it holds is freed."""

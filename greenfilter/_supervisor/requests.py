@@ -245,7 +245,7 @@ class Requests:
             if not (ended or too_long):
                 return  # until it is whole: nobody is to wait for this client
             passage.waits, passage.worker = True, None
-            deadline, alone = self._answers.deadline(session, "commit"), verdict == ALONE
+            deadline, alone = self._answers.deadline(session, "data-line"), verdict == ALONE
             self._quarantine.enter(Patient(session, key, alone, deadline, stream=stream))
         if too_long and passage.held is not None:
             self._answers.refuse_held(session, stream, passage)

@@ -610,6 +610,22 @@ class TestMisuse:
         with FakeSmtpd(made), pytest.raises(RegistrationError, match="runs already"):
             made.add(answering("ehlo", None))
 
+    @pytest.mark.parametrize(
+        ("hook", "register"),
+        [
+            ("filter.ehlo", lambda made: made.filter.ehlo(lambda ctx, identity: None)),
+            ("report.tx_mail", lambda made: made.report.tx_mail(lambda ctx, *values: None)),
+            ("message", lambda made: made.message(lambda ctx, message: None)),
+            ("tap", lambda made: made.tap(lambda ctx, lines: None)),
+            ("local_session", lambda made: made.local_session(dict)),
+            ("local_message", lambda made: made.local_message(dict)),
+        ],
+    )
+    def test_a_handler_of_the_chain_itself_is_refused_where_it_stands(self, hook, register):
+        problem = rf"test_requests\.py:\d+: a chain has no {hook} of its own"
+        with pytest.raises(RegistrationError, match=problem):
+            register(Chain("mx"))
+
 
 def test_the_log_names_the_member_that_decided(caplog):
     caplog.set_level("INFO")
