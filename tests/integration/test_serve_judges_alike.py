@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serve.command import ServeCommand
+from tests.commands.serve.command import ServeCommand
 from tests.support import echo_filter
 from tests.support.client import Client
 

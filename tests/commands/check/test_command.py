@@ -9,11 +9,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.checks.checking import call
-from tests.checks.conftest import HEAD
-from tests.checks.conftest import check as check
+from tests.commands.check.checking import call
+from tests.commands.check.conftest import HEAD
+from tests.commands.check.conftest import check as check
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_a_filter_that_needs_none_of_them_works(name: str, options: list[str]):
 
 
 def test_each_has_an_extra_of_its_name_and_a_summary_and_a_row_in_the_readme():
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     extras = (root / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
     readme = (root / "README.md").read_text()
     for name in stock.names():

@@ -16,8 +16,7 @@ from greenfilter._runtime.runners import Runners
 from greenfilter._runtime.sessions import LiveSession
 from greenfilter.protocol import EVENTS, EVERYTHING, PHASES, Call, Session
 from greenfilter.testing import FakeSmtpd
-
-from .runtime.driving import Output
+from tests.runtime.driving import Output
 
 SID = b"7641df9771b4ed00"
 TOKEN = b"1ef1c203cc576e5d"

@@ -19,7 +19,7 @@ from .link import GREENFILTER
 from .test_replay import JUDGE, replay
 
 DKIMSIGN = "/usr/libexec/opensmtpd/filter-dkimsign"
-ECHO = Path(__file__).parents[1] / "benchmarks" / "peers" / "echo.c"
+ECHO = Path(__file__).parents[2] / "benchmarks" / "peers" / "echo.c"
 MESSAGE = b"Subject: recorded\r\n\r\n.dot\r\n8-bit \xe9\r\nbare \r CR\r\n"
 
 
