@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import gevent.event
 
@@ -15,12 +15,35 @@ from ..protocol._catalogue import ENDS_TRANSACTION, STATE_OF_SESSION, STATE_OF_T
 from ..protocol._stuffing import stuff_line, unstuff_line
 from .life import ProgramError
 
-if TYPE_CHECKING:
-    from .child import Child
-
 # Reports kept of one transaction, for the program that is started when this one dies: two for each
 # recipient, of which smtpd takes 1,000 by default.
 _MAX_HISTORY = 4000
+
+
+class Running(Protocol):
+    """The program, whatever process it is now.
+
+    Attributes:
+        name: for errors.
+        version: protocol version of what is written to it.
+        max_message_bytes: most that it may write for one message.
+    """
+
+    name: str
+    version: tuple[int, int]
+    max_message_bytes: int
+
+    def check(self) -> None:
+        """Raise ProgramError unless it runs."""
+
+    def new_token(self) -> bytes:
+        """Make a token that no other request has."""
+
+    def send(self, line: bytes) -> None:
+        """Queue a line. Never switches greenlets."""
+
+    def wait_room(self) -> None:
+        """Wait while the program reads slower than it is written to. May switch greenlets."""
 
 
 class ChildSession:
@@ -31,7 +54,7 @@ class ChildSession:
         sid: smtpd's id.
     """
 
-    def __init__(self, child: Child, sid: bytes) -> None:
+    def __init__(self, child: Running, sid: bytes) -> None:
         self._child = child
         self._sid = sid
         self._oracle = self._new_oracle()
@@ -167,7 +190,7 @@ class ChildSession:
 class ChildMessage:
     """One message on its way through the program."""
 
-    def __init__(self, child: Child, session: ChildSession, head: bytes) -> None:
+    def __init__(self, child: Running, session: ChildSession, head: bytes) -> None:
         self.ended = False
         self._child = child
         self._session = session

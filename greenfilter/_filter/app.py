@@ -141,7 +141,7 @@ class Filter:
             raise make_error(f"needs={needs!r} is not a Need; write: needs=Need.RDNS | Need.SRC")
         self.needs = needs
         self.config = Config()
-        self.stock: tuple[str, list[str]] | None = None  # its name and options, if it is one
+        self._stock: tuple[str, list[str]] | None = None  # its name and options, if it is one
         self.filter = _Hooks(self, "filter", PHASES)
         self.report = _Hooks(self, "report", EVENTS)
         self.lines = _Hook(self, "data", "lines")

@@ -62,18 +62,18 @@ def build(name: str, arguments: Sequence[str]) -> Filter:
         extra = name.replace("_", "-")  # older versions of pip find no extra with an underscore
         text = f"{name}: {error}; install what it needs: pip install 'greenfilter[{extra}]'"
         raise UsageError(f"{text} (in a clone, '.[{extra}]')") from error
-    app.stock = (name, list(arguments))
+    app._stock = (name, list(arguments))
     return app
 
 
 def relative_paths(app: Filter) -> list[tuple[str, str]]:
     """Return the options, and their values, that name files relative to where smtpd starts.
 
-    Of a filter that is no stock filter nobody knows.
+    Of other filters nobody knows.
     """
-    if app.stock is None:
+    if app._stock is None:
         return []
-    name, arguments = app.stock
+    name, arguments = app._stock
     options = importlib.import_module(f"greenfilter.filters.{name}").make_options()
     found: list[tuple[str, str]] = options.relative_paths(arguments)
     return found

@@ -11,7 +11,7 @@ and went in between need not be read at all.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .process import WorkerProcess
@@ -29,7 +29,7 @@ _MOST_BYTES = 1 << 20
 _MOST_SECONDS = 1.0
 
 
-class Piece(NamedTuple):
+class Piece:
     """Some lines that went one way.
 
     Attributes:
@@ -40,11 +40,21 @@ class Piece(NamedTuple):
         answered: ids of the requests that the worker has answered with proceed.
     """
 
-    time: float
-    worker: WorkerProcess
-    lines: bytes
-    position: int
-    answered: list[bytes]
+    __slots__ = ("answered", "lines", "position", "time", "worker")
+
+    def __init__(
+        self,
+        time: float,
+        worker: WorkerProcess,
+        lines: bytes,
+        position: int,
+        answered: list[bytes],
+    ) -> None:
+        self.time = time
+        self.worker = worker
+        self.lines = lines
+        self.position = position
+        self.answered = answered
 
 
 class Journal:

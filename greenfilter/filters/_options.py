@@ -66,6 +66,8 @@ class Options:
             settings: as for :meth:`argparse.ArgumentParser.add_argument`.
         """
         self._paths[name] = path
+        if "type" in settings:
+            settings["type"] = _Value(settings["type"])
         self._parser.add_argument(name, **settings)
 
     def add_list(
@@ -243,11 +245,10 @@ class _ListType:
     ) -> None:
         self._type = type
         self._read = read
-        self.__name__ = getattr(type, "__name__", "value")
 
     def __call__(self, text: str) -> Any:
         if not text.startswith("@"):
-            return [self._type(text)]
+            return [_Value(self._type)(text)]
         return self._read(text[1:], self._type)
 
 

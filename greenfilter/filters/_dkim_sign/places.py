@@ -46,7 +46,7 @@ def place(text: str, directory: str = "") -> Place:
     domain, selector = _published(domain, 2, "domain"), _published(selector, 1, "selector")
     if len(f"{selector}._domainkey.{domain}") > 253:
         raise argparse.ArgumentTypeError(
-            f"{selector}._domainkey.{domain} is no name in DNS: too long"
+            f"{selector}._domainkey.{domain} is not a name in DNS: too long"
         )
     return Place(domain, selector, os.path.join(directory, path))
 
