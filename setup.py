@@ -60,7 +60,7 @@ WISH = os.environ.get("GREENFILTER_COMPILE")
 # puts their signatures there, where C can express them.
 TEXT = r'(NULL|"(?:[^"\\]|\\.)*")'
 METHOD = re.compile(rf"(\(PyCFunction\)CPyPy_(\w+),[^\"{{}}]*PyDoc_STR\(){TEXT}")
-CLASS = re.compile(rf'(\.tp_name = "(\w+)",[^{{}}]*\.tp_doc = PyDoc_STR\(){TEXT}')
+CLASS = re.compile(rf"(CPyType_(\w+)_template_ = \{{[^{{}}]*\.tp_doc = PyDoc_STR\(){TEXT}")
 PROPERTY = re.compile(r"(\(getter\)(\w+),\s*(?:NULL|\(setter\)\w+),\s*)(NULL)(?=, NULL\})")
 
 
@@ -88,7 +88,7 @@ def documented(code: str) -> str:
     docs = dict(sorted(docstrings().items(), key=lambda item: -len(item[0])))
 
     def put(found: re.Match[str]) -> str:
-        name = f"class {found[2]}" if found.re is CLASS else f"___{found[2]}"
+        name = f"___{found[2]}"
         # A symbol begins with as much of the module's name as makes it the only one.
         doc = next((doc for end, doc in docs.items() if name.endswith(end)), None)
         if doc is None:
@@ -107,10 +107,10 @@ def docstrings() -> dict[str, str]:
             if isinstance(node, ast.FunctionDef):
                 found[f"___{path.stem}___{node.name}"] = as_c(node)
             elif isinstance(node, ast.ClassDef):
-                found[f"class {node.name}"] = as_c(node)
+                of_class = f"___{path.stem}___{node.name}"
+                found[of_class] = as_c(node)
                 for member in node.body:
                     if isinstance(member, ast.FunctionDef):
-                        of_class = f"___{path.stem}___{node.name}"
                         found[f"{of_class}___{member.name}"] = as_c(member)
                         found[f"{of_class}_get_{member.name}"] = as_c(member)
     return {name: doc for name, doc in found.items() if doc}
