@@ -11,6 +11,7 @@ and went in between need not be read at all.
 from __future__ import annotations
 
 import re
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _SESSION = re.compile(rb"\n(?:report|filter)\|[^|\n]*\|[^|\n]*\|[^|\n]*\|[^|\n]*
 
 # Read sooner than it would have to be, above this size and age (seconds).
 _MOST_BYTES = 1 << 20
+_MOST_SKIPPED_BYTES = 1 << 18
 _MOST_SECONDS = 1.0
 
 
@@ -99,6 +101,36 @@ class Journal:
         pieces, self._pieces = self._pieces, []
         self._bytes = 0
         return pieces
+
+
+class Skipped:
+    """The last pieces with sessions that nobody has looked at: their handlers may still run."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[Piece] = deque()
+        self._bytes = 0
+
+    def add(self, pieces: list[Piece]) -> None:
+        """Add pieces; the oldest go when there are too many."""
+        self._pieces.extend(pieces)
+        self._bytes += sum(len(piece.lines) for piece in pieces)
+        while self._bytes > _MOST_SKIPPED_BYTES:
+            self._bytes -= len(self._pieces.popleft().lines)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._pieces.clear()
+        self._bytes = 0
+
+    def of(self, sids: set[bytes]) -> list[Piece]:
+        """Return what the pieces say of some sessions."""
+        return only(list(self._pieces), sids)
+
+
+def departed(lines: bytes) -> set[bytes]:
+    """Return the ids of the sessions that have ended in whole lines, and not begun again."""
+    last = {sid: what for what, sid in _CAME_OR_WENT.findall(b"\n" + lines)}
+    return {sid for sid, what in last.items() if what == _WENT}
 
 
 def sessions_of(lines: bytes) -> list[bytes]:

@@ -238,7 +238,9 @@ class Pool:
         place.replaces_alone = False
         if place.current is not None and place.current.hello is not None:
             self._router.answers.hello = place.current.hello
-        if old is not None:
+        if old is not None and old.state is State.LOADING:
+            self.lose(old, "another one has loaded first")
+        elif old is not None:
             old.move_on(Event.RETIRE)
             old.leave_by = self._router.clock() + self._options.drain_seconds
 
@@ -271,18 +273,27 @@ class Pool:
         place = self.workers.pop(worker, None)
         if place is None:
             return
-        blamed = blamed or not reason
-        self._stop(worker)
-        found = suspects(worker) if blamed and place is not self.ward else []
-        sessions = self._router.abandon(worker, worker.bytes_read())
-        self._router.flush()
-        if worker is self._router.quarantine.worker:
-            self._router.quarantine.lose(blamed)
-        blame(self._router.poison, worker, found)
-        self._router.look_at_reports()
-        self._refill(worker, place, reason or worker.end(), sessions)
-        self.settle()
-        self._router.ask_again()
+        sessions = len(worker.sessions)
+        try:
+            self._take_leave(worker, place, blamed or not reason)
+        finally:  # whatever goes wrong with this one, there is to be a next one
+            self._refill(worker, place, reason or worker.end(), sessions)
+            self.settle()
+            self._router.ask_again()
+
+    def _take_leave(self, worker: WorkerProcess, place: Place, blamed: bool) -> None:
+        """Answer what a worker that is to end at once owes, and find out what has ended it."""
+        router = self._router
+        try:
+            self._stop(worker)
+            found = suspects(worker) if blamed and place is not self.ward else []
+        finally:
+            router.abandon(worker, worker.bytes_read())
+            router.flush()
+        if worker is router.quarantine.worker:
+            router.quarantine.lose(blamed)
+        blame(router.poison, worker, found)
+        router.look_at_reports()
 
     def _stop(self, worker: WorkerProcess) -> None:
         """End a worker at once. What it has written counts; nothing is written after that."""

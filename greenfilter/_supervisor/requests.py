@@ -41,6 +41,7 @@ class Requests:
 
     Attributes:
         now: when the lines came that are dealt with.
+        has_messages: smtpd has sent lines of one, so that commit is more than a request.
         position: bytes that the worker had been given before them, if they have passed unread.
     """
 
@@ -52,6 +53,7 @@ class Requests:
         self._poison = poison
         self._quarantine = quarantine
         self.now = 0.0
+        self.has_messages = False
         self.position = 0
 
     def take(self, sessions: Iterable[Session]) -> None:
@@ -94,7 +96,7 @@ class Requests:
         if session.worker is None:
             overflowed = session.overflowed
             session.sort_reports()
-            if overflowed and not session.overflowed:
+            if overflowed and not session.overflowed and not session.closed:
                 self._sessions.send_home(session)
 
     def _suspected_report(self, session: SupervisedSession, call: Call) -> None:
@@ -219,6 +221,7 @@ class Requests:
         return passage.worker
 
     def _begin(self, session: SupervisedSession, stream: Stream) -> Passage:
+        self.has_messages = True
         passage = Passage(None if session.stale else session.worker, stream)
         if passage.worker is None:
             self._answers.bypass(stream, passage, self._answers.policy(session, "data-line"))

@@ -70,7 +70,8 @@ class Results:
                 self._answers.once.warn("stray", text)
 
     def _keep_fact(self, worker: WorkerProcess, fact: bytes) -> None:
-        session = worker.sessions.get(fact.split(b"|", 6)[5])
+        words = fact.split(b"|", 6)
+        session = worker.sessions.get(words[5]) if len(words) == 7 else None
         if session is not None:
             session.keep_fact(fact)
 

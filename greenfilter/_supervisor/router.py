@@ -29,7 +29,7 @@ from .._process.log import session_logger
 from ..errors import ProtocolError
 from ..protocol import EVENTS, LONGEST_MESSAGE
 from .answers import DEADLINE, GRACE, Answers
-from .journal import Journal, Piece, departures, only, sessions_of, without
+from .journal import Journal, Piece, Skipped, departed, departures, sessions_of, without
 from .message import passage_of
 from .poison import Poison, report_kind
 from .quarantine import Quarantine
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _DATA_LINE = re.compile(rb"filter\|[^|\n]*\|[^|\n]*\|[^|\n]*\|data-line\|([0-9a-f]{16})\|")
 _MAX_LINE = 1 << 20
+_NO_LIMIT = 1 << 62
 # A beginning of a line that is longer goes to the parser, which knows how to cut it.
 _LONG_REST = 1 << 16
 
@@ -88,8 +89,7 @@ class Router:
         self._send = send
         self._ledger = self.answers.ledger
         self._journal = Journal()
-        self._skipped: list[Piece] = []  # with the last sessions that nobody has looked at
-        self._has_messages = False  # smtpd has sent lines of one
+        self._skipped = Skipped()
         self._rest = b""  # the beginning of a line of smtpd's
         self._kinds: set[object] = set()  # of poison that the parser knows of
         self._next_round = 0.0
@@ -104,7 +104,8 @@ class Router:
         if workers == self._trusted:
             return
         self.catch_up()
-        self._trusted, self._skipped = workers, []
+        self._trusted = workers
+        self._skipped.clear()
         hellos = [worker.hello for worker in workers if worker.hello is not None]
         deadlines = [seconds for hello in hellos for seconds in hello.deadlines.values()]
         self._shortest = min(deadlines, default=DEADLINE) + GRACE
@@ -125,10 +126,9 @@ class Router:
         if not lines:
             return
         if b"|data-line|" in lines:
-            self._has_messages = True
             self._data_lines(lines)
             return
-        if (self._has_messages and b"|commit|" in lines) or _control.PREFIX in lines:
+        if (self._requests.has_messages and b"|commit|" in lines) or _control.PREFIX in lines:
             self._read(lines)
             return
         shares = self._deal_out(lines)
@@ -136,6 +136,8 @@ class Router:
             self._read(lines)
             return
         self._ledger.owe_all(lines)
+        if b"|link-disconnect|" in lines:
+            self._ledger.forget(departed(lines))
         now = self.clock()
         for worker, share in shares:
             self._journal.note_requests(now, worker, share)
@@ -225,7 +227,8 @@ class Router:
             return
         gone, ended = departures(pieces)
         if gone:
-            self._skipped, pieces = pieces, without(pieces, gone)
+            self._skipped.add(pieces)
+            pieces = without(pieces, gone)
         self._read_behind(pieces)
         self._ledger.forget(ended)
 
@@ -236,21 +239,36 @@ class Router:
             sids: their ids; others do not matter.
         """
         sids = sids - self.sessions.sessions.keys()
-        if sids and self._skipped:
-            self._read_behind(only(self._skipped, sids))
+        if sids:
+            self._read_behind(self._skipped.of(sids))
 
     def _read_behind(self, pieces: list[Piece]) -> None:
-        self.answers.reading_behind = True
+        sessions, most = self.sessions, self.sessions.max_sessions
+        self.answers.reading_behind, sessions.max_sessions = True, _NO_LIMIT
         try:
             for piece in pieces:
                 if piece.lines:
-                    self.sessions.dealt_to = piece.worker
+                    sessions.dealt_to = piece.worker
                     self._requests.now, self._requests.position = piece.time, piece.position
-                    self._requests.take(self.sessions.receive(piece.lines))
+                    self._requests.take(sessions.receive(piece.lines))
                 else:
                     self._results.catch_up(piece.worker, piece.answered)
         finally:
-            self.answers.reading_behind, self.sessions.dealt_to = False, None
+            self.answers.reading_behind, sessions.dealt_to = False, None
+            sessions.max_sessions = most
+        self._trim()
+
+    def _trim(self) -> None:
+        """Let the oldest sessions go that are too many, as the parser does while it reads.
+
+        Not while it reads behind: what is owed by then cannot be told from what is owed now.
+        """
+        sessions = self.sessions
+        surplus = len(sessions.sessions) - sessions.max_sessions
+        if surplus > 0:
+            idle = [each for each in sessions.sessions.values() if each.owed is None]  # type: ignore[attr-defined]
+            for session in idle[:surplus]:
+                sessions.evict(session)
 
     # Answers that no worker gives
 
@@ -268,7 +286,7 @@ class Router:
                 self.answers.refuse_held(patient.session, patient.stream, passage)
         hello = self.answers.hello
         if hello is not None:
-            self.sessions.max_sessions = hello.max_sessions
+            self.sessions.max_sessions = hello.max_sessions * len(self.sessions.homes)
             if now >= self._next_round:
                 self.catch_up()
                 self._forget_silent(hello, now)

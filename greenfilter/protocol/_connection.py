@@ -291,12 +291,13 @@ class Connection:
         if not _ID.match(sid):
             raise RemoteProtocolError("not a session id")
         if len(self.sessions) >= self.max_sessions:
-            self._evict(next(iter(self.sessions.values())))
+            self.evict(next(iter(self.sessions.values())))
         session = self.sessions[sid] = self.make_session(sid, incoming)
         session.born = self.generation
         return session
 
-    def _evict(self, session: Session) -> None:
+    def evict(self, session: Session) -> None:
+        """Let a session go that has not ended; the message that it was at will be refused."""
         if session.last_stream is not None and len(self._headless) < self.max_sessions:
             self._headless[session.sid] = session.stream is not None
         self.forget(session)
@@ -338,7 +339,10 @@ class Connection:
         parts = line.split(b"|", 6)
         session = self.sessions.get(parts[5]) or self._new_session(parts)
         session.seen = self.generation
-        session.add_report(line)
+        if session.queued:
+            session.queue.append(line)
+        else:
+            session.add_report(line)
 
     def _other(self, line: bytes) -> None:
         if self._on_control is not None and line.startswith(b"greenfilter|"):

@@ -272,7 +272,7 @@ class Session:
             parts = line.split(b"|", 6)
             event = _EVENTS.get(parts[4])
             if event is None:
-                if parts[4].startswith(_MEMO):
+                if parts[4].startswith(_MEMO) and len(parts) > 6:
                     self.add_memo(parts[4].removeprefix(_MEMO), parts[6])
                 continue
             try:

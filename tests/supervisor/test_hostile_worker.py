@@ -30,6 +30,7 @@ LINES = {
     "data lines cut": b"filter-dataline\nfilter-dataline|\nfilter-dataline|SID|TOKEN\n",
     "hello": b"greenfilter|hello|{}\ngreenfilter|hello|nonsense\ngreenfilter|hello|[1]\n",
     "control": b"greenfilter|\ngreenfilter|nonsense\ngreenfilter|replay|x\n",
+    "facts": b"greenfilter|keep|x\ngreenfilter|keep|report|0.7|0|smtp-in|greenfilter-memo-k|SID\n",
     "long line": b"x" * 3_000_000 + b"\n",
 }
 FILTER = """

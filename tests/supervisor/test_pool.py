@@ -235,3 +235,29 @@ def test_a_first_worker_that_cannot_be_started_is_tried_again_and_ends_nothing(m
     world.load()
     assert len(world.started) == 1
     assert world.pool.exit_code is None
+
+
+def test_new_code_that_is_there_before_the_next_worker_of_the_old_takes_its_place(world):
+    pool = world()
+    (old,) = pool.current()
+    pool.pool.reload()
+    pool.end(old)
+    loading, coming = pool.current()[0], pool.pool.places[0].coming
+    assert loading is not old
+    assert loading.hello is None
+    pool.pool.on_hello(coming, HELLO)
+    assert pool.current() == [coming]
+    assert list(pool.pool.workers) == [coming]
+    assert pool.pool._router._trusted == [coming]
+    assert loading.exit_code() is not None
+
+
+def test_an_error_of_ours_while_a_worker_is_lost_leaves_no_place_empty(world, monkeypatch):
+    pool = world()
+    (old,) = pool.current()
+    monkeypatch.setattr(Pool, "_stop", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pool.end(old)
+    pool.load()
+    assert pool.current() not in ([old], [None])
+    assert "answered" in pool.events

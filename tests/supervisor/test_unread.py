@@ -407,6 +407,50 @@ def test_sessions_let_go_while_the_journal_is_read_get_no_second_answer():
     assert world.smtpd.judge.unanswered() == 0
 
 
+def test_a_session_let_go_while_the_journal_is_read_is_answered_once_however_often_it_asks():
+    world = World()
+    world.router.sessions.max_sessions = 1
+    world.say(request("noop", sid=SID, token=TOKEN))
+    world.say(report("link-connect", *CAME, sid=OTHER))  # one too many
+    world.answer(world.worker.work())
+    world.say(request("noop", sid=SID, token=TOKEN))
+    world.router.catch_up()
+    world.answer(world.worker.work())
+    assert world.smtpd.judge.unanswered() == 0
+    world.say(request("noop", sid=OTHER, token=TOKEN))
+    world.answer(world.worker.work())
+    world.router.catch_up()
+    assert len(world.router.sessions.sessions) == 1
+    assert world.smtpd.judge.unanswered() == 0
+
+
+def test_commit_of_a_message_that_came_while_all_was_read_is_read():
+    world = World()
+    world.router.trust([])  # a reload, perhaps
+    data = [
+        request("data-line", value, sid=SID, token=TOKEN) for value in (b"Subject: x", b"", b".")
+    ]
+    world.say(report("link-connect", *CAME, sid=SID), *data)
+    session = world.router.sessions.sessions[SID]
+    world.router.answers.cut_off(session)  # its worker has been given up
+    world.publish()
+    world.say(request("commit", b"", sid=SID, token=TOKEN))
+    world.answer(world.worker.work())
+    assert world.smtpd.accepted == 0
+    assert world.smtpd.judge.unanswered() == 0
+
+
+def test_what_a_session_is_owed_ends_with_it():
+    world = World()
+    world.say(report("link-connect", *CAME, sid=SID), request("noop", sid=SID, token=TOKEN))
+    world.say(report("link-disconnect", sid=SID))
+    assert len(world.router.answers.ledger) == 0
+    heard = []
+    world.router._send = heard.append
+    world.answer(world.worker.work())
+    assert heard == []
+
+
 def test_half_a_line_is_passed_when_it_is_whole():
     world = World()
     line = request("noop", sid=SID, token=TOKEN)
