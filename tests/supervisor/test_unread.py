@@ -431,9 +431,7 @@ def test_commit_of_a_message_that_came_while_all_was_read_is_read():
         request("data-line", value, sid=SID, token=TOKEN) for value in (b"Subject: x", b"", b".")
     ]
     world.say(report("link-connect", *CAME, sid=SID), *data)
-    session = world.router.sessions.sessions[SID]
-    world.router.answers.cut_off(session)  # its worker has been given up
-    world.publish()
+    world.replace(world.worker)
     world.say(request("commit", b"", sid=SID, token=TOKEN))
     world.answer(world.worker.work())
     assert world.smtpd.accepted == 0
