@@ -58,7 +58,7 @@ class Registry:
     :class:`~greenfilter.Filter`, and never see it.
 
     Args:
-    app: the filter that they belong to.
+        app: the filter that they belong to.
 
     Attributes:
         filters: handlers by phase.

@@ -181,11 +181,6 @@ class Runners:
                 self.ready.remove(task)
             raise
 
-    def resume(self, task: Task) -> None:
-        """Wake a task that waits. In the loop's thread; never switches greenlets."""
-        self.ready.append(task)
-        self.schedule()
-
     def in_hand(self) -> int:
         """Count the runners that are at work, but for those that are parked."""
         return len(self.busy) - self._parked

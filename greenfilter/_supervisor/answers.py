@@ -1,4 +1,4 @@
-"""Make every line for smtpd, wherever its content comes from."""
+"""Gives smtpd every answer that does not pass unread, wherever its content comes from."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ each phase, and asks a session one thing at a time. Contract: a pair is in the l
 moment that its request goes to the worker until any answer to it is queued for smtpd. Answers
 pass unread only if each is ``proceed``, which is legal at every phase, and each pays a debt that
 is in the ledger, once. So whatever a worker writes, smtpd gets no second answer and none to what
-it has not asked. What an answer is about that a message depends on (commit) is never entered.
+it has not asked. Once there are messages, commit is not entered: what is answered to it depends on
+what was decided about one.
 """
 
 from __future__ import annotations
@@ -68,10 +69,6 @@ class Ledger:
         if self._owed:
             ended = frozenset(sids)
             self._owed = {pair for pair in self._owed if pair[:16] not in ended}
-
-    def owes(self, pair: bytes) -> bool:
-        """Return whether smtpd waits for this answer."""
-        return pair in self._owed
 
     def __len__(self) -> int:
         return len(self._owed)

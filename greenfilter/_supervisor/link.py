@@ -8,6 +8,7 @@ import selectors
 from collections.abc import Callable
 
 _READ_BYTES = 65536
+_LAST_READS = 64  # pieces
 _NOTHING = memoryview(b"")
 
 
@@ -112,6 +113,12 @@ class Link:
             self.close()
             self._ended()
         return bool(data)
+
+    def read_all(self) -> None:
+        """Read what is there by now, but no more than a socket's buffer holds."""
+        for _ in range(_LAST_READS):  # never to the end: a child of a worker may go on writing
+            if self.closed or not self.read():
+                break
 
     def close(self) -> None:
         """Close it; what was not written is lost."""

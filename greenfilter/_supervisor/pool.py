@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 _LEAVE_SECONDS = 3.0
 # From the end of its socket to that of the process.
 _REAP_SECONDS = 0.1
-# As many as a socket's buffer can hold; a child of the worker's may go on writing.
-_LAST_READS = 64
 
 
 class Pool:
@@ -298,9 +296,7 @@ class Pool:
     def _stop(self, worker: WorkerProcess) -> None:
         """End a worker at once. What it has written counts; nothing is written after that."""
         worker.kill()
-        for _ in range(_LAST_READS):  # never to the end of its file: a child may hold it open
-            if worker.link.closed or not worker.link.read():
-                break
+        worker.link.read_all()
         worker.link.close()
         if not worker.wait(_REAP_SECONDS):
             self.ending.append(worker)

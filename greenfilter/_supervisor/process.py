@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 # Sessions that have ended and whose handlers may still run.
 _MAX_DEPARTED = 256
 
-_SID_BYTES = 16
 # Between two looks at what a worker that ends still writes to its log.
 _LOOK_SECONDS = 0.02
 

@@ -7,8 +7,8 @@ then. Whatever is not so simple is read, line by line, by ``requests.py`` and ``
 know the state of each session; before that, they read the journal. All is well as long as each of
 the ``--workers`` serves, has the sessions whose ids say so, and owes no late answer, there are no
 others, and nothing that may have ended a worker is to be looked for. Among several workers, lines
-are dealt out by the ids of their sessions. Data lines, commit, and each answer that is not proceed
-are always read.
+are dealt out by the ids of their sessions. Commit after a message, each final dot, and each answer
+that is not proceed are always read; lines in the middle of a message pass as they are.
 
     smtpd --> Router --> ledger, journal -------------------> worker
                  `-----> Sessions (parser) --> Requests ----> worker

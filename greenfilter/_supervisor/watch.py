@@ -27,8 +27,6 @@ _STUCK_SECONDS = 2.0
 # This many old workers of each place may finish their sessions; those of older workers are moved to
 # the newest between two transactions.
 _MAX_OLD = 2
-# Reads from a worker before it is judged.
-_MOST_READS = 64
 
 
 class Watch:
@@ -73,9 +71,8 @@ class Watch:
     def read_all(self) -> None:
         """Read what the workers have written while nobody listened, before they are judged."""
         for worker in list(self._pool.workers):
-            for _ in range(_MOST_READS):
-                if worker.link.closed or not worker.link.reading or not worker.link.read():
-                    break
+            if worker.link.reading:
+                worker.link.read_all()
 
     def _look_at(self, worker: WorkerProcess, now: float) -> None:
         if worker.exit_code() is not None:

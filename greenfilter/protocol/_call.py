@@ -74,7 +74,7 @@ class Stream:
         damaged: a line could not pass whole, so commit must refuse the message.
         line: the first request line, for version and time.
         outcome: how commit will be answered, whatever else is said; None leaves it open.
-        consumer: what the runtime does with the lines.
+        consumer: what becomes of the lines; the runtime and the supervisor keep their own here.
     """
 
     __slots__ = ("consumer", "damaged", "head", "line", "old", "open", "outcome", "session")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from ..errors import RemoteProtocolError
 from ._call import Call, Chunk, Stream
-from ._catalogue import EVENTS, KNOWN_VERSIONS, NEWEST, OLDEST, PHASES, Event, Phase
+from ._catalogue import EVENTS, KNOWN_VERSIONS, NEWEST, OLDEST, PHASES, Phase
 from ._config import Config
 from ._decision import PROCEED
 from ._fields import text, version_of
@@ -45,7 +45,7 @@ _ENDS_ID = frozenset([b"|", b""])
 class Connection:
     """The reading side of the protocol, without any I/O.
 
-    Subclasses say what becomes of sessions and calls (:meth:`make_session`, :meth:`make_call`).
+    Subclasses say what a session is (:meth:`make_session`).
 
     Args:
         deliver: reports that a handler or a hook waits for, as (subsystem, event) on the wire;
@@ -105,10 +105,6 @@ class Connection:
     def make_session(self, sid: bytes, incoming: bool) -> Session:
         """Make a session for an id that is new."""
         return Session(sid, incoming, self.needs)
-
-    def make_call(self, session: Session, hook: Phase | Event, line: bytes, body: int) -> Call:
-        """Make a request, or a report to deliver. Arguments as for :class:`Call`."""
-        return Call(session, hook, line, body)
 
     def receive(self, data: bytes) -> list[Session]:
         """Take a piece of input, cut anywhere.
@@ -191,9 +187,7 @@ class Connection:
             session.stream = None
         if self._headless and phase is _COMMIT and session.last_stream is None:
             self._refuse_headless(session, line, rest[:16])
-        self._queue(
-            ready, session, self.make_call(session, phase, line, len(line) - len(rest) + 17)
-        )
+        self._queue(ready, session, Call(session, phase, line, len(line) - len(rest) + 17))
 
     def _queue(self, ready: list[Session], session: Session, item: Call | Chunk | bytes) -> None:
         session.queue.append(item)
@@ -208,7 +202,7 @@ class Connection:
         if parts[1] != self._version:
             self._check_version(parts[1])
         if wire not in self._kept and (parts[3], wire) in self._deliver:
-            self._queue(ready, session, self.make_call(session, _EVENTS[wire], line, 0))
+            self._queue(ready, session, Call(session, _EVENTS[wire], line, 0))
         elif session.queued:
             session.queue.append(line)
         elif self.queue_all:

@@ -1,8 +1,8 @@
 """The guard: it knows what smtpd is owed, and lets nothing else out.
 
 smtpd ends, and with it all mail, when a filter answers twice, answers what was not asked, or
-writes a line that is not legal (protocol recordings ``misbehave-*``). Every byte for smtpd is
-made here, so here is the one place where that is prevented.
+writes a line that is not legal (protocol recordings ``misbehave-*``). Every line for
+smtpd is made here or allowed here, so here is the one place where that is prevented.
 
 Its clock is the caller's: times are seconds of any monotonic clock.
 """

@@ -30,8 +30,8 @@ class FakeLink:
     def flush(self):
         pass
 
-    def read(self):
-        return False
+    def read_all(self):
+        pass
 
     def close(self):
         self.closed = True

@@ -30,7 +30,7 @@ class RawLines(HandledConsumer):
         super().__init__(calls, stream, handler)
         self._give: Callable[[bytes], Any] | None = None
         self._out: list[bytes] = []
-        self._worker: Runner | None = None  # which is in the handler, and will flush
+        self._runner: Runner | None = None  # which is in the handler, and will flush
         self._all_given = False
         self._done = False
 
@@ -40,13 +40,13 @@ class RawLines(HandledConsumer):
         if chunk.ended and not self.failed:
             self.answers.guard.expect(self.event, self.handler.deadline, self.calls.clock())
         if not self.failed:
-            self._worker = runner
+            self._runner = runner
             try:
                 self.call(runner, self._handle, runner, rest, chunk.ended)
             except BaseException as error:
                 if not self.failed:
                     self.fail(error)
-            self._worker = None
+            self._runner = None
         if self.failed:
             self._pass(list(rest), chunk.ended)
         else:
@@ -68,11 +68,11 @@ class RawLines(HandledConsumer):
                 raise DecisionError("a final dot before all lines have come cuts the message short")
             self._done = True
         self._out.append(line)
-        if self._worker is None:
+        if self._runner is None:
             self.answers.run_soon(self._flush)
-        elif len(self._out) >= _FLUSH_LINES and getcurrent() is self._worker.greenlet:
+        elif len(self._out) >= _FLUSH_LINES and getcurrent() is self._runner.greenlet:
             self._flush()
-            self.calls.make_room(self._worker)
+            self.calls.make_room(self._runner)
         return True
 
     def spoil(self) -> None:

@@ -64,7 +64,7 @@ class Reader:
         if idle is None:
             return
         if self.runner is not None and idle is self.runner.greenlet:
-            self.runners.resume(self)
+            self.runners.start(self)
         else:  # a greenlet of the author's own reads the lines
             gevent.get_hub().loop.run_callback(idle.switch)
 
@@ -159,4 +159,4 @@ class Reader:
     def _release_session(self) -> None:
         if self._joined:
             self._joined = False
-            self.runners.resume(self._session)
+            self.runners.start(self._session)
