@@ -15,7 +15,7 @@ from typing import Any
 
 from greenfilter import Filter
 
-TAG = sys.argv[1]
+TAG = sys.argv[1] if len(sys.argv) > 1 else "[external]"
 
 # A message that cannot be edited passes as it is.
 app = Filter("external", on_error="proceed")

@@ -88,8 +88,8 @@ class Life:
         self._sock, theirs = gevent.socket.socketpair()
         log, their_log = gevent.socket.socketpair()
         with theirs, their_log:
-            os.set_blocking(theirs.fileno(), False)  # as fork_filter_process() does
-            os.set_blocking(their_log.fileno(), True)  # or what it writes in haste is lost
+            for end in (theirs, their_log):  # as smtpd leaves them: programs read and write simply
+                os.set_blocking(end.fileno(), True)
             try:
                 # In the worker's group of processes, with which it ends whatever it does.
                 self._process = subprocess.Popen(

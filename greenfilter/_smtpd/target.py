@@ -76,10 +76,10 @@ class Process:
 
     def start(self, sock: socket.socket) -> None:
         """Start the command."""
-        # As fork_filter_process() does; fds 0 and 1 share the flag.
-        sock.setblocking(False)
         ours, theirs = gevent.socket.socketpair()
         with sock, theirs:
+            for end in (sock, theirs):  # as smtpd leaves them: programs read and write simply
+                os.set_blocking(end.fileno(), True)
             fd = sock.fileno()
             try:
                 self._process = subprocess.Popen(

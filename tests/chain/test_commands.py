@@ -12,7 +12,8 @@ import sys
 
 import pytest
 
-from ..serve.command import TIMEOUT, ServeCommand
+from tests.commands.serve.command import TIMEOUT, ServeCommand
+
 from ..testing.driving import tap
 
 GUARD = """

@@ -22,7 +22,6 @@ from .driving import chain, in_transaction, logged
 # of a message.
 SCRIPT = """
 import os, sys
-os.set_blocking(0, True)
 os.set_blocking(1, True)
 with open(sys.argv[1], "a") as runs:
     runs.write("x")

@@ -41,7 +41,7 @@ def recorder(folder: Path, *events: str) -> tuple[str, Path]:
     script, log = folder / "recorder.py", folder / "log"
     log.touch()
     script.write_text(
-        "import os, sys\nos.set_blocking(0, True)\n"
+        "import os, sys\n"
         f"for event in {events!r}:\n    print(f'register|report|smtp-in|{{event}}')\n"
         "print('register|ready', flush=True)\n"
         f"with open({str(log)!r}, 'a') as log:\n"
@@ -125,7 +125,7 @@ def test_it_is_asked_about_what_earlier_members_have_rewritten(tmp_path):
     seen = tmp_path / "seen"
     script = tmp_path / "see.py"
     script.write_text(
-        "import os, sys\nos.set_blocking(0, True)\n"
+        "import os, sys\n"
         "print('register|filter|smtp-in|mail-from\\nregister|ready', flush=True)\n"
         f"log = open({str(seen)!r}, 'w')\n"
         "for line in sys.stdin:\n"

@@ -42,7 +42,6 @@ def data(ctx):
 STRICT = """
 import os, sys
 
-os.set_blocking(0, True)
 for event in ("link-connect", "link-identify", "tx-begin", "tx-mail", "tx-rcpt", "tx-reset"):
     print(f"register|report|smtp-in|{event}")
 print("register|report|smtp-in|link-disconnect")

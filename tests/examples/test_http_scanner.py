@@ -9,10 +9,9 @@ import pytest
 
 from greenfilter.testing import FakeSmtpd
 from tests.conftest import unavailable
-from tests.filters.rspamd.support import asking_for
 from tests.filters.support import deliver, log_all
 from tests.support import rspamd
-from tests.support.rspamd import RspamdServer
+from tests.support.rspamd import RspamdServer, asking_for
 
 from .conftest import load_example
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from greenfilter.errors import UsageError
-from greenfilter.filters._options import Options, network, read_list, whole
+from greenfilter.filters._options import Options, parse_network, parse_whole, read_list
 from greenfilter.filters._watched import Derived, Watched, WatchedList
 from tests.filters.support import log_all
 
@@ -24,7 +24,7 @@ def numbers(tmp_path: Path) -> Path:
 
 
 def watch(path: Path) -> Watched[list[int]]:
-    return Watched(str(path), lambda path: read_list(path, whole(0, 100)), log)
+    return Watched(str(path), lambda path: read_list(path, parse_whole(0, 100)), log)
 
 
 def test_a_file_is_read_anew_when_it_was_written_or_replaced(numbers: Path) -> None:
@@ -89,7 +89,7 @@ def test_what_is_made_of_values_is_made_anew_when_they_change(numbers: Path) -> 
 @pytest.fixture
 def options() -> Options:
     found = Options("some", "Does something.", "")
-    found.add_watched_list("--client", network, "client", "NETWORK")
+    found.add_watched_list("--client", parse_network, "client", "NETWORK")
     return found
 
 
@@ -118,7 +118,7 @@ def test_an_option_without_values_is_empty_each_time(options: Options) -> None:
 def test_a_file_that_is_broken_at_the_start_is_an_error(options: Options, tmp_path: Path) -> None:
     path = tmp_path / "clients"
     path.write_text("\nnobody\n")
-    text = f"{path}:2: 'nobody' is no address and no network"
+    text = f"{path}:2: 'nobody' is not an address or a network"
     with pytest.raises(UsageError, match=text):
         options.parse(["--client", f"@{path}"])
     with pytest.raises(UsageError, match="No such file"):

@@ -106,7 +106,6 @@ DATA = {
 
 def main():
     # smtpd makes the socket non-blocking, which a plain read loop cannot use.
-    os.set_blocking(0, True)
     on_data = DATA[spec.get("data", "echo")]
     with open(0, "rb", closefd=False) as lines:
         for line in lines:
