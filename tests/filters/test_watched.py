@@ -57,7 +57,7 @@ def test_a_broken_file_is_refused_once_with_its_line_and_the_old_one_goes_on(
     numbers.write_text("3\n")
     assert watched.value == [3]
     assert caplog.messages == [
-        f"{numbers}:2: 'many' is no number from 0 to 100; what was read before goes on",
+        f"{numbers}:2: 'many' is not a number from 0 to 100; what was read before goes on",
         f"{numbers}: No such file or directory; what was read before goes on",
         f"{numbers} was read anew",
     ]

@@ -78,6 +78,14 @@ def test_version_0_4_wants_the_token_first():
     )
 
 
+@pytest.mark.parametrize("version", ["0.5", "0./", "0.:", "0.44", "1.4"])
+def test_all_others_want_the_session_first(version):
+    ids = b"%b|%b" % (SID, TOKEN)
+    assert Guard().answer(asked(version=version), PROCEED) == b"filter-result|%b|proceed\n" % ids
+    guard = Guard()
+    assert guard.proceed(asked(version=version, guard=guard)) == b"filter-result|%b|proceed\n" % ids
+
+
 def test_a_second_answer_is_nothing():
     guard = Guard()
     call = asked(guard=guard)

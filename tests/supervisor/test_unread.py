@@ -501,6 +501,7 @@ def traffic(steps: list[tuple[str, bytes, object]]) -> list[bytes]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of long messages
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(STEP, max_size=12),

@@ -10,7 +10,9 @@ import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tests.support import clamd as clamd_support
@@ -28,7 +30,6 @@ from .signing import DOMAIN, ENDS, SELECTOR, make_key, make_message, make_verifi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 SYSTEM_DNS = "127.53.53.53"
 """Where the DNS server listens on port 53, for what asks no other."""
@@ -85,7 +86,8 @@ class Services:
         """A running clamd."""
         if reason := clamd_support.missing():
             raise MissingPeer(reason)
-        server = ClamdServer(self.folder / "clamd")
+        # A socket's path may have 107 bytes.
+        server = ClamdServer(Path(self._stack.enter_context(TemporaryDirectory(prefix="clamd-"))))
         self._stack.enter_context(server)
         return server
 

@@ -159,7 +159,7 @@ def test_white_lists_are_read_anew_and_a_broken_one_is_refused(start, tmp_path, 
         assert try_once(smtpd, "198.51.100.9:1").rejected(451)
         assert try_once(smtpd, "203.0.113.9:1").ok
     [problem] = [text for text in caplog.messages if "goes on" in text]
-    assert problem.startswith(f"{clients}:2: '198.51.100.9/24' is no network")
+    assert problem.startswith(f"{clients}:2: '198.51.100.9/24' is not a network")
 
 
 def test_a_name_that_does_not_lead_back_is_no_name(start):
