@@ -125,6 +125,8 @@ class WorkerProcess:
         self.hello = hello
         self.link.held = False
         self.loaded = self.beat = now
+        if self.mute is not None:
+            self.mute = now  # until now it could not answer
 
     def bytes_read(self) -> int:
         """Return how much of what it was given it has read, as far as it has said so."""

@@ -138,6 +138,31 @@ def test_a_reload_while_one_place_waits_for_its_next_worker_reaches_all_places(w
     assert not set(old) & set(pool.current())
 
 
+def test_a_reload_takes_the_place_of_a_worker_that_still_loads(world):
+    pool = world(workers=2)
+    pool.pool.reload()
+    pool.end(pool.current()[0])  # another one with the old code is started at once
+    late, coming = pool.current()[0], pool.pool.places[0].coming
+    pool.pool.on_hello(coming, HELLO)
+    pool.pool.on_hello(pool.pool.places[1].coming, HELLO)
+    assert pool.current()[0] is coming
+    assert late not in pool.pool.workers
+    assert pool.pool._codes.coming is None
+
+
+def test_a_worker_that_loads_for_long_has_time_to_answer_what_has_become_late_meanwhile(world):
+    pool = world(hang_seconds=2.0)
+    pool.end(pool.current()[0])
+    (worker,) = pool.current()
+    worker.mute = pool.now
+    pool.pass_time(5)
+    pool.load()
+    pool.pass_time(1)
+    assert pool.current() == [worker]
+    pool.pass_time(2)
+    assert worker not in pool.current()
+
+
 def test_a_reload_that_cannot_start_all_workers_leaves_the_old_ones(world):
     pool = world(workers=2)
     old = pool.current()
