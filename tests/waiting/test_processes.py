@@ -78,4 +78,4 @@ def test_an_alarm_says_at_once_that_it_cannot_work(effects):
         session = smtpd.connect()
         session.ehlo("x.example")
         assert session.mail_from("alarm@example.com").code == 451
-    assert any("give the handler deadline=SECONDS" in line for line in smtpd.log)
+    assert any("set the handler deadline=SECONDS" in line for line in smtpd.log)

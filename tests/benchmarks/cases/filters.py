@@ -87,7 +87,8 @@ class Services:
         if reason := clamd_support.missing():
             raise MissingPeer(reason)
         # A socket's path may have 107 bytes.
-        server = ClamdServer(Path(self._stack.enter_context(TemporaryDirectory(prefix="clamd-"))))
+        folder = self._stack.enter_context(TemporaryDirectory(prefix="clamd-"))
+        server = ClamdServer(Path(folder, "clamd"))
         self._stack.enter_context(server)
         return server
 
