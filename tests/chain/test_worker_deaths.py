@@ -164,12 +164,18 @@ def test_the_rewrites_of_an_earlier_message_are_forgotten(run, chain):
     assert known(smtpd, 2)["a"][:2] == ["y@x.org", ["b@example.org"]]
 
 
-def test_a_mark_of_a_message_that_could_not_be_sent_is_sent_later(run, chain):
+def marked(run, chain):
+    """A session with a mark that waits, as a rewrite had to go out instead."""
     marks = member("a", rcpt_to={"bob@example.org": "junk"})
     smtpd = run(chain(marks, member("b", rcpt_to={"bob@example.org": "b@example.org"})))
     session = smtpd.client()
     assert session.mail_from("alice@example.net").ok
     assert session.rcpt_to("bob@example.org").ok
+    return smtpd, session
+
+
+def test_a_mark_of_a_message_that_could_not_be_sent_is_sent_later(run, chain):
+    smtpd, session = marked(run, chain)
     kill(smtpd)
     reply = session.data(b"x: y\r\n")
     assert ("data", "junk") in session.decisions
@@ -177,11 +183,7 @@ def test_a_mark_of_a_message_that_could_not_be_sent_is_sent_later(run, chain):
 
 
 def test_a_mark_of_a_message_that_was_given_up_is_forgotten(run, chain):
-    marks = member("a", rcpt_to={"bob@example.org": "junk"})
-    smtpd = run(chain(marks, member("b", rcpt_to={"bob@example.org": "b@example.org"})))
-    session = smtpd.client()
-    assert session.mail_from("alice@example.net").ok
-    assert session.rcpt_to("bob@example.org").ok
+    smtpd, session = marked(run, chain)
     assert session.rset().ok
     assert session.mail_from("alice@example.net").ok
     assert session.rcpt_to("carol@example.org").ok

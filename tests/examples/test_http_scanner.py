@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from greenfilter.testing import FakeSmtpd
-from tests.conftest import unavailable
 from tests.filters.support import deliver, log_all
 from tests.support import rspamd
 from tests.support.rspamd import RspamdServer, asking_for
@@ -23,11 +22,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RspamdServer]:
-    reason = rspamd.missing()
-    if reason is not None:
-        unavailable(reason)
-    with RspamdServer(tmp_path_factory.mktemp("rspamd") / "it") as running:
-        yield running
+    with rspamd.running(tmp_path_factory) as server:
+        yield server
 
 
 def sent(port: int, src: str = "192.0.2.10:4711", **test: Any) -> Reply:

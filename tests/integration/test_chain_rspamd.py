@@ -13,7 +13,7 @@ from tests.conftest import unavailable
 from tests.support import rspamd
 from tests.support.client import Client
 from tests.support.filters import command
-from tests.support.rspamd import BODY, RspamdServer, asking_for
+from tests.support.rspamd import BODY, asking_for
 from tests.support.wait import wait_until
 
 PROGRAM = "/usr/libexec/opensmtpd/filter-rspamd"
@@ -37,13 +37,10 @@ else:
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):
-    reason = rspamd.missing()
-    if reason is None and not os.access(PROGRAM, os.X_OK):
-        reason = f"{PROGRAM} is not installed (Debian: opensmtpd-filter-rspamd)"
-    if reason is not None:
-        unavailable(reason)
-    with RspamdServer(tmp_path_factory.mktemp("rspamd") / "it") as running:
-        yield running
+    if not os.access(PROGRAM, os.X_OK):
+        unavailable(f"{PROGRAM} is not installed (Debian: opensmtpd-filter-rspamd)")
+    with rspamd.running(tmp_path_factory) as server:
+        yield server
 
 
 @pytest.fixture

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.conftest import unavailable
 from tests.support.daemon import Daemon
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    import pytest
 
 BODY = b"X-A: 1\nx-a: 2\nX-A: 3\nSubject: hello\n\nhello \xff\n.\n"
 
@@ -79,6 +84,15 @@ rspamd_config:register_symbol({
 def missing() -> str | None:
     """Return why rspamd cannot run here, or None if it can."""
     return None if shutil.which("rspamd") else "rspamd is not installed (Debian: rspamd)"
+
+
+@contextmanager
+def running(folders: pytest.TempPathFactory) -> Iterator[RspamdServer]:
+    """Run one for a module's tests, which cannot run where rspamd is missing."""
+    if reason := missing():
+        unavailable(reason)
+    with RspamdServer(folders.mktemp("rspamd") / "it") as server:
+        yield server
 
 
 def asking_for(**test: Any) -> bytes:

@@ -55,8 +55,7 @@ def _by_number_of_authors(verdict: Verdict, options: argparse.Namespace) -> Acti
     if not verdict.dmarc.unchecked or options.enforce == "header":
         return Action("header")
     text = f"It cannot be checked who wrote this mail: {verdict.dmarc.reason}"
-    refused = reject(550, text, enhanced="5.7.1")
-    return Action(options.enforce, "authors", refused if options.enforce == "reject" else None)
+    return _as_asked(options.enforce, "authors", text)
 
 
 def _why(verdict: Verdict) -> str:
@@ -72,8 +71,7 @@ def _by_from(verdict: Verdict, options: argparse.Namespace) -> Action:
     if not verdict.bad_from or options.bad_from == "header":
         return Action("header")
     text = re.sub(r"[^ -~]", "?", verdict.dmarc.reason or "no domain in From")[:200]
-    refused = reject(550, f"It is not clear who wrote this mail: {text}", enhanced="5.7.1")
-    return Action(options.bad_from, "from", refused if options.bad_from == "reject" else None)
+    return _as_asked(options.bad_from, "from", f"It is not clear who wrote this mail: {text}")
 
 
 def _by_spf(verdict: Verdict, envelope: Envelope, options: argparse.Namespace) -> Action:
@@ -81,8 +79,13 @@ def _by_spf(verdict: Verdict, envelope: Envelope, options: argparse.Namespace) -
     if not failed or options.spf_fail == "header":
         return Action("header")
     text = f"{envelope.ip} may not send mail for {verdict.spf.domain} (SPF)"
-    refused = reject(550, text, enhanced="5.7.23")
-    return Action(options.spf_fail, "spf", refused if options.spf_fail == "reject" else None)
+    return _as_asked(options.spf_fail, "spf", text, "5.7.23")
+
+
+def _as_asked(what: str, reason: str, text: str, enhanced: str = "5.7.1") -> Action:
+    """Return what an option says: reject, with a text for the client, or junk."""
+    refused = reject(550, text, enhanced=enhanced) if what == "reject" else None
+    return Action(what, reason, refused)
 
 
 def _by_temperror(verdict: Verdict, options: argparse.Namespace) -> Action:

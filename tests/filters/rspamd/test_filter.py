@@ -20,7 +20,6 @@ from greenfilter.filters._rspamd.http import Client
 from greenfilter.filters._rspamd.verdict import read
 from greenfilter.filters._servers import Deadline, Server
 from greenfilter.testing import FakeSmtpd
-from tests.conftest import unavailable
 from tests.filters.rspamd.support import delivered
 from tests.filters.support import begin, deliver, lines, log_all
 from tests.support import rspamd as rspamd_support
@@ -39,11 +38,8 @@ CONTENT = b"hello \xff\r\n.\r\n"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RspamdServer]:
-    reason = rspamd_support.missing()
-    if reason is not None:
-        unavailable(reason)
-    with RspamdServer(tmp_path_factory.mktemp("rspamd") / "it") as running:
-        yield running
+    with rspamd_support.running(tmp_path_factory) as server:
+        yield server
 
 
 @pytest.fixture
