@@ -97,7 +97,7 @@ class Dispatcher:
         consumer.take(runner, chunk)
 
     def _end_message(self, session: LiveSession) -> None:
-        """Give up the message whose lines were coming in, if there is one."""
+        """End the message whose lines were coming in, if there is one."""
         if session.message is not None:
             self.end_stream(session.message.stream)
             session.message = None
@@ -108,14 +108,15 @@ class Dispatcher:
             self._guard.expect(call, self.deadline_of(call), self.calls.clock())
         elif not self._guard.is_owed(call):
             return  # answered at its deadline, while an earlier event held the session up
-        if call.hook is _COMMIT and session.last_stream is not None:
-            consumer: Consumer | None = session.last_stream.consumer
+        message = call.committed
+        if message is not None:
+            consumer: Consumer | None = message.consumer
             if consumer is not None:
                 for tap in consumer.taps:
                     tap.join(until_done=True)  # it may wait for its turn at max_concurrency
                 if not self._guard.is_owed(call):
                     return  # answered at its deadline
-        if handler is None or (call.hook is _COMMIT and self._is_decided(session)):
+        if handler is None or (message is not None and message.outcome is not None):
             self.answers.answer(call, PROCEED, handler)
             return
         try:
@@ -127,9 +128,6 @@ class Dispatcher:
             return
         if decision is not DEFERRED:
             self.answers.answer(call, PROCEED if decision is None else decision, handler)
-
-    def _is_decided(self, session: LiveSession) -> bool:
-        return session.last_stream is not None and session.last_stream.outcome is not None
 
     def _report(self, runner: Runner, session: LiveSession, call: Call) -> None:
         wire = call.hook.wire
@@ -199,7 +197,7 @@ class Dispatcher:
         return handler.deadline if handler is not None else self.app.deadline
 
     def end_stream(self, stream: Stream) -> None:
-        """Give up a message: nothing more is written of it, and what it holds is freed."""
+        """End a message: nothing more is written of it, and what it holds is freed."""
         stream.open = False
         if stream.consumer is not None:
             stream.consumer.close()

@@ -1,4 +1,4 @@
-"""Gives smtpd every answer that does not pass unread, wherever its content comes from."""
+"""Send smtpd every answer that does not pass unread, wherever its content comes from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from .._control import Hello
 from .._process.log import Once
 from ..errors import DecisionError
 from ..protocol import (
-    PHASES,
     PROCEED,
     TEMPFAIL,
     Call,
@@ -26,7 +25,6 @@ from .sessions import SupervisedSession
 DEADLINE = 30.0
 # The worker keeps its deadlines itself; the supervisor steps in this much later (seconds).
 GRACE = 0.25
-COMMIT = PHASES["commit"]
 
 
 class Answers:

@@ -89,7 +89,7 @@ class Journal:
         """
         if not self._pieces:
             return False
-        return self._bytes > _MOST_BYTES or now - self._oldest >= min(shortest, _MOST_SECONDS)
+        return self.is_long or now - self._oldest >= min(shortest, _MOST_SECONDS)
 
     @property
     def is_long(self) -> bool:
@@ -127,26 +127,19 @@ class Skipped:
         return only(list(self._pieces), sids)
 
 
-def departed(lines: bytes) -> set[bytes]:
-    """Return the ids of the sessions that have ended in whole lines, and not begun again."""
-    last = {sid: what for what, sid in _CAME_OR_WENT.findall(b"\n" + lines)}
-    return {sid for sid, what in last.items() if what == _WENT}
-
-
 def sessions_of(lines: bytes) -> list[bytes]:
     """Return the id of each line's session, in order; fewer than lines if one makes no sense."""
     found: list[bytes] = _SESSION.findall(b"\n" + lines)
     return found
 
 
-def departures(pieces: list[Piece]) -> tuple[set[bytes], set[bytes]]:
-    """Return the ids of the sessions that have ended in these pieces.
+def departures(lines: bytes) -> tuple[set[bytes], set[bytes]]:
+    """Return the ids of the sessions that have ended in whole lines.
 
     Returns:
         Those that began in them as well, and all. An id that has begun again is in neither.
     """
-    lines = b"\n" + b"".join([piece.lines for piece in pieces])
-    found: list[tuple[bytes, bytes]] = _CAME_OR_WENT.findall(lines)
+    found: list[tuple[bytes, bytes]] = _CAME_OR_WENT.findall(b"\n" + lines)
     last = {sid: what for what, sid in found}
     went = {sid for sid, what in last.items() if what == _WENT}
     first = {sid: what for what, sid in reversed(found)} if went else {}

@@ -133,12 +133,11 @@ class Quarantine:
         session = patient.session
         self.inside[session.sid] = patient
         patient.until = self._clock() + patient.deadline + _GRACE_SECONDS
-        self._sessions.take_away(session)
         self._sessions.move(session, worker)
         self._treat(patient, worker)
 
     def _treat(self, patient: Patient, worker: WorkerProcess) -> None:
-        """Give the worker what a patient is there for."""
+        """Send the worker what a patient is there for."""
         session, call, stream = patient.session, patient.call, patient.stream
         passage = passage_of(stream)
         if call is not None:

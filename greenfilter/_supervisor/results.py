@@ -8,7 +8,7 @@ from .. import _control
 from ..errors import DecisionError
 from ..protocol import TEMPFAIL, Stream
 from ..protocol._credentials import carries_credentials, redact
-from .answers import COMMIT, Answers, parse_decision
+from .answers import Answers, parse_decision
 from .message import passage_of
 from .poison import Poison
 from .quarantine import Quarantine
@@ -106,7 +106,7 @@ class Results:
         call = session.owed if session is not None else None
         if session is None or call is None or line[_RESULT:] != b"|proceed" or self._poison.kinds:
             return False
-        if self._quarantine.inside or (call.hook is COMMIT and session.last_stream is not None):
+        if self._quarantine.inside or call.committed is not None:
             return False
         session.owed = worker.mute = None
         self._answers.proceed(call)

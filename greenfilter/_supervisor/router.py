@@ -27,9 +27,9 @@ from .. import _control
 from .._control import Hello
 from .._process.log import session_logger
 from ..errors import ProtocolError
-from ..protocol import EVENTS, LONGEST_MESSAGE
+from ..protocol import EVENTS
 from .answers import DEADLINE, GRACE, Answers
-from .journal import Journal, Piece, Skipped, departed, departures, sessions_of, without
+from .journal import Journal, Piece, Skipped, departures, sessions_of, without
 from .message import passage_of
 from .poison import Poison, report_kind
 from .quarantine import Quarantine
@@ -137,7 +137,7 @@ class Router:
             return
         self._ledger.owe_all(lines)
         if b"|link-disconnect|" in lines:
-            self._ledger.forget(departed(lines))
+            self._ledger.forget(departures(lines)[1])
         now = self.clock()
         for worker, share in shares:
             self._journal.note_requests(now, worker, share)
@@ -225,12 +225,11 @@ class Router:
         pieces = self._journal.take()
         if not pieces:
             return
-        gone, ended = departures(pieces)
+        gone, _ = departures(b"".join([piece.lines for piece in pieces]))
         if gone:
             self._skipped.add(pieces)
             pieces = without(pieces, gone)
         self._read_behind(pieces)
-        self._ledger.forget(ended)
 
     def recall(self, sids: set[bytes]) -> None:
         """Read what was skipped lately of sessions whose code still runs though they have ended.
@@ -326,38 +325,26 @@ class Router:
     def _forget_silent(self, hello: Hello, now: float) -> None:
         """Drop the sessions of which smtpd has said nothing since the last round.
 
-        Between two rounds smtpd would have ended them, and a request have met its deadline; but
-        for those in whose transaction a message may be coming.
+        Between two rounds smtpd would have ended them, and a request have met its deadline.
         """
-        table, longest = self.sessions, max(hello.deadlines.values(), default=DEADLINE)
-        seconds = table.config.smtp_session_timeout + longest + GRACE
+        longest = max(hello.deadlines.values(), default=DEADLINE)
+        seconds = self.sessions.config.smtp_session_timeout + longest + GRACE
         self._next_round = now + seconds
-        lost = table.generation - LONGEST_MESSAGE // seconds
-        sure = ("smtp-in", "tx-begin") in hello.reports
-        sessions: list[Any] = list(table.sessions.values())
-        for session in sessions:
-            if session.seen >= table.generation or _smtpd_waits(session):
-                continue
-            if session.seen < lost or (sure and not session.in_transaction()):
-                text = f"{session.id}: smtpd said nothing of it for long"
-                self.answers.once.warn("silent", text)
-                table.forget(session)
-                self._on_close(session)
-        table.generation += 1
+        knows_transactions = ("smtp-in", "tx-begin") in hello.reports
+        for session in self.sessions.find_silent(seconds, knows_transactions):
+            self.answers.once.warn("silent", f"{session.id}: smtpd said nothing of it for long")
+            self.sessions.forget(session)
+            self._on_close(session)
 
-    def abandon(self, worker: WorkerProcess, begun: int | None = None) -> int:
+    def abandon(self, worker: WorkerProcess, begun: int | None = None) -> None:
         """Answer what a worker that is gone owed, and release its sessions.
 
         Args:
             worker: which.
             begun: bytes that it has read: requests that were behind them wait for the next worker.
                 None answers all.
-
-        Returns:
-            The number of its sessions.
         """
-        sessions = self.sessions.take_from(worker)
-        for session in sessions:
+        for session in self.sessions.take_from(worker):
             self.answers.cut_off(session)
             call, session.owed = session.owed, None
             if call is None:
@@ -365,8 +352,7 @@ class Router:
             if begun is not None and session.asked_at >= begun:
                 self._not_begun.append((session, call))
             else:
-                self.answers.give(call, self.answers.policy(session, call.hook.wire))
-        return len(sessions)
+                self.answers.give_policy(session, call)
 
     def ask_again(self) -> None:
         """Ask the next worker what the last one had not begun with, if there is one."""
@@ -396,10 +382,3 @@ class Router:
 
     def _on_problem(self, problem: ProtocolError) -> None:
         self.answers.once.warn(str(problem), f"from smtpd: {problem}")
-
-
-def _smtpd_waits(session: SupervisedSession) -> bool:
-    """Return whether a request has no answer yet, or a message that has come to its end."""
-    stream = session.last_stream
-    ended = stream is not None and session.stream is None
-    return session.owed is not None or (ended and stream.open)  # type: ignore[union-attr]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _control
 from ..errors import RemoteProtocolError
-from ..protocol import Connection, Session
+from ..protocol import LONGEST_MESSAGE, Connection, Session
 from ..protocol._catalogue import ENDS_TRANSACTION, STATE_OF_SESSION, STATE_OF_TRANSACTION
 
 if TYPE_CHECKING:
@@ -93,6 +93,13 @@ class SupervisedSession(Session):
         """Return whether a transaction is open, as far as the filter wants to know of any."""
         self.sort_reports()
         return len(self._open) > 0
+
+    def is_waited_for(self) -> bool:
+        """Return whether smtpd waits for an answer, or for the end of a message."""
+        stream = self.last_stream
+        if stream is not None and self.stream is None and stream.open:
+            return True
+        return self.owed is not None
 
     def is_between_transactions(self) -> bool:
         """Return whether another worker could go on with it unnoticed."""
@@ -181,8 +188,27 @@ class Sessions(Connection):
 
     def deal(self, sid: bytes) -> WorkerProcess | None:
         """Return whose sessions with such an id are, while all workers are well."""
-        homes = self.homes
-        return homes[0] if len(homes) == 1 else homes[int(sid[-4:], 16) % len(homes)]
+        return _pick(sid, self.homes)
+
+    def find_silent(self, seconds: float, knows_transactions: bool) -> list[SupervisedSession]:
+        """Find the sessions of which smtpd has said nothing since the last call.
+
+        Those in whose transaction a message may be coming are left out for a day.
+
+        Args:
+            seconds: between two calls.
+            knows_transactions: whether smtpd tells when transactions begin.
+        """
+        found: list[SupervisedSession] = []
+        lost = self.generation - LONGEST_MESSAGE // seconds
+        everybody: list[Any] = list(self.sessions.values())
+        for session in everybody:
+            if session.seen >= self.generation or session.is_waited_for():
+                continue
+            if session.seen < lost or (knows_transactions and not session.in_transaction()):
+                found.append(session)
+        self.generation += 1
+        return found
 
     def is_lively(self, worker: WorkerProcess | None) -> bool:
         """Tell whether a worker has loaded, and has said something lately."""
@@ -195,10 +221,11 @@ class Sessions(Connection):
         if len(self.homes) == 1 or self.is_lively(home):
             return home
         lively = [other for other in self.homes if self.is_lively(other)]
-        return lively[int(sid[-4:], 16) % len(lively)] if lively else home
+        return _pick(sid, lively) if lively else home
 
     def move(self, session: SupervisedSession, worker: WorkerProcess) -> None:
-        """Give a session to a worker that does not know it yet."""
+        """Give a session to a worker that does not know it yet, and take it from its own."""
+        self.take_away(session)
         session.worker = worker
         worker.sessions[session.sid] = session
         self.place(session)
@@ -254,3 +281,8 @@ class Sessions(Connection):
         _, first, second, _ = (*line.split(b"|", 3), b"", b"", b"")[:4]
         session: Any = worker.sessions.get(first) or worker.sessions.get(second)
         return session if session is not None and session.worker is worker else None
+
+
+def _pick(sid: bytes, workers: list[WorkerProcess | None]) -> WorkerProcess | None:
+    """Choose one of several by the id of a session."""
+    return workers[0] if len(workers) == 1 else workers[int(sid[-4:], 16) % len(workers)]

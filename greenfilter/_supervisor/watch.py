@@ -109,7 +109,6 @@ class Watch:
             for worker in old[:-_MAX_OLD]:
                 for session in list(worker.sessions.values()):
                     if session.is_between_transactions():
-                        self._router.sessions.take_away(session)
                         self._router.sessions.move(session, newest)
 
     def _watch_load(self, worker: WorkerProcess, now: float) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._catalogue import TOKEN_FIRST_BEFORE, Event, Phase
+from ._catalogue import PHASES, TOKEN_FIRST_BEFORE, Event, Phase
 from ._decision import Decision
 from ._fields import parse_parameter, parse_report, version_of
 from ._session import Session
 
+_COMMIT = PHASES["commit"]
 # Lines that come in pieces while their session is busy are put together up to this many.
 _MANY_LINES = 1000
 
@@ -37,6 +38,11 @@ class Call:
     def token(self) -> bytes | None:
         """To be echoed in the answer; None in a report."""
         return self.line[self.body - 17 : self.body - 1] if self.body else None
+
+    @property
+    def committed(self) -> Stream | None:
+        """The message that this is the commit of; None for all else, and where none has come."""
+        return self.session.last_stream if self.hook is _COMMIT else None
 
     @property
     def version(self) -> tuple[int, int]:

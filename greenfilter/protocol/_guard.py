@@ -27,7 +27,6 @@ LINE_TOO_LONG = reject(554, "Message has a line that cannot pass the filter", en
 _MAX_DATA_LINE, _MAX_DATA_LINE_OLD = 63_900, 1_997
 _MAX_ANSWER, _MAX_ANSWER_OLD = 16_000, 1_997
 
-_COMMIT = PHASES["commit"]
 _AUTH = PHASES["auth"]
 # Whatever refuses AUTH makes smtpd log the command, password and all. A response that is not base64
 # is refused by smtpd itself, with 501, and logged as "AUTH PLAIN (...)".
@@ -153,7 +152,7 @@ class Guard:
             DecisionError: the phase or the server does not allow the decision; the request is
                 still owed its answer.
         """
-        message = call.session.last_stream if call.hook is _COMMIT else None
+        message = call.committed
         if message is not None and message.outcome is not None:
             decision = message.outcome
         elif decision is not PROCEED:

@@ -1,10 +1,7 @@
 """What the journal knows of sessions that nobody has looked at."""
 
-from typing import Any
+from greenfilter._supervisor.journal import departures
 
-from greenfilter._supervisor.journal import Piece, departures
-
-WORKER: Any = None
 ONE, TWO = b"097e63a500000001", b"097e63a500000002"
 HEAD = b"report|0.7|1576146008.006099|smtp-in|"
 
@@ -22,7 +19,7 @@ def said(sid, identity):
 
 
 def departed(*pieces):
-    return departures([Piece(0.0, WORKER, lines, 0, []) for lines in pieces])
+    return departures(b"".join(pieces))
 
 
 def test_a_session_that_came_and_went_is_in_both():

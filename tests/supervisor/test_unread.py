@@ -583,7 +583,7 @@ def test_lines_that_make_no_sense_are_left_in_what_is_read():
     worker: Any = None
     pieces = [Piece(1.0, worker, b"".join(lines), 5, [])]
     pieces += [Piece(2.0, worker, b"", 0, [SID + b"|x", sid + b"|x"])]
-    assert departures(pieces)[0] == {sid}
+    assert departures(b"".join(lines))[0] == {sid}
     read = [b"nonsense\n" + lines[2] + b"\n", [SID + b"|x"]]
     assert [piece.lines or piece.answered for piece in without(pieces, {sid})] == read
     left = [lines[0] + lines[3] + lines[5], [sid + b"|x"]]
