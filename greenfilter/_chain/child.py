@@ -12,6 +12,7 @@ from .._process.log import logger
 from .._smtpd.oracle import Oracle, hex_ids
 from ..errors import UsageError
 from ..protocol import NEWEST
+from ..protocol._catalogue import TOKEN_FIRST_BEFORE
 from ..protocol._fields import version_of
 from .child_session import ChildSession
 from .life import Life, ProgramError
@@ -144,7 +145,7 @@ class Child:
         words = line.split(b"|", 3)
         if len(words) == 4 and words[0] in (b"filter-result", b"filter-dataline"):
             ids = words[1:3]
-            sid, token = ids if self.version >= (0, 5) else ids[::-1]
+            sid, token = ids[::-1] if self.version < TOKEN_FIRST_BEFORE else ids
             session = self._sessions.get(sid)
             if session is not None:
                 session.judge(line, token)

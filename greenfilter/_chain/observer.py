@@ -77,7 +77,7 @@ class Observer:
             self._dropped.discard(sid)
 
     def replay(self, line: bytes) -> None:
-        """Have it know a session that another worker had. Never switches."""
+        """Tell it of a session that another worker had. Never switches."""
         self._runtime.restore(line)
 
     def ask(self, view: Call) -> None:

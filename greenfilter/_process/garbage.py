@@ -10,5 +10,5 @@ _OBJECTS = 10_000
 
 
 def look_rarely() -> None:
-    """Have Python look for garbage less often. A filter that is loaded later may choose anew."""
+    """Let Python look for garbage less often; a filter that is loaded later may choose again."""
     gc.set_threshold(_OBJECTS, *gc.get_threshold()[1:])

@@ -213,7 +213,7 @@ class Runtime:
         """Take a report that only rebuilds what is known of a session. Never switches greenlets.
 
         Raises:
-            RemoteProtocolError, IndexError: it is none.
+            RemoteProtocolError, IndexError: it is not a report.
         """
         self._connection.restore(report)
         self._registry.on_replay(report)
